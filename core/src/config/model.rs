@@ -1,0 +1,592 @@
+//! The validated configuration: what the YAML file means, after every name was resolved and every
+//! number checked. A [`Config`] that exists can be compiled into a snapshot; nothing below re-checks.
+//!
+//! Files, and later xDS resources, are translated into these types; only
+//! [`Snapshot::compile`](crate::snapshot::Snapshot::compile) reads them.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+/// A whole configuration. Names are unique per map; every name referred to is defined.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Who this proxy is.
+    pub node: Node,
+    /// Which CPUs get a shard.
+    pub shards: Shards,
+    /// Where the admin server listens; `None` switches it off.
+    pub admin: Option<SocketAddr>,
+    /// The access log; `None` switches it off.
+    pub access_log: Option<AccessLog>,
+    /// Limits of the process and of each shard.
+    pub limits: Limits,
+    /// How long a graceful stop may take.
+    pub drain_timeout: Duration,
+    /// By name.
+    pub listeners: BTreeMap<Arc<str>, Listener>,
+    /// By name.
+    pub clusters: BTreeMap<Arc<str>, Cluster>,
+}
+
+/// The proxy's own identity.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Node {
+    /// Unique in the fleet; the host's name by default.
+    pub id: String,
+    /// The application that this proxy fronts.
+    pub app: String,
+    /// The failure domain it runs in.
+    pub zone: String,
+}
+
+/// Which CPUs get a shard, and how each shard's ring is sized.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shards {
+    /// CPUs, ascending, without repeats; empty means every CPU of the process's cpuset.
+    pub cpus: Vec<usize>,
+    /// At most this many shards; `None` means one per CPU.
+    pub count: Option<usize>,
+    /// Sizes of the ring and its buffers.
+    pub ring: Ring,
+}
+
+/// Sizes of a shard's ring. The defaults are the measured ones; tests run with the smallest.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ring {
+    /// Submission queue entries, a power of two.
+    pub submission_entries: u32,
+    /// Completion queue entries, a power of two.
+    pub completion_entries: u32,
+    /// Provided buffers for heads and small messages, a power of two.
+    pub head_buffers: u16,
+    /// Bytes of each.
+    pub head_buffer_bytes: u32,
+    /// Provided buffers for bodies, a power of two.
+    pub body_buffers: u16,
+    /// Bytes of each.
+    pub body_buffer_bytes: u32,
+    /// Keep polling for this long before sleeping; zero sleeps at once.
+    pub busy_poll: Duration,
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Ring {
+            submission_entries: 1024,
+            completion_entries: 8192,
+            head_buffers: 256,
+            head_buffer_bytes: 4096,
+            body_buffers: 32,
+            body_buffer_bytes: 65536,
+            busy_poll: Duration::ZERO,
+        }
+    }
+}
+
+/// The access log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessLog {
+    /// File to append to; `None` is standard output.
+    pub path: Option<String>,
+    /// Its format.
+    pub format: AccessLogFormat,
+}
+
+/// How an access-log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    /// One line for a person.
+    Short,
+    /// One JSON object with OpenTelemetry names.
+    Json,
+}
+
+/// Limits that peers cannot talk us out of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Client connections per shard.
+    pub connections: u32,
+    /// Heap bytes per shard for received and not yet sent data, provided buffers not counted.
+    pub buffers: u64,
+    /// Bytes received and not yet sent, per connection.
+    pub connection_buffer: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { connections: 50_000, buffers: 64 << 20, connection_buffer: 32 << 10 }
+    }
+}
+
+/// One listening address.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Address and port; unique among listeners.
+    pub bind: SocketAddr,
+    /// Whether a PROXY protocol header is expected.
+    pub proxy_protocol: ProxyProtocolIn,
+    /// What is spoken on it.
+    pub protocol: Protocol,
+}
+
+/// Whether connections begin with a PROXY protocol header (v1 or v2, told apart by its first bytes).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyProtocolIn {
+    /// Never: the bytes belong to the protocol.
+    #[default]
+    Off,
+    /// Always; a connection without one is closed.
+    Require,
+}
+
+/// What a listener speaks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http(Http),
+    /// A byte relay.
+    Tcp(Tcp),
+}
+
+/// An HTTP listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http {
+    /// First match wins, within the most specific host that matches (exact, then the longest
+    /// wildcard, then any), as Envoy's virtual hosts do.
+    pub routes: Vec<Route>,
+    /// Time-outs on the client's side.
+    pub timeouts: HttpTimeouts,
+    /// Limits on what a client may send.
+    pub limits: HttpLimits,
+    /// What is told to endpoints about the client.
+    pub forwarded: Forwarded,
+}
+
+/// Time-outs on the client's side of an HTTP listener.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HttpTimeouts {
+    /// For the whole head of a request, from its first byte (or from the accept).
+    pub header: Duration,
+    /// For the next request on a kept connection.
+    pub keep_alive: Duration,
+    /// For any movement while a body or a relayed upgrade flows.
+    pub idle: Duration,
+}
+
+impl Default for HttpTimeouts {
+    fn default() -> Self {
+        HttpTimeouts {
+            header: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(60),
+            idle: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Limits on what a client may send.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HttpLimits {
+    /// Bytes of the request head (and of a trailer section).
+    pub header_list: u32,
+    /// Fields of the request head.
+    pub header_fields: u16,
+    /// Bytes of the request target.
+    pub target: u32,
+    /// Bytes of a request body; `None` is without limit (bodies stream and are never collected).
+    pub body: Option<u64>,
+    /// Requests on one connection, after which it is closed; `None` is without limit.
+    pub requests_per_connection: Option<u32>,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        HttpLimits {
+            header_list: 64 << 10,
+            header_fields: 128,
+            target: 8 << 10,
+            body: None,
+            requests_per_connection: None,
+        }
+    }
+}
+
+/// What is told to endpoints about the client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forwarded {
+    /// `X-Forwarded-For` and `X-Forwarded-Proto`.
+    pub x_forwarded: XForwarded,
+    /// `Via: 1.1 <name>` added to requests, if named.
+    pub via: Option<Arc<str>>,
+}
+
+impl Default for Forwarded {
+    fn default() -> Self {
+        Forwarded { x_forwarded: XForwarded::Append, via: None }
+    }
+}
+
+/// What happens to `X-Forwarded-For` and `X-Forwarded-Proto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XForwarded {
+    /// The client's address is appended to `-For`; `-Proto` is set where it is absent.
+    Append,
+    /// Both are replaced by what this proxy sees: for an edge whose clients are not trusted.
+    Replace,
+    /// Both are passed on as they came.
+    Preserve,
+}
+
+/// A TCP listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tcp {
+    /// Where connections go.
+    pub to: Vec<WeightedCluster>,
+    /// For any movement in either direction.
+    pub idle_timeout: Duration,
+    /// After which a connection is closed whatever it does; `None` is without limit.
+    pub max_age: Option<Duration>,
+}
+
+/// One cluster of a split.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightedCluster {
+    /// Name of the cluster.
+    pub cluster: Arc<str>,
+    /// Its share in units of 1/10000 (basis points); the shares of a split sum to 10000.
+    pub share: u32,
+}
+
+/// One route.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Unique within its listener: as given, or `<listener>/<position>`.
+    pub name: Arc<str>,
+    /// Which requests take it.
+    pub matches: RouteMatch,
+    /// What happens to them.
+    pub action: RouteAction,
+    /// Edits of the request before it is sent.
+    pub request_headers: HeaderEdits,
+    /// Edits of the answer before it is sent.
+    pub response_headers: HeaderEdits,
+    /// Where it stands in the file: `edge.yaml:12:9`.
+    pub origin: Arc<str>,
+}
+
+/// Which requests a route takes. All parts must hold.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RouteMatch {
+    /// Hosts, any of them; empty is any host.
+    pub hosts: Vec<HostPattern>,
+    /// The path, without query.
+    pub path: PathPattern,
+    /// Methods, any of them; empty is any method.
+    pub methods: Vec<Arc<str>>,
+    /// Header conditions, all of them; names are lower case.
+    pub headers: Vec<(Arc<str>, ValuePattern)>,
+    /// Query parameter conditions, all of them.
+    pub query: Vec<(Arc<str>, ValuePattern)>,
+}
+
+/// A host, lower case, without port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostPattern {
+    /// `pay.example`
+    Exact(Arc<str>),
+    /// `*.example`: holds the suffix with its dot, `.example`.
+    Suffix(Arc<str>),
+    /// `pay.*`: holds the prefix with its dot, `pay.`.
+    Prefix(Arc<str>),
+}
+
+/// A path condition. Matching is by bytes, after the target's absolute form was taken apart.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum PathPattern {
+    /// Any path.
+    #[default]
+    Any,
+    /// `/a/b`
+    Exact(Arc<str>),
+    /// `/a/**`: holds `/a`; matches `/a`, `/a/` and everything below, never `/ab`.
+    Prefix(Arc<str>),
+    /// `/users/{id}/orders`: one segment per placeholder; `{rest=**}` as the last takes all that follows.
+    Template(Arc<str>),
+    /// `~^/v[12]/`: a regular expression over the whole path (anchored on both ends unless it says `.*`).
+    Regex(Arc<str>),
+}
+
+/// A condition on a header's or a query parameter's value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ValuePattern {
+    /// Is there.
+    Present,
+    /// Is not there.
+    Absent,
+    /// Is exactly this.
+    Exact(Arc<str>),
+    /// Begins with this.
+    Prefix(Arc<str>),
+    /// Ends with this.
+    Suffix(Arc<str>),
+    /// Holds this.
+    Contains(Arc<str>),
+    /// Matches this regular expression as a whole.
+    Regex(Arc<str>),
+}
+
+/// What a route does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RouteAction {
+    /// Sends the request to a cluster.
+    Forward(Forward),
+    /// Answers with a redirect.
+    Redirect(Redirect),
+    /// Answers by itself.
+    Respond(Respond),
+}
+
+/// Sends the request to a cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forward {
+    /// Where to; one cluster with a share of 10000, or a split.
+    pub to: Vec<WeightedCluster>,
+    /// What a sticky split and the hashing balancers hash; `None` hashes nothing (splits are random).
+    pub hash: Option<HashOn>,
+    /// Replaces the path.
+    pub path_rewrite: Option<PathRewrite>,
+    /// Replaces the host.
+    pub host_rewrite: Option<Arc<str>>,
+    /// For the whole exchange, retries included; `None` is without limit.
+    pub timeout: Option<Duration>,
+    /// When to try again.
+    pub retry: Option<Retry>,
+}
+
+/// What is hashed for stickiness.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashOn {
+    /// A header, by lower-case name.
+    Header(Arc<str>),
+    /// A cookie.
+    Cookie(Arc<str>),
+    /// A query parameter.
+    Query(Arc<str>),
+    /// The client's IP address.
+    ClientIp,
+}
+
+/// How the path is replaced.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PathRewrite {
+    /// The whole path.
+    Full(Arc<str>),
+    /// The part that the route's prefix matched.
+    Prefix(Arc<str>),
+    /// What the regular expression matches, with `$1` or `${name}` in the replacement.
+    Regex {
+        /// The expression.
+        pattern: Arc<str>,
+        /// The replacement.
+        replacement: Arc<str>,
+    },
+}
+
+/// When and how often a request is tried again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retry {
+    /// On these outcomes.
+    pub on: RetryOn,
+    /// At most this often.
+    pub times: u8,
+    /// Retries in flight per shard, as a share of the route's active requests, in basis points;
+    /// at least `Retry::BUDGET_MIN` are always allowed.
+    pub budget: u32,
+    /// For each try; `None` leaves only the route's timeout.
+    pub per_try_timeout: Option<Duration>,
+    /// The first pause; doubled for each further try, with full jitter. Zero tries at once.
+    pub backoff: Duration,
+}
+
+impl Retry {
+    /// Retries that are allowed whatever the budget says, so that a quiet service can retry at all.
+    pub const BUDGET_MIN: u32 = 3;
+}
+
+/// The outcomes on which a request is tried again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetryOn {
+    /// The connection could not be made.
+    pub connect: bool,
+    /// The connection broke before a byte of the answer; only methods that are idempotent.
+    pub reset: bool,
+    /// The try ran into `per_try_timeout`; only methods that are idempotent.
+    pub timeout: bool,
+    /// These statuses.
+    pub statuses: Vec<u16>,
+}
+
+/// A redirect.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+    /// Replaces the scheme.
+    pub scheme: Option<Arc<str>>,
+    /// Replaces the host and port.
+    pub host: Option<Arc<str>>,
+    /// Replaces the path.
+    pub path: Option<Arc<str>>,
+    /// Drops the query.
+    pub strip_query: bool,
+}
+
+/// A direct answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Respond {
+    /// 200 to 599.
+    pub status: u16,
+    /// The body.
+    pub body: Arc<str>,
+    /// Its type.
+    pub content_type: Arc<str>,
+}
+
+/// Edits of a field section, applied in the order remove, set, append.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderEdits {
+    /// Names, lower case.
+    pub remove: Vec<Arc<str>>,
+    /// Replaces all fields of the name.
+    pub set: Vec<(Arc<str>, Arc<str>)>,
+    /// Added beside what is there.
+    pub append: Vec<(Arc<str>, Arc<str>)>,
+}
+
+impl HeaderEdits {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.set.is_empty() && self.append.is_empty()
+    }
+}
+
+/// A group of endpoints.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// Where its endpoints come from.
+    pub endpoints: Endpoints,
+    /// How one is chosen.
+    pub balance: Balance,
+    /// New endpoints get their share little by little over this time; zero gives it at once.
+    pub slow_start: Duration,
+    /// For making a connection.
+    pub connect_timeout: Duration,
+    /// A kept connection is closed after this long without a request.
+    pub idle_timeout: Duration,
+    /// Idle connections kept per endpoint and shard.
+    pub idle_connections: u32,
+    /// Requests over one connection, after which it is closed; `None` is without limit.
+    pub requests_per_connection: Option<u32>,
+    /// Limits on what is in flight, per shard.
+    pub circuit: Circuit,
+    /// Active health checks.
+    pub health: Option<HealthCheck>,
+    /// A PROXY protocol header sent first on every connection (TCP listeners only).
+    pub proxy_protocol: Option<ProxyProtocolOut>,
+}
+
+/// Where endpoints come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Endpoints {
+    /// Written down.
+    Static(Vec<StaticEndpoint>),
+    /// A name that is looked up, every `refresh`, for all its addresses.
+    Dns {
+        /// `HOST`
+        host: Arc<str>,
+        /// Port of every address.
+        port: u16,
+        /// How often.
+        refresh: Duration,
+    },
+}
+
+/// One endpoint.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StaticEndpoint {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Its weight, 1 to 128.
+    pub weight: u32,
+}
+
+/// How an endpoint is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// In turn, by weight (smooth: EDF).
+    #[default]
+    RoundRobin,
+    /// By chance, by weight.
+    Random,
+    /// The less loaded of two drawn by chance, by weight.
+    LeastRequest,
+    /// The lower of two by peak-EWMA latency times requests in flight.
+    PeakEwma,
+    /// Consistent: points on a ring.
+    RingHash,
+    /// Consistent: Maglev's table.
+    Maglev,
+}
+
+/// Limits on what a cluster has in flight, per shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Circuit {
+    /// Open connections.
+    pub connections: u32,
+    /// Requests in flight.
+    pub requests: u32,
+}
+
+impl Default for Circuit {
+    fn default() -> Self {
+        Circuit { connections: 10_000, requests: 10_000 }
+    }
+}
+
+/// An active health check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthCheck {
+    /// What is tried.
+    pub probe: Probe,
+    /// How often, with jitter.
+    pub interval: Duration,
+    /// For one try.
+    pub timeout: Duration,
+    /// Successes in a row that bring an endpoint back.
+    pub healthy_after: u32,
+    /// Failures in a row that take it out.
+    pub unhealthy_after: u32,
+}
+
+/// What a health check tries.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Probe {
+    /// A connection.
+    Tcp,
+    /// A GET, whose answer must have one of the statuses.
+    Http {
+        /// The path.
+        path: Arc<str>,
+        /// The `Host` field; the endpoint's address by default.
+        host: Option<Arc<str>>,
+        /// Accepted statuses, as inclusive ranges.
+        expect: Vec<(u16, u16)>,
+    },
+}
+
+/// Which PROXY protocol header is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocolOut {
+    /// The text form.
+    V1,
+    /// The binary form.
+    V2,
+}

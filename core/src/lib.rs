@@ -1,0 +1,26 @@
+//! The policy of Tidegate: pure functions and state machines over plain data.
+//!
+//! Architecture invariant: this crate knows no socket, clock, thread or task. Time and randomness are
+//! arguments. `clippy.toml` beside `Cargo.toml` bans what would break that.
+//!
+//! In reading order:
+//!
+//! 1. [`id`], [`reason`]: the words everything else uses.
+//! 2. [`config`]: what an operator writes, validated into [`config::model::Config`].
+//! 3. [`snapshot`]: the configuration compiled, with an epoch.
+//! 4. [`steering`]: which route, which cluster.
+//! 5. [`balancer`]: which endpoint.
+//! 6. [`healing`]: which endpoints may be chosen.
+//! 7. [`stats`]: what shards count.
+//! 8. [`message`]: everything that crosses a thread.
+#![forbid(unsafe_code)]
+
+pub mod balancer;
+pub mod config;
+pub mod healing;
+pub mod id;
+pub mod message;
+pub mod reason;
+pub mod snapshot;
+pub mod stats;
+pub mod steering;

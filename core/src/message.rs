@@ -1,0 +1,101 @@
+//! Everything that crosses a thread boundary. Down: [`Directive`]s over one single-producer
+//! single-consumer ring per shard. Up: the counters of [`crate::stats`], and [`AccessRecord`]s over a
+//! ring of their own, dropped and counted when the writer is behind.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use crate::{
+    id::{ClusterId, EndpointId, Epoch},
+    reason::Reason,
+    snapshot::Snapshot,
+};
+
+/// What the coordinator tells a shard. `S` is the type of a listening socket, which policy never
+/// looks into.
+#[derive(Debug)]
+pub enum Directive<S> {
+    /// Use this snapshot from the next turn on. `sockets` are the listening sockets that are new in it,
+    /// by bind address; sockets of addresses that are gone are closed by the shard.
+    Install {
+        /// The snapshot.
+        snapshot: Arc<Snapshot>,
+        /// New listening sockets, each of this shard alone (SO_REUSEPORT).
+        sockets: Vec<(SocketAddr, S)>,
+    },
+    /// The verdicts of active health checks that changed.
+    Health {
+        /// The epoch that the ids below belong to; a verdict for another epoch is dropped.
+        epoch: Epoch,
+        /// Endpoint and whether it may be chosen.
+        verdicts: Vec<(ClusterId, EndpointId, Availability)>,
+    },
+    /// Stop accepting, say `Connection: close`, finish what is in flight; after `deadline` cut the rest.
+    Drain {
+        /// How long connections may take to finish.
+        deadline: Duration,
+    },
+    /// Accept again.
+    Undrain,
+    /// Leave the loop now.
+    Stop,
+}
+
+/// Whether an endpoint may be chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Availability {
+    /// May be chosen.
+    Available,
+    /// May not be chosen, except when the whole cluster is so (panic).
+    Unavailable,
+}
+
+/// One finished request or TCP connection, as the access log sees it.
+#[derive(Clone, Debug, Default)]
+pub struct AccessRecord {
+    /// When it began, in nanoseconds since the Unix epoch.
+    pub start_unix_ns: u64,
+    /// Which shard.
+    pub shard: u16,
+    /// Name of the listener.
+    pub listener: Arc<str>,
+    /// Name of the route, empty without one.
+    pub route: Arc<str>,
+    /// Name of the cluster, empty without one.
+    pub cluster: Arc<str>,
+    /// The client, as the socket or the PROXY header says.
+    pub client: Option<SocketAddr>,
+    /// The endpoint, if one was chosen.
+    pub endpoint: Option<SocketAddr>,
+    /// `HTTP/1.1`, `HTTP/1.0` or `TCP`.
+    pub protocol: &'static str,
+    /// Method; empty for TCP.
+    pub method: Box<str>,
+    /// Host; empty for TCP.
+    pub host: Box<str>,
+    /// Path and query as sent by the client; empty for TCP.
+    pub target: Box<str>,
+    /// User agent, if any.
+    pub user_agent: Box<str>,
+    /// `traceparent`, if any.
+    pub traceparent: Box<str>,
+    /// Status sent to the client; 0 for none.
+    pub status: u16,
+    /// Why we refused or ended it, if we did.
+    pub reason: Option<Reason>,
+    /// More about the reason, in words.
+    pub detail: &'static str,
+    /// Times the request was tried again.
+    pub retries: u8,
+    /// Bytes of the request, head included.
+    pub received_bytes: u64,
+    /// Bytes of the answer, head included.
+    pub sent_bytes: u64,
+    /// From the last head byte to the last byte of the answer.
+    pub total_ns: u64,
+    /// Waiting for a connection.
+    pub connect_ns: u64,
+    /// Waiting for the first byte of the answer.
+    pub first_byte_ns: u64,
+    /// What this process added.
+    pub added_ns: u64,
+}

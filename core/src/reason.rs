@@ -1,0 +1,122 @@
+//! One word per refusal: the same in this enum, the metric label, the access log, the
+//! `x-tidegate-reason` header and the reference.
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident => $word:literal, $status:literal, $remedy:literal;)*) => {
+        /// Why a request or a connection was refused or ended by us.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $name,)*
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the reference.
+            pub const ALL: &[Reason] = &[$(Reason::$name),*];
+
+            /// How many there are: the width of a table of counters by reason.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The word that operators see.
+            pub const fn word(self) -> &'static str {
+                match self { $(Reason::$name => $word,)* }
+            }
+
+            /// The HTTP status of our own answer; 0 where the connection is closed without one.
+            pub const fn status(self) -> u16 {
+                match self { $(Reason::$name => $status,)* }
+            }
+
+            /// One sentence: what happened.
+            pub const fn describe(self) -> &'static str {
+                match self { $(Reason::$name => concat!($($doc),+).trim_ascii_start(),)* }
+            }
+
+            /// One sentence: what an operator can do about it.
+            pub const fn remedy(self) -> &'static str {
+                match self { $(Reason::$name => $remedy,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The request head breaks RFC 9112 (syntax, framing, or a smuggling attempt).
+    BadRequest => "bad_request", 400, "Fix the client; the log's detail names the rule.";
+    /// The request head did not arrive in full within `timeouts.header`.
+    HeaderTimeout => "header_timeout", 408, "Raise `timeouts.header`, or look for slow-loris clients.";
+    /// The request body is larger than `limits.body`.
+    BodyTooLarge => "body_too_large", 413, "Raise `limits.body`.";
+    /// The request target is longer than `limits.target`.
+    TargetTooLong => "target_too_long", 414, "Raise `limits.target`.";
+    /// `Expect` asks for something other than `100-continue`.
+    ExpectationFailed => "expectation_failed", 417, "Fix the client.";
+    /// The field section is larger than `limits.header_list` or has more than `limits.header_fields` fields.
+    HeadTooLarge => "head_too_large", 431, "Raise `limits.header_list` or `limits.header_fields`.";
+    /// A transfer coding other than chunked was asked for.
+    UnknownTransferCoding => "unknown_transfer_coding", 501, "Fix the client; only `chunked` is spoken.";
+    /// The method is one that a reverse proxy does not serve (CONNECT).
+    MethodNotServed => "method_not_served", 501, "Use a forward proxy for CONNECT.";
+    /// The HTTP version is not 1.0 or 1.1.
+    UnknownVersion => "unknown_version", 505, "Fix the client.";
+    /// No route matches the request.
+    NoRoute => "no_route", 404, "Run `tidegate explain` on the request; add a route or a default.";
+    /// The route answers by itself with an error status.
+    DirectResponse => "direct_response", 0, "The route's `respond` decides this answer.";
+    /// The cluster has no endpoint, or none that is available.
+    NoEndpoint => "no_endpoint", 503, "Look at `/clusters`: endpoints, health, DNS.";
+    /// The cluster's `circuit.requests` are all in use.
+    CircuitRequests => "circuit_requests", 503, "Raise `circuit.requests`, or add endpoints.";
+    /// The cluster's `circuit.connections` are all in use.
+    CircuitConnections => "circuit_connections", 503, "Raise `circuit.connections`, or add endpoints.";
+    /// The upstream connection was refused.
+    ConnectRefused => "connect_refused", 503, "Is the endpoint's process up?";
+    /// The upstream connection was not made within `connect_timeout`.
+    ConnectTimeout => "connect_timeout", 504, "Is the endpoint reachable? Raise `connect_timeout`.";
+    /// The upstream connection failed for another cause.
+    ConnectFailed => "connect_failed", 503, "The log's detail names the error of the system.";
+    /// The upstream closed or reset the connection before its answer was complete.
+    UpstreamReset => "upstream_reset", 502, "Look at the endpoint's own log.";
+    /// The upstream's answer breaks RFC 9112.
+    UpstreamProtocol => "upstream_protocol", 502, "The endpoint speaks bad HTTP; the log's detail names the rule.";
+    /// The whole exchange did not end within the route's `timeout`.
+    RequestTimeout => "request_timeout", 504, "Raise the route's `timeout`, or make the endpoint faster.";
+    /// Nothing moved in either direction for `timeouts.idle`.
+    IdleTimeout => "idle_timeout", 504, "Raise `timeouts.idle`.";
+    /// The client went away before its answer was complete.
+    ClientGone => "client_gone", 499, "Often a client time-out shorter than the route's.";
+    /// The client's request body broke off or broke its framing.
+    ClientBody => "client_body", 400, "Fix the client.";
+    /// The listener's or the shard's connection limit is reached.
+    ConnectionLimit => "connection_limit", 0, "Raise `limits.connections`, or add shards.";
+    /// The shard's buffer budget is used up.
+    BufferBudget => "buffer_budget", 503, "Raise `limits.buffers`; look for slow readers in `/shards`.";
+    /// The PROXY protocol header is missing or malformed.
+    ProxyHeader => "proxy_header", 0, "Let the balancer in front send PROXY v1 or v2, or switch `proxy_protocol` off.";
+    /// A relayed TCP connection reached `timeouts.max_age`.
+    MaxAge => "max_age", 0, "Expected; raise `timeouts.max_age` if it is not.";
+    /// The process is draining and its deadline has passed.
+    Draining => "draining", 503, "Expected while a process is being replaced.";
+    /// A fault of our own; please report it.
+    Internal => "internal", 500, "Please report it with the log line.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// Goal: a word means one thing. Method: no two reasons share it.
+    #[test]
+    fn words_are_unique_and_plain() {
+        let words: BTreeSet<_> = Reason::ALL.iter().map(|r| r.word()).collect();
+        assert_eq!(words.len(), Reason::COUNT);
+        assert!(words.iter().all(|w| w.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
+    }
+
+    /// Goal: a table by reason is indexed by `reason as usize`. Method: discriminants are dense.
+    #[test]
+    fn discriminants_index_the_table() {
+        assert!(Reason::ALL.iter().enumerate().all(|(i, r)| *r as usize == i));
+    }
+}

@@ -1,0 +1,459 @@
+//! Counters with one writer: a shard counts on its own cache lines with plain loads and stores, the
+//! coordinator reads them at each tick. There is no read-modify-write, no lock and no message.
+//!
+//! The doc comment of a counter *is* its help text: the metrics reference and `/stats/prometheus` are
+//! generated from it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::reason::Reason;
+
+/// A value alone on its cache lines. 128, since the prefetcher of x86 fetches lines in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Padded<T>(pub T);
+
+/// One `T` per shard, each on its own cache lines.
+#[derive(Debug)]
+pub struct PerShard<T>(Box<[Padded<T>]>);
+
+impl<T: Default> PerShard<T> {
+    /// A slot for each of `shards` shards.
+    pub fn new(shards: usize) -> Self {
+        PerShard((0..shards).map(|_| Padded::default()).collect())
+    }
+}
+
+impl<T> PerShard<T> {
+    /// The slot of one shard, if there is such a shard.
+    pub fn get(&self, shard: crate::id::ShardId) -> Option<&T> {
+        self.0.get(shard.index()).map(|p| &p.0)
+    }
+
+    /// All slots, in the order of the shards.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|p| &p.0)
+    }
+
+    /// The sum of `f` over the shards.
+    pub fn sum(&self, f: impl Fn(&T) -> u64) -> u64 {
+        self.iter().map(f).sum()
+    }
+}
+
+/// A number with one writing thread and any number of readers. As a counter it only grows; as a gauge
+/// it is set, raised and lowered by the same thread.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the owning thread may call it: two writers would lose counts, not break memory.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Takes `n` away, for gauges. Only the owning thread may call it.
+    #[inline]
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).saturating_sub(n), Ordering::Relaxed);
+    }
+
+    /// Sets the value, for gauges. Only the owning thread may call it.
+    #[inline]
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// Raises the value to `n` if it is lower. Only the owning thread may call it.
+    #[inline]
+    pub fn raise(&self, n: u64) {
+        if n > self.get() {
+            self.set(n);
+        }
+    }
+
+    /// The value.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Sub-buckets per power of two: a recorded value is known within 1/8.
+const SUB: u64 = 8;
+/// Values below 2^8 ns share the first bucket: nothing we time is faster.
+const MIN_EXP: u32 = 8;
+/// Values of 2^38 ns (275 s) and more share the last bucket.
+const MAX_EXP: u32 = 38;
+/// How many buckets a [`Histogram`] has.
+pub const BUCKETS: usize = ((MAX_EXP - MIN_EXP) as u64 * SUB) as usize + 2;
+
+/// A log-linear histogram of nanoseconds with one writer; 1.9 KiB.
+#[derive(Debug)]
+pub struct Histogram {
+    buckets: [Counter; BUCKETS],
+    sum_ns: Counter,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Histogram { buckets: std::array::from_fn(|_| Counter::default()), sum_ns: Counter::default() }
+    }
+}
+
+impl Histogram {
+    /// Counts one value.
+    #[inline]
+    pub fn record(&self, ns: u64) {
+        if let Some(bucket) = self.buckets.get(bucket_of(ns)) {
+            bucket.add(1);
+        }
+        self.sum_ns.add(ns);
+    }
+
+    /// Adds the counts to `into`.
+    pub fn add_to(&self, into: &mut HistogramCounts) {
+        for (from, to) in self.buckets.iter().zip(into.buckets.iter_mut()) {
+            *to += from.get();
+        }
+        into.sum_ns += self.sum_ns.get();
+    }
+}
+
+/// The summed counts of one or more [`Histogram`]s, at one moment.
+#[derive(Clone, Debug)]
+pub struct HistogramCounts {
+    /// Counts per bucket; `bucket_upper_ns(i)` says what bucket `i` holds.
+    pub buckets: [u64; BUCKETS],
+    /// The sum of the recorded values.
+    pub sum_ns: u64,
+}
+
+impl Default for HistogramCounts {
+    fn default() -> Self {
+        HistogramCounts { buckets: [0; BUCKETS], sum_ns: 0 }
+    }
+}
+
+impl HistogramCounts {
+    /// How many values were recorded.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// The value below which a share `q` (0..=1) of the values lie; 0 without values.
+    pub fn quantile_ns(&self, q: f64) -> u64 {
+        let count = self.count();
+        let rank = ((count as f64 * q).ceil() as u64).clamp(1, count.max(1));
+        let mut seen = 0;
+        for (i, n) in self.buckets.iter().enumerate() {
+            seen += n;
+            if *n > 0 && seen >= rank {
+                return bucket_upper_ns(i);
+            }
+        }
+        0
+    }
+
+    /// What was recorded after `earlier` was taken.
+    pub fn since(&self, earlier: &HistogramCounts) -> HistogramCounts {
+        let mut out = self.clone();
+        for (a, b) in out.buckets.iter_mut().zip(earlier.buckets.iter()) {
+            *a = a.saturating_sub(*b);
+        }
+        out.sum_ns = out.sum_ns.saturating_sub(earlier.sum_ns);
+        out
+    }
+}
+
+/// The largest value that bucket `i` holds.
+pub fn bucket_upper_ns(i: usize) -> u64 {
+    if i == 0 {
+        return (1 << MIN_EXP) - 1;
+    }
+    if i >= BUCKETS - 1 {
+        return u64::MAX;
+    }
+    let i = (i - 1) as u64;
+    let exp = MIN_EXP as u64 + i / SUB;
+    (1 << exp) + ((i % SUB + 1) << (exp - 3)) - 1
+}
+
+#[inline]
+fn bucket_of(ns: u64) -> usize {
+    let exp = 63 - (ns | 1).leading_zeros();
+    if exp < MIN_EXP {
+        return 0;
+    }
+    if exp >= MAX_EXP {
+        return BUCKETS - 1;
+    }
+    let sub = (ns >> (exp - 3)) & (SUB - 1);
+    (u64::from(exp - MIN_EXP) * SUB + sub) as usize + 1
+}
+
+/// What a metric is, for the exposition format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only grows; its exposed name ends in `_total`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// One plain number of a slab, with its name and help.
+#[derive(Clone, Copy, Debug)]
+pub struct MetricInfo {
+    /// The field's name, without prefix: `requests` is exposed as `tidegate_shard_requests_total`.
+    pub name: &'static str,
+    /// Counter or gauge.
+    pub kind: MetricKind,
+    /// The help text.
+    pub help: &'static str,
+}
+
+macro_rules! slab {
+    ($(#[$meta:meta])* $slab:ident { $($(#[doc = $help:literal])+ $kind:ident $name:ident,)* } $(and { $($(#[$xmeta:meta])* $xname:ident: $xty:ty,)* })?) => {
+        $(#[$meta])*
+        #[derive(Debug)]
+        pub struct $slab {
+            $($(#[doc = $help])+ pub $name: Counter,)*
+            $($($(#[$xmeta])* pub $xname: $xty,)*)?
+        }
+
+        impl Default for $slab {
+            fn default() -> Self {
+                $slab { $($name: Counter::default(),)* $($($xname: std::array::from_fn(|_| Default::default()),)*)? }
+            }
+        }
+
+        impl $slab {
+            /// Name, kind and help of each plain number, in the order of [`Self::values`].
+            pub const METRICS: &[MetricInfo] = &[
+                $(MetricInfo { name: stringify!($name), kind: MetricKind::$kind, help: concat!($($help),+).trim_ascii_start() },)*
+            ];
+
+            /// The plain numbers, in the order of [`Self::METRICS`].
+            pub fn values(&self) -> Vec<u64> {
+                vec![$(self.$name.get(),)*]
+            }
+        }
+    };
+}
+
+slab! {
+    /// What one shard counts, apart from clusters and routes.
+    ShardCounters {
+        /// Connections accepted.
+        Counter connections,
+        /// Client connections open now.
+        Gauge connections_open,
+        /// Connections closed at once, since a limit was reached.
+        Counter connections_refused,
+        /// Failed accepts (EMFILE, ENFILE, ENOBUFS, ENOMEM), each followed by a pause.
+        Counter accept_errors,
+        /// Requests whose head was read.
+        Counter requests,
+        /// Requests being served now.
+        Gauge requests_active,
+        /// Answers with a status of 1xx that were passed on.
+        Counter responses_1xx,
+        /// Answers with a status of 2xx.
+        Counter responses_2xx,
+        /// Answers with a status of 3xx.
+        Counter responses_3xx,
+        /// Answers with a status of 4xx.
+        Counter responses_4xx,
+        /// Answers with a status of 5xx.
+        Counter responses_5xx,
+        /// Connections that became a byte relay after a 101.
+        Counter upgrades,
+        /// Bytes received from clients.
+        Counter downstream_received_bytes,
+        /// Bytes sent to clients.
+        Counter downstream_sent_bytes,
+        /// Bytes received from endpoints.
+        Counter upstream_received_bytes,
+        /// Bytes sent to endpoints.
+        Counter upstream_sent_bytes,
+        /// Connections made to endpoints.
+        Counter upstream_connects,
+        /// Requests sent over an already open connection to an endpoint.
+        Counter upstream_reused,
+        /// Requests tried again, for whatever cause.
+        Counter retries,
+        /// Retries not made, since the retry budget was used up.
+        Counter retries_over_budget,
+        /// Access-log records dropped, since the writer was behind.
+        Counter access_log_dropped,
+        /// Turns of the loop.
+        Counter loop_turns,
+        /// Time spent outside the kernel's wait.
+        Counter loop_busy_ns,
+        /// The longest single turn since the start.
+        Gauge loop_longest_turn_ns,
+        /// Calls of io_uring_enter.
+        Counter ring_enters,
+        /// Operations submitted.
+        Counter ring_submitted,
+        /// Completions reaped.
+        Counter ring_completed,
+        /// Times the completion queue was found overflown.
+        Counter ring_overflows,
+        /// Receives that ended for want of a provided buffer.
+        Counter ring_starved,
+        /// Received buffers copied to the heap to give the provided one back early.
+        Counter buffers_spilled,
+        /// Provided buffers not in use, in the group for heads.
+        Gauge buffers_heads_free,
+        /// Provided buffers not in use, in the group for bodies.
+        Gauge buffers_bodies_free,
+        /// Bytes of heap buffers in use.
+        Gauge buffers_heap_bytes,
+        /// The epoch of the snapshot in use.
+        Gauge epoch,
+        /// 1 while the shard drains.
+        Gauge draining,
+    } and {
+        /// Refusals by reason: `refused[reason as usize]`.
+        refused: [Counter; Reason::COUNT],
+        /// Durations of a request: see [`Phase`].
+        phases: [Histogram; Phase::COUNT],
+    }
+}
+
+impl ShardCounters {
+    /// Counts one refusal.
+    #[inline]
+    pub fn refuse(&self, reason: Reason) {
+        if let Some(counter) = self.refused.get(reason as usize) {
+            counter.add(1);
+        }
+    }
+
+    /// Records the duration of one phase of a request.
+    #[inline]
+    pub fn phase(&self, phase: Phase, ns: u64) {
+        if let Some(histogram) = self.phases.get(phase as usize) {
+            histogram.record(ns);
+        }
+    }
+
+    /// Counts one answer by the class of its status.
+    #[inline]
+    pub fn response(&self, status: u16) {
+        match status / 100 {
+            1 => self.responses_1xx.add(1),
+            2 => self.responses_2xx.add(1),
+            3 => self.responses_3xx.add(1),
+            4 => self.responses_4xx.add(1),
+            _ => self.responses_5xx.add(1),
+        }
+    }
+}
+
+/// The phases a request's time is split into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// From the request's last head byte to the answer's last byte given to the kernel.
+    Total,
+    /// Getting an upstream connection: zero when one was reused.
+    Connect,
+    /// From the request given to the kernel to the first byte of the answer.
+    FirstByte,
+    /// The part of `Total` that this process added: `Total` without the waits for client and endpoint.
+    Added,
+}
+
+impl Phase {
+    /// Every phase.
+    pub const ALL: [Phase; 4] = [Phase::Total, Phase::Connect, Phase::FirstByte, Phase::Added];
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The name in metrics and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Phase::Total => "total",
+            Phase::Connect => "connect",
+            Phase::FirstByte => "first_byte",
+            Phase::Added => "added",
+        }
+    }
+}
+
+slab! {
+    /// What one shard counts for one endpoint. Kept over snapshots while the endpoint stays.
+    EndpointCounters {
+        /// Requests sent.
+        Counter requests,
+        /// Requests in flight now.
+        Gauge requests_active,
+        /// Answers that were not a failure.
+        Counter succeeded,
+        /// Answers with a status of 5xx.
+        Counter failed_5xx,
+        /// Connections that were refused or failed.
+        Counter failed_connect,
+        /// Connections that were not made in time.
+        Counter failed_connect_timeout,
+        /// Connections closed or reset before the answer was complete.
+        Counter failed_reset,
+        /// Answers that broke the protocol.
+        Counter failed_protocol,
+        /// Requests that ran into their deadline.
+        Counter failed_deadline,
+        /// Connections made.
+        Counter connections,
+        /// Connections open now.
+        Gauge connections_open,
+        /// Bytes received.
+        Counter received_bytes,
+        /// Bytes sent.
+        Counter sent_bytes,
+    }
+}
+
+slab! {
+    /// What one shard counts for one route. Kept over snapshots while the route's name stays.
+    RouteCounters {
+        /// Requests that took the route.
+        Counter requests,
+        /// Of those, the ones answered with a status of 5xx.
+        Counter failed_5xx,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: no value is lost or misplaced. Method: each value lies in the bucket that claims it.
+    #[test]
+    fn buckets_are_contiguous() {
+        let mut previous = 0;
+        for i in 0..BUCKETS - 1 {
+            let upper = bucket_upper_ns(i);
+            assert_eq!(bucket_of(upper), i);
+            assert_eq!(bucket_of(upper + 1), i + 1);
+            assert!(upper > previous);
+            previous = upper;
+        }
+        assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
+        assert_eq!(bucket_of(0), 0);
+    }
+
+    /// Goal: quantiles are within 1/8. Method: known values.
+    #[test]
+    fn quantiles_of_known_values() {
+        let histogram = Histogram::default();
+        (1..=1000).for_each(|us| histogram.record(us * 1000));
+        let mut counts = HistogramCounts::default();
+        histogram.add_to(&mut counts);
+        let p50 = counts.quantile_ns(0.5) as f64;
+        assert!((500e3..570e3).contains(&p50), "{p50}");
+        assert_eq!(counts.count(), 1000);
+        assert_eq!(HistogramCounts::default().quantile_ns(0.99), 0);
+    }
+}
