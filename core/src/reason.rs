@@ -111,12 +111,21 @@ mod tests {
     fn words_are_unique_and_plain() {
         let words: BTreeSet<_> = Reason::ALL.iter().map(|r| r.word()).collect();
         assert_eq!(words.len(), Reason::COUNT);
-        assert!(words.iter().all(|w| w.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
+        assert!(
+            words
+                .iter()
+                .all(|w| w.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+        );
     }
 
     /// Goal: a table by reason is indexed by `reason as usize`. Method: discriminants are dense.
     #[test]
     fn discriminants_index_the_table() {
-        assert!(Reason::ALL.iter().enumerate().all(|(i, r)| *r as usize == i));
+        assert!(
+            Reason::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, r)| *r as usize == i)
+        );
     }
 }

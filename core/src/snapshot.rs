@@ -162,6 +162,11 @@ impl Snapshot {
         epoch: Epoch,
     ) -> Snapshot {
         let _ = (resolved, previous, shards);
-        Snapshot { epoch, config, listeners: Vec::new(), clusters: Vec::new() }
+        Snapshot {
+            epoch,
+            config,
+            listeners: Vec::new(),
+            clusters: Vec::new(),
+        }
     }
 }

@@ -50,13 +50,19 @@ impl Counter {
     /// Adds `n`. Only the owning thread may call it: two writers would lose counts, not break memory.
     #[inline]
     pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(n),
+            Ordering::Relaxed,
+        );
     }
 
     /// Takes `n` away, for gauges. Only the owning thread may call it.
     #[inline]
     pub fn sub(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).saturating_sub(n), Ordering::Relaxed);
+        self.0.store(
+            self.0.load(Ordering::Relaxed).saturating_sub(n),
+            Ordering::Relaxed,
+        );
     }
 
     /// Sets the value, for gauges. Only the owning thread may call it.
@@ -98,7 +104,10 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Histogram { buckets: std::array::from_fn(|_| Counter::default()), sum_ns: Counter::default() }
+        Histogram {
+            buckets: std::array::from_fn(|_| Counter::default()),
+            sum_ns: Counter::default(),
+        }
     }
 }
 
@@ -132,7 +141,10 @@ pub struct HistogramCounts {
 
 impl Default for HistogramCounts {
     fn default() -> Self {
-        HistogramCounts { buckets: [0; BUCKETS], sum_ns: 0 }
+        HistogramCounts {
+            buckets: [0; BUCKETS],
+            sum_ns: 0,
+        }
     }
 }
 

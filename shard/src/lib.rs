@@ -83,7 +83,10 @@ pub struct HostUnfit {
 /// Tries what a shard needs of the kernel, once, on a throw-away ring of these sizes.
 pub fn probe(ring: &Ring) -> Result<KernelFeatures, HostUnfit> {
     let _ = ring;
-    Err(HostUnfit { problem: String::new(), remedy: String::new() })
+    Err(HostUnfit {
+        problem: String::new(),
+        remedy: String::new(),
+    })
 }
 
 /// Opens a listening socket (SO_REUSEPORT, so that each shard has its own).

@@ -33,14 +33,25 @@ pub struct Balancer {}
 impl Balancer {
     /// A balancer over `endpoints`, whose positions are their [`EndpointId`]s. `now` is any monotonic
     /// clock; endpoints present here do not slow-start.
-    pub fn new(policy: Balance, slow_start: Duration, endpoints: &[EndpointInput], now: Duration) -> Self {
+    pub fn new(
+        policy: Balance,
+        slow_start: Duration,
+        endpoints: &[EndpointInput],
+        now: Duration,
+    ) -> Self {
         let _ = (policy, slow_start, endpoints, now);
         Balancer {}
     }
 
     /// The endpoints changed. Loads and latencies of endpoints whose key stays are kept; endpoints that
     /// are new slow-start.
-    pub fn update(&mut self, policy: Balance, slow_start: Duration, endpoints: &[EndpointInput], now: Duration) {
+    pub fn update(
+        &mut self,
+        policy: Balance,
+        slow_start: Duration,
+        endpoints: &[EndpointInput],
+        now: Duration,
+    ) {
         let _ = (policy, slow_start, endpoints, now);
     }
 
@@ -48,7 +59,13 @@ impl Balancer {
     /// are endpoints that this request has already failed on, avoided while there is another.
     /// `None` if there is no endpoint, or none is available (a cluster that is unavailable as a whole
     /// is used as if all were available: panic).
-    pub fn pick(&mut self, hash: Option<u64>, random: u64, tried: &[EndpointId], now: Duration) -> Option<EndpointId> {
+    pub fn pick(
+        &mut self,
+        hash: Option<u64>,
+        random: u64,
+        tried: &[EndpointId],
+        now: Duration,
+    ) -> Option<EndpointId> {
         let _ = (hash, random, tried, now);
         None
     }
@@ -59,12 +76,23 @@ impl Balancer {
     }
 
     /// A request to `endpoint` ended after `latency`.
-    pub fn finished(&mut self, endpoint: EndpointId, outcome: Outcome, latency: Duration, now: Duration) {
+    pub fn finished(
+        &mut self,
+        endpoint: EndpointId,
+        outcome: Outcome,
+        latency: Duration,
+        now: Duration,
+    ) {
         let _ = (endpoint, outcome, latency, now);
     }
 
     /// Whether `endpoint` may be chosen from now on; one that comes back slow-starts.
-    pub fn set_availability(&mut self, endpoint: EndpointId, availability: Availability, now: Duration) {
+    pub fn set_availability(
+        &mut self,
+        endpoint: EndpointId,
+        availability: Availability,
+        now: Duration,
+    ) {
         let _ = (endpoint, availability, now);
     }
 }

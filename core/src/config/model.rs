@@ -113,7 +113,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { connections: 50_000, buffers: 64 << 20, connection_buffer: 32 << 10 }
+        Limits {
+            connections: 50_000,
+            buffers: 64 << 20,
+            connection_buffer: 32 << 10,
+        }
     }
 }
 
@@ -220,7 +224,10 @@ pub struct Forwarded {
 
 impl Default for Forwarded {
     fn default() -> Self {
-        Forwarded { x_forwarded: XForwarded::Append, via: None }
+        Forwarded {
+            x_forwarded: XForwarded::Append,
+            via: None,
+        }
     }
 }
 
@@ -547,7 +554,10 @@ pub struct Circuit {
 
 impl Default for Circuit {
     fn default() -> Self {
-        Circuit { connections: 10_000, requests: 10_000 }
+        Circuit {
+            connections: 10_000,
+            requests: 10_000,
+        }
     }
 }
 

@@ -14,6 +14,9 @@ impl Split {
     #[inline]
     pub fn pick(&self, hash: u64) -> Option<ClusterId> {
         let point = hash >> 32;
-        self.thresholds.iter().find(|(upper, _)| point < *upper).map(|(_, cluster)| *cluster)
+        self.thresholds
+            .iter()
+            .find(|(upper, _)| point < *upper)
+            .map(|(_, cluster)| *cluster)
     }
 }
