@@ -5,6 +5,10 @@
 //! `listener`, `transport`, `downstream`, `request` (the spine: the life of a request, top to bottom),
 //! `upstream`, `relay`, `drain`, `inbox`, `access_log`.
 
+mod executor;
+mod ring;
+mod timer;
+
 use std::{io, os::fd::OwnedFd, sync::Arc};
 
 use tidegate_core::{

@@ -1,0 +1,216 @@
+//! The operations we submit, and the token by which a completion finds its way back.
+
+use std::{
+    net::SocketAddr,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use io_uring::{opcode, squeue, types::Fd};
+use socket2::SockAddr;
+
+/// Group id of the buffers for heads and small messages.
+pub(crate) const HEADS: u16 = 0;
+/// Group id of the buffers for bodies.
+pub(crate) const BODIES: u16 = 1;
+
+/// What an operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Accept = 1,
+    ReceiveHeads = 2,
+    ReceiveBodies = 3,
+    Send = 4,
+    Connect = 5,
+    Cancel = 6,
+    Wake = 7,
+}
+
+/// Kind of operation and index of the slot it belongs to; travels as `user_data`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Token {
+    pub(crate) kind: Kind,
+    pub(crate) slot: u32,
+}
+
+impl Token {
+    pub(crate) fn encode(self) -> u64 {
+        u64::from(self.slot) << 8 | self.kind as u64
+    }
+
+    pub(crate) fn decode(user_data: u64) -> Option<Token> {
+        let kind = match user_data as u8 {
+            1 => Kind::Accept,
+            2 => Kind::ReceiveHeads,
+            3 => Kind::ReceiveBodies,
+            4 => Kind::Send,
+            5 => Kind::Connect,
+            6 => Kind::Cancel,
+            7 => Kind::Wake,
+            _ => return None,
+        };
+        Some(Token {
+            kind,
+            slot: (user_data >> 8) as u32,
+        })
+    }
+}
+
+/// Accepts until told otherwise. Accepted sockets inherit TCP_NODELAY from the listening one.
+pub(crate) fn accept(fd: &OwnedFd, slot: u32) -> squeue::Entry {
+    opcode::AcceptMulti::new(raw(fd))
+        .flags(libc::SOCK_CLOEXEC)
+        .build()
+        .user_data(
+            Token {
+                kind: Kind::Accept,
+                slot,
+            }
+            .encode(),
+        )
+}
+
+/// Receives until told otherwise, each time into a buffer of [`HEADS`].
+pub(crate) fn receive_heads(fd: &OwnedFd, slot: u32) -> squeue::Entry {
+    opcode::RecvMulti::new(raw(fd), HEADS).build().user_data(
+        Token {
+            kind: Kind::ReceiveHeads,
+            slot,
+        }
+        .encode(),
+    )
+}
+
+/// Receives once, into a buffer of [`BODIES`].
+pub(crate) fn receive_body(fd: &OwnedFd, slot: u32) -> squeue::Entry {
+    opcode::Recv::new(raw(fd), std::ptr::null_mut(), 0)
+        .buf_group(BODIES)
+        .build()
+        .flags(squeue::Flags::BUFFER_SELECT)
+        .user_data(
+            Token {
+                kind: Kind::ReceiveBodies,
+                slot,
+            }
+            .encode(),
+        )
+}
+
+/// Sends `bytes`. WAITALL lets the kernel go on by itself after a partial send.
+pub(crate) fn send(fd: &OwnedFd, slot: u32, bytes: &[u8]) -> squeue::Entry {
+    // A length is 32 bits wide in an entry; what is beyond is sent by the entry after.
+    let len = bytes.len().min(1 << 30) as u32;
+    opcode::Send::new(raw(fd), bytes.as_ptr(), len)
+        .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+        .build()
+        .user_data(
+            Token {
+                kind: Kind::Send,
+                slot,
+            }
+            .encode(),
+        )
+}
+
+/// Sends two pieces as one.
+pub(crate) fn send_vectored(fd: &OwnedFd, slot: u32, message: &Message) -> squeue::Entry {
+    opcode::SendMsg::new(raw(fd), &message.header)
+        .flags((libc::MSG_WAITALL | libc::MSG_NOSIGNAL) as u32)
+        .build()
+        .user_data(
+            Token {
+                kind: Kind::Send,
+                slot,
+            }
+            .encode(),
+        )
+}
+
+/// Connects to `address`.
+pub(crate) fn connect(fd: &OwnedFd, slot: u32, address: &SockAddr) -> squeue::Entry {
+    opcode::Connect::new(raw(fd), address.as_ptr().cast(), address.len())
+        .build()
+        .user_data(
+            Token {
+                kind: Kind::Connect,
+                slot,
+            }
+            .encode(),
+        )
+}
+
+/// Cancels the operation that `token` names.
+pub(crate) fn cancel(token: Token) -> squeue::Entry {
+    opcode::AsyncCancel::new(token.encode()).build().user_data(
+        Token {
+            kind: Kind::Cancel,
+            slot: token.slot,
+        }
+        .encode(),
+    )
+}
+
+/// Reads the eventfd by which other threads wake the shard.
+pub(crate) fn wake(fd: &OwnedFd, into: &mut [u8; 8]) -> squeue::Entry {
+    opcode::Read::new(raw(fd), into.as_mut_ptr(), 8)
+        .build()
+        .user_data(
+            Token {
+                kind: Kind::Wake,
+                slot: 0,
+            }
+            .encode(),
+        )
+}
+
+/// The kernel's description of a vectored send: it must stay where it is until the completion, so it
+/// lives in a box.
+pub(crate) struct Message {
+    header: libc::msghdr,
+    pieces: [libc::iovec; 2],
+}
+
+impl Message {
+    /// Describes `first` followed by `second`.
+    pub(crate) fn new(first: &[u8], second: &[u8]) -> Box<Message> {
+        let piece = |bytes: &[u8]| libc::iovec {
+            iov_base: bytes.as_ptr().cast_mut().cast(),
+            iov_len: bytes.len(),
+        };
+        // SAFETY: all-zero is a valid msghdr: no name, no pieces, no control data.
+        let header = unsafe { std::mem::zeroed() };
+        let mut message = Box::new(Message {
+            header,
+            pieces: [piece(first), piece(second)],
+        });
+        message.header.msg_iov = message.pieces.as_mut_ptr();
+        message.header.msg_iovlen = message.pieces.len();
+        message
+    }
+}
+
+/// The address of a peer, in the kernel's form.
+pub(crate) fn address(address: SocketAddr) -> Box<SockAddr> {
+    Box::new(SockAddr::from(address))
+}
+
+fn raw(fd: &OwnedFd) -> Fd {
+    Fd(fd.as_raw_fd())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a completion finds its slot. Method: round trip over the extremes.
+    #[test]
+    fn tokens_round_trip() {
+        for kind in [Kind::Accept, Kind::ReceiveBodies, Kind::Send, Kind::Wake] {
+            for slot in [0, 1, u32::MAX] {
+                let token = Token { kind, slot };
+                assert_eq!(Token::decode(token.encode()), Some(token));
+            }
+        }
+        assert_eq!(Token::decode(0), None);
+    }
+}

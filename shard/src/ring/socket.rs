@@ -1,0 +1,486 @@
+//! What the data path sees of the ring: sockets, received chunks, payloads to send.
+
+use std::{
+    io,
+    net::SocketAddr,
+    ops::Deref,
+    os::fd::{FromRawFd, OwnedFd},
+    ptr::NonNull,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use socket2::{Domain, SockRef, Type};
+
+use super::driver::{Driver, End, register};
+
+/// How a socket receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReceiveMode {
+    /// Not at all.
+    Off,
+    /// Small pieces, by one receive that stays armed: for heads, and for idle connections.
+    Heads,
+    /// Large pieces, one receive at a time: for bodies. At most two pieces are held, which is the
+    /// back-pressure.
+    Bodies,
+}
+
+/// A connected socket. Dropping it cancels what is in flight and closes it.
+pub(crate) struct Socket {
+    driver: Rc<Driver>,
+    index: u32,
+}
+
+impl Socket {
+    /// Takes over a connected socket, which does not receive yet.
+    pub(crate) fn new(driver: &Rc<Driver>, fd: OwnedFd) -> Socket {
+        let index = driver.inner().open(fd);
+        Socket {
+            driver: driver.clone(),
+            index,
+        }
+    }
+
+    /// Connects to `address`.
+    pub(crate) async fn connect(driver: &Rc<Driver>, address: SocketAddr) -> io::Result<Socket> {
+        let fd = socket2::Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        fd.set_tcp_nodelay(true)?;
+        let socket = Socket::new(driver, fd.into());
+        driver.inner().connect(socket.index, address);
+        let result = std::future::poll_fn(|cx| {
+            let mut inner = driver.inner();
+            let Some(slot) = inner.sockets.get_mut(socket.index) else {
+                return Poll::Ready(-libc::EBADF);
+            };
+            if let Some(result) = slot.connected {
+                return Poll::Ready(result);
+            }
+            slot.register_writer(cx);
+            Poll::Pending
+        })
+        .await;
+        if result < 0 {
+            return Err(io::Error::from_raw_os_error(-result));
+        }
+        Ok(socket)
+    }
+
+    /// Changes how the socket receives.
+    pub(crate) fn set_mode(&self, mode: ReceiveMode) {
+        self.driver.inner().set_mode(self.index, mode);
+    }
+
+    /// The next received bytes; `None` at the end of the stream. Cancel-safe.
+    pub(crate) async fn receive(&self) -> io::Result<Option<Chunk>> {
+        std::future::poll_fn(|cx| self.poll_receive(cx)).await
+    }
+
+    /// See [`Socket::receive`].
+    pub(crate) fn poll_receive(&self, cx: &Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        let mut inner = self.driver.inner();
+        if let Some(raw) = inner.take_received(self.index) {
+            drop(inner);
+            return Poll::Ready(Ok(Some(self.chunk(raw))));
+        }
+        let Some(slot) = inner.sockets.get_mut(self.index) else {
+            return Poll::Ready(Ok(None));
+        };
+        match slot.end {
+            Some(End::Finished) => return Poll::Ready(Ok(None)),
+            Some(End::Failed(errno)) => {
+                return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
+            }
+            None => {}
+        }
+        slot.wants_data = true;
+        slot.register_reader(cx);
+        Poll::Pending
+    }
+
+    /// Received bytes that are already here.
+    pub(crate) fn try_receive(&self) -> Option<Chunk> {
+        let raw = self.driver.inner().take_received(self.index)?;
+        Some(self.chunk(raw))
+    }
+
+    /// Puts bytes back that belong to what is read next.
+    pub(crate) fn put_back(&self, chunk: Chunk) {
+        if let Some(raw) = chunk.into_raw() {
+            self.driver.inner().put_back(self.index, raw);
+        }
+    }
+
+    /// Resolves when the connection has failed (reset, not merely half-closed). Never resolves
+    /// otherwise. For noticing that a client is gone while its answer is waited for.
+    pub(crate) fn poll_failed(&self, cx: &Context<'_>) -> Poll<io::Error> {
+        let mut inner = self.driver.inner();
+        let Some(slot) = inner.sockets.get_mut(self.index) else {
+            return Poll::Pending;
+        };
+        if let Some(End::Failed(errno)) = slot.end {
+            return Poll::Ready(io::Error::from_raw_os_error(errno));
+        }
+        slot.register_reader(cx);
+        Poll::Pending
+    }
+
+    /// Hands `payload` to the kernel, after what is being sent already. It returns once the payload is
+    /// under way; an error of it shows at the next call.
+    pub(crate) async fn send(&self, payload: Payload) -> io::Result<()> {
+        let mut payload = Some(payload);
+        std::future::poll_fn(|cx| self.poll_send(cx, &mut payload)).await
+    }
+
+    /// See [`Socket::send`]; takes the payload once it is under way.
+    pub(crate) fn poll_send(
+        &self,
+        cx: &Context<'_>,
+        payload: &mut Option<Payload>,
+    ) -> Poll<io::Result<()>> {
+        if payload.as_ref().is_none_or(Payload::is_empty) {
+            *payload = None;
+            return Poll::Ready(Ok(()));
+        }
+        if let Poll::Pending = self.poll_flush(cx)? {
+            return Poll::Pending;
+        }
+        if let Some(payload) = payload.take() {
+            self.driver.inner().start_send(self.index, payload);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until everything was taken by the kernel.
+    pub(crate) async fn flush(&self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// See [`Socket::flush`].
+    pub(crate) fn poll_flush(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.driver.inner();
+        let Some(slot) = inner.sockets.get_mut(self.index) else {
+            return Poll::Ready(Ok(()));
+        };
+        if let Some(errno) = slot.send_error {
+            return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
+        }
+        if !slot.is_sending() {
+            return Poll::Ready(Ok(()));
+        }
+        slot.register_writer(cx);
+        Poll::Pending
+    }
+
+    /// Half-closes now; what is in flight is sent first by the kernel.
+    pub(crate) fn shutdown_write(&self) {
+        self.driver.inner().shutdown_write(self.index);
+    }
+
+    /// Half-closes, after everything was taken by the kernel.
+    pub(crate) async fn finish(&self) -> io::Result<()> {
+        self.flush().await?;
+        self.driver.inner().shutdown_write(self.index);
+        Ok(())
+    }
+
+    /// Whether it may be used for the next exchange: nothing came unasked, nothing is under way.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.driver
+            .inner()
+            .sockets
+            .get(self.index)
+            .is_some_and(|s| s.is_quiet())
+    }
+
+    /// Whether received bytes wait to be read.
+    pub(crate) fn has_received(&self) -> bool {
+        self.driver
+            .inner()
+            .sockets
+            .get(self.index)
+            .is_some_and(|s| !s.received.is_empty())
+    }
+
+    /// When the last bytes (or the end) arrived, on the driver's clock.
+    pub(crate) fn received_at_ns(&self) -> u64 {
+        self.driver
+            .inner()
+            .sockets
+            .get(self.index)
+            .map_or(0, |s| s.received_at_ns)
+    }
+
+    /// The peer's address.
+    pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
+        let inner = self.driver.inner();
+        let address = inner
+            .with_fd(self.index, |fd| SockRef::from(fd).peer_addr())?
+            .ok()?;
+        address.as_socket()
+    }
+
+    /// Our own address on this connection.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        let inner = self.driver.inner();
+        let address = inner
+            .with_fd(self.index, |fd| SockRef::from(fd).local_addr())?
+            .ok()?;
+        address.as_socket()
+    }
+
+    /// Makes the close that follows a reset: the peer must not take what it got for complete.
+    pub(crate) fn reset_on_close(&self) {
+        let inner = self.driver.inner();
+        inner.with_fd(self.index, |fd| {
+            // Without it the peer sees an ordinary end, which framing may still tell apart.
+            let _ = SockRef::from(fd).set_linger(Some(std::time::Duration::ZERO));
+        });
+    }
+
+    fn chunk(&self, raw: RawChunk) -> Chunk {
+        Chunk {
+            raw: Some(raw),
+            driver: self.driver.clone(),
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let wakers = self.driver.inner().close(self.index);
+        drop(wakers);
+    }
+}
+
+/// A listening socket.
+pub(crate) struct Acceptor {
+    driver: Rc<Driver>,
+    index: u32,
+}
+
+impl Acceptor {
+    /// Takes over a listening socket and accepts on it from now on.
+    pub(crate) fn new(driver: &Rc<Driver>, fd: OwnedFd) -> Acceptor {
+        let index = driver.inner().open_acceptor(fd);
+        Acceptor {
+            driver: driver.clone(),
+            index,
+        }
+    }
+
+    /// The next connection. After an error, nothing is accepted until [`Acceptor::resume`].
+    pub(crate) async fn accept(&self) -> io::Result<OwnedFd> {
+        std::future::poll_fn(|cx| {
+            let mut inner = self.driver.inner();
+            let Some(slot) = inner.acceptors.get_mut(self.index) else {
+                return Poll::Pending;
+            };
+            if let Some(accepted) = slot.accepted.pop_front() {
+                return Poll::Ready(accepted);
+            }
+            register(&mut slot.waker, cx);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Accepts again after an error.
+    pub(crate) fn resume(&self) {
+        self.driver.inner().arm_accept(self.index);
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        self.driver.inner().close_acceptor(self.index);
+    }
+}
+
+/// The descriptor that an accept's completion brings.
+pub(super) fn accepted(result: i32) -> io::Result<OwnedFd> {
+    if result < 0 {
+        return Err(io::Error::from_raw_os_error(-result));
+    }
+    // SAFETY: the kernel has just opened this descriptor for us; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(result) })
+}
+
+/// Received bytes, without the driver to give them back to. Not dropped, but recycled.
+pub(super) struct RawChunk {
+    memory: Memory,
+    start: usize,
+    end: usize,
+}
+
+enum Memory {
+    /// A buffer that the kernel has filled and handed over.
+    Provided {
+        group: u16,
+        buffer: u16,
+        base: NonNull<u8>,
+    },
+    Heap(Box<[u8]>),
+}
+
+impl RawChunk {
+    /// `len` bytes at the beginning of a provided buffer.
+    pub(super) fn provided_at(group: u16, buffer: u16, base: NonNull<u8>, len: usize) -> RawChunk {
+        RawChunk {
+            memory: Memory::Provided {
+                group,
+                buffer,
+                base,
+            },
+            start: 0,
+            end: len,
+        }
+    }
+
+    /// Bytes copied to the heap.
+    pub(super) fn heap(bytes: Vec<u8>) -> RawChunk {
+        let end = bytes.len();
+        RawChunk {
+            memory: Memory::Heap(bytes.into_boxed_slice()),
+            start: 0,
+            end,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        match &self.memory {
+            // SAFETY: the kernel has written `end` bytes and handed the buffer over; it is ours, and
+            // unwritten, until it is recycled, which takes the chunk by value.
+            Memory::Provided { base, .. } => unsafe {
+                std::slice::from_raw_parts(base.as_ptr().add(self.start), self.end - self.start)
+            },
+            Memory::Heap(bytes) => bytes.get(self.start..self.end).unwrap_or_default(),
+        }
+    }
+
+    /// Group and number of the provided buffer, if it is one.
+    pub(super) fn provided(&self) -> Option<(u16, u16)> {
+        match self.memory {
+            Memory::Provided { group, buffer, .. } => Some((group, buffer)),
+            Memory::Heap(_) => None,
+        }
+    }
+
+    /// Bytes of heap it holds.
+    pub(super) fn heap_bytes(&self) -> u64 {
+        match &self.memory {
+            Memory::Provided { .. } => 0,
+            Memory::Heap(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+/// Received bytes. Dropping them gives the buffer back to the kernel.
+pub(crate) struct Chunk {
+    /// Always there until the chunk is taken apart.
+    raw: Option<RawChunk>,
+    driver: Rc<Driver>,
+}
+
+impl Chunk {
+    /// Drops the first `n` bytes.
+    pub(crate) fn advance(&mut self, n: usize) {
+        if let Some(raw) = &mut self.raw {
+            raw.start = (raw.start + n).min(raw.end);
+        }
+    }
+
+    /// Drops all but the first `n` bytes.
+    pub(crate) fn truncate(&mut self, n: usize) {
+        if let Some(raw) = &mut self.raw {
+            raw.end = raw.end.min(raw.start + n);
+        }
+    }
+
+    /// Splits after `n` bytes: the first part keeps the buffer, the second is a copy.
+    pub(crate) fn split(mut self, n: usize) -> (Chunk, Option<Chunk>) {
+        let rest = self
+            .get(n..)
+            .filter(|rest| !rest.is_empty())
+            .map(<[u8]>::to_vec);
+        let rest = rest.map(|bytes| Chunk::from_vec(&self.driver, bytes));
+        self.truncate(n);
+        (self, rest)
+    }
+
+    /// Bytes on the heap, as if received.
+    pub(crate) fn from_vec(driver: &Rc<Driver>, bytes: Vec<u8>) -> Chunk {
+        let raw = RawChunk::heap(bytes);
+        driver.inner().account_heap(raw.heap_bytes());
+        Chunk {
+            raw: Some(raw),
+            driver: driver.clone(),
+        }
+    }
+
+    pub(super) fn into_raw(mut self) -> Option<RawChunk> {
+        self.raw.take()
+    }
+}
+
+impl Deref for Chunk {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.raw.as_ref().map(RawChunk::bytes).unwrap_or_default()
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        if let Some(raw) = self.raw.take() {
+            self.driver.inner().recycle(raw);
+        }
+    }
+}
+
+/// Bytes to send: what we wrote, then what we received.
+pub(crate) struct Payload {
+    head: Vec<u8>,
+    body: Option<Chunk>,
+}
+
+impl Payload {
+    /// A body of at most this many bytes is copied behind the head: one piece is cheaper than two.
+    pub(crate) const INLINE_MAX: usize = 1024;
+
+    /// Bytes that we wrote.
+    pub(crate) fn head(head: Vec<u8>) -> Payload {
+        Payload { head, body: None }
+    }
+
+    /// Bytes that we received, sent from where they lie.
+    pub(crate) fn chunk(chunk: Chunk) -> Payload {
+        Payload {
+            head: Vec::new(),
+            body: Some(chunk),
+        }
+    }
+
+    /// Both, as one.
+    pub(crate) fn both(head: Vec<u8>, body: Option<Chunk>) -> Payload {
+        Payload { head, body }
+    }
+
+    /// Bytes in all.
+    pub(crate) fn len(&self) -> usize {
+        self.head.len() + self.body.as_ref().map_or(0, |b| b.len())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn into_parts(self) -> (Vec<u8>, Option<RawChunk>) {
+        (self.head, self.body.and_then(Chunk::into_raw))
+    }
+}

@@ -1,0 +1,295 @@
+//! The ring against real sockets of the standard library, with ordinary and with the smallest sizes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::fd::OwnedFd,
+    rc::Rc,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use nix::sys::eventfd::EventFd;
+use tidegate_core::config::model;
+
+use super::{Acceptor, Driver, Payload, ReceiveMode, Socket};
+use crate::executor;
+
+/// The smallest ring there is: everything must still work, only slower.
+fn smallest() -> model::Ring {
+    model::Ring {
+        submission_entries: 4,
+        completion_entries: 8,
+        head_buffers: 4,
+        head_buffer_bytes: 512,
+        body_buffers: 4,
+        body_buffer_bytes: 4096,
+        ..model::Ring::default()
+    }
+}
+
+/// Runs `main` on a shard's thread and returns what it returns.
+fn on_a_shard<T, M, F>(sizes: model::Ring, main: M) -> T
+where
+    T: Send + 'static,
+    M: FnOnce(Rc<Driver>) -> F + Send + 'static,
+    F: Future<Output = T> + 'static,
+{
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let handle = executor::spawn_thread("test".into(), None, move || async move {
+        let wake: Arc<OwnedFd> = Arc::new(EventFd::new().unwrap().into());
+        let driver = Driver::new(&sizes, &model::Limits::default(), wake).unwrap();
+        let done = Rc::new(std::cell::Cell::new(false));
+        let (task_driver, task_done) = (driver.clone(), done.clone());
+        executor::spawn(&driver, async move {
+            let value = main(task_driver.clone()).await;
+            sender.send(value).unwrap();
+            task_done.set(true);
+            task_driver.mark_runnable();
+        });
+        executor::run(&driver, || done.get()).await
+    });
+    let value = receiver
+        .recv_timeout(Duration::from_secs(60))
+        .expect("the task ended");
+    handle.unwrap().join().unwrap().unwrap();
+    value
+}
+
+fn listener() -> (OwnedFd, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener.into(), address)
+}
+
+/// Echoes until the peer half-closes, then half-closes too.
+async fn echo(socket: &Socket, mode: ReceiveMode) {
+    socket.set_mode(mode);
+    while let Some(chunk) = socket.receive().await.unwrap() {
+        socket.send(Payload::chunk(chunk)).await.unwrap();
+    }
+    socket.finish().await.unwrap();
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i % 251) as u8).collect()
+}
+
+/// Goal: bytes arrive whole and in order in either mode, however small the ring. Method: 200 kB through
+/// an echo, the client reading and writing at the same time.
+#[test]
+fn echoes_in_both_modes() {
+    for sizes in [model::Ring::default(), smallest()] {
+        for mode in [ReceiveMode::Heads, ReceiveMode::Bodies] {
+            let (fd, address) = listener();
+            let client = thread::spawn(move || {
+                let mut stream = TcpStream::connect(address).unwrap();
+                let sent = pattern(200_000);
+                let mut writer = stream.try_clone().unwrap();
+                let copy = sent.clone();
+                let writing = thread::spawn(move || {
+                    writer.write_all(&copy).unwrap();
+                    writer.shutdown(Shutdown::Write).unwrap();
+                });
+                let mut got = Vec::new();
+                stream.read_to_end(&mut got).unwrap();
+                writing.join().unwrap();
+                assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
+            });
+            on_a_shard(sizes, move |driver| async move {
+                let acceptor = Acceptor::new(&driver, fd);
+                let socket = Socket::new(&driver, acceptor.accept().await.unwrap());
+                echo(&socket, mode).await;
+            });
+            client.join().unwrap();
+        }
+    }
+}
+
+/// Goal: connections that nobody reads do not keep another from being served. Method: eight clients
+/// write 2 kB each that the shard never reads, while all four buffers are theirs to take; a ninth is
+/// echoed.
+#[test]
+fn unread_connections_starve_nobody() {
+    let (fd, address) = listener();
+    let client = thread::spawn(move || {
+        let idle: Vec<_> = (0..8)
+            .map(|_| {
+                let mut stream = TcpStream::connect(address).unwrap();
+                stream.write_all(&pattern(2000)).unwrap();
+                stream
+            })
+            .collect();
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(b"last").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).unwrap();
+        drop(idle);
+        got
+    });
+    on_a_shard(smallest(), move |driver| async move {
+        let acceptor = Acceptor::new(&driver, fd);
+        let mut idle = Vec::new();
+        for _ in 0..8 {
+            let socket = Socket::new(&driver, acceptor.accept().await.unwrap());
+            socket.set_mode(ReceiveMode::Heads);
+            idle.push(socket);
+        }
+        let socket = Socket::new(&driver, acceptor.accept().await.unwrap());
+        echo(&socket, ReceiveMode::Heads).await;
+    });
+    assert_eq!(client.join().unwrap(), b"last");
+}
+
+/// Goal: what is dropped in the middle gives everything back: descriptors, buffers, slots. Method: 50
+/// connections are dropped with a receive armed and a large send stuck, then the driver is asked.
+#[test]
+fn dropped_sockets_leave_nothing_behind() {
+    let (fd, address) = listener();
+    let client = thread::spawn(move || {
+        let streams: Vec<_> = (0..50)
+            .map(|_| {
+                let mut stream = TcpStream::connect(address).unwrap();
+                stream.write_all(&pattern(5000)).unwrap();
+                stream
+            })
+            .collect();
+        // Reading to the end shows that the shard has closed each of them.
+        for mut stream in streams {
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        }
+    });
+    let (sockets, heads_free) = on_a_shard(model::Ring::default(), move |driver| async move {
+        let acceptor = Acceptor::new(&driver, fd);
+        for _ in 0..50 {
+            let socket = Socket::new(&driver, acceptor.accept().await.unwrap());
+            socket.set_mode(ReceiveMode::Heads);
+            let _ = socket.receive().await.unwrap();
+            socket.send(Payload::head(vec![0; 16 << 20])).await.unwrap();
+        }
+        let deadline = driver.deadline();
+        while driver.sockets_open() > 0 {
+            deadline.set_after(Duration::from_millis(5));
+            deadline.reached().await;
+        }
+        (driver.sockets_open(), driver.stats().heads_free)
+    });
+    assert_eq!((sockets, heads_free), (0, 256));
+    client.join().unwrap();
+}
+
+/// Goal: head and body go out as one, from where they lie. Method: a 30 kB chunk behind a head.
+#[test]
+fn sends_head_and_body_as_one() {
+    let (fd, address) = listener();
+    let client = thread::spawn(move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(&pattern(30_000)).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).unwrap();
+        got
+    });
+    on_a_shard(model::Ring::default(), move |driver| async move {
+        let acceptor = Acceptor::new(&driver, fd);
+        let socket = Socket::new(&driver, acceptor.accept().await.unwrap());
+        socket.set_mode(ReceiveMode::Bodies);
+        let mut first = true;
+        while let Some(chunk) = socket.receive().await.unwrap() {
+            let head = if std::mem::take(&mut first) {
+                b"head ".to_vec()
+            } else {
+                Vec::new()
+            };
+            socket.send(Payload::both(head, Some(chunk))).await.unwrap();
+        }
+        socket.finish().await.unwrap();
+    });
+    let got = client.join().unwrap();
+    assert_eq!(got.len(), 30_005);
+    assert_eq!(&got[..5], b"head ");
+    assert!(got[5..] == pattern(30_000));
+}
+
+/// Goal: connecting tells refusal from success. Method: to a listener, and to where none is.
+#[test]
+fn connects_or_says_why_not() {
+    let (fd, address) = listener();
+    let dead = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let (alive, refused) = on_a_shard(model::Ring::default(), move |driver| async move {
+        let alive = Socket::connect(&driver, address).await.is_ok();
+        let refused = Socket::connect(&driver, dead)
+            .await
+            .err()
+            .and_then(|e| e.raw_os_error());
+        drop(fd);
+        (alive, refused)
+    });
+    assert!(alive);
+    assert_eq!(refused, Some(libc::ECONNREFUSED));
+}
+
+/// Goal: a deadline ends a wait, and only then. Method: a receive that never comes.
+#[test]
+fn deadlines_end_waits() {
+    let (fd, address) = listener();
+    let stream = TcpStream::connect(address).unwrap();
+    let waited = on_a_shard(model::Ring::default(), move |driver| async move {
+        let acceptor = Acceptor::new(&driver, fd);
+        let socket = Socket::new(&driver, acceptor.accept().await.unwrap());
+        socket.set_mode(ReceiveMode::Heads);
+        let deadline = driver.deadline();
+        let before_ns = driver.clock_ns();
+        deadline.set_after(Duration::from_millis(30));
+        assert!(deadline.bound(socket.receive()).await.is_err());
+        driver.clock_ns() - before_ns
+    });
+    assert!(waited >= 29_000_000, "{waited}");
+    drop(stream);
+}
+
+/// Goal: another thread wakes a sleeping shard at once. Method: a write to the eventfd.
+#[test]
+fn rings_through_the_ring() {
+    let wake = Arc::new(EventFd::new().unwrap());
+    let from_outside: Arc<OwnedFd> = Arc::new(wake.as_ref().try_clone_fd());
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let handle = executor::spawn_thread("test".into(), None, move || async move {
+        let sizes = model::Ring::default();
+        let driver = Driver::new(&sizes, &model::Limits::default(), from_outside).unwrap();
+        let done = Rc::new(std::cell::Cell::new(false));
+        let (task_driver, task_done) = (driver.clone(), done.clone());
+        executor::spawn(&driver, async move {
+            sender.send(()).unwrap();
+            task_driver.rung().await;
+            task_driver.rung().await;
+            task_done.set(true);
+            task_driver.mark_runnable();
+        });
+        executor::run(&driver, || done.get()).await
+    })
+    .unwrap();
+    receiver.recv().unwrap();
+    while !handle.is_finished() {
+        wake.write(1).unwrap();
+        thread::yield_now();
+    }
+    handle.join().unwrap().unwrap();
+}
+
+trait TryCloneFd {
+    fn try_clone_fd(&self) -> OwnedFd;
+}
+
+impl TryCloneFd for EventFd {
+    fn try_clone_fd(&self) -> OwnedFd {
+        use std::os::fd::AsFd;
+        self.as_fd().try_clone_to_owned().unwrap()
+    }
+}
