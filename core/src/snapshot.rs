@@ -1,13 +1,18 @@
 //! An immutable, compiled configuration with an epoch. Shards hold it by `Arc` and swap it between
 //! turns; a request keeps the one it began with.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     config::model,
     id::{ClusterId, EndpointId, Epoch, ListenerId, RouteId},
     stats::{EndpointCounters, PerShard, RouteCounters},
-    steering::RouteTable,
+    steering::{PathRewriter, RouteTable},
 };
 
 /// The whole data plane, compiled.
@@ -109,7 +114,7 @@ pub struct Forward {
     /// What is hashed for stickiness.
     pub hash: Option<model::HashOn>,
     /// Replaces the path.
-    pub path_rewrite: Option<crate::steering::PathRewriter>,
+    pub path_rewrite: Option<PathRewriter>,
     /// Replaces the host.
     pub host_rewrite: Option<Arc<str>>,
     /// For the whole exchange.
@@ -147,7 +152,7 @@ pub struct Endpoint {
 }
 
 /// Looked-up addresses of the clusters with DNS endpoints, by cluster name.
-pub type Resolution = std::collections::BTreeMap<Arc<str>, Vec<SocketAddr>>;
+pub type Resolution = BTreeMap<Arc<str>, Vec<SocketAddr>>;
 
 impl Snapshot {
     /// Compiles `config`. `resolved` holds what DNS said; `previous` lends its counters, so that they
@@ -161,12 +166,208 @@ impl Snapshot {
         shards: usize,
         epoch: Epoch,
     ) -> Snapshot {
-        let _ = (resolved, previous, shards);
+        let kept = KeptCounters::of(previous, shards);
+        let names = config.clusters.keys();
+        let cluster_ids: BTreeMap<&str, ClusterId> = names
+            .enumerate()
+            .map(|(i, name)| (&**name, ClusterId(i as u32)))
+            .collect();
+        let clusters = config
+            .clusters
+            .iter()
+            .enumerate()
+            .map(|(i, (name, cluster))| {
+                let found = resolved.get(name).map_or(&[][..], Vec::as_slice);
+                compile_cluster(ClusterId(i as u32), name, cluster, found, &kept)
+            })
+            .collect();
+        let listeners = config
+            .listeners
+            .iter()
+            .enumerate()
+            .map(|(i, (name, listener))| Listener {
+                id: ListenerId(i as u32),
+                name: Arc::clone(name),
+                bind: listener.bind,
+                proxy_protocol: listener.proxy_protocol,
+                protocol: compile_protocol(name, &listener.protocol, &cluster_ids, &kept),
+            })
+            .collect();
         Snapshot {
             epoch,
+            listeners,
+            clusters,
             config,
-            listeners: Vec::new(),
-            clusters: Vec::new(),
         }
     }
+
+    /// The listener of this address.
+    pub fn listener_by_bind(&self, bind: SocketAddr) -> Option<&Listener> {
+        self.listeners.iter().find(|listener| listener.bind == bind)
+    }
+
+    /// The listener of this name.
+    pub fn listener_by_name(&self, name: &str) -> Option<&Listener> {
+        // Names ascend, as the map they came from does.
+        let found = self.listeners.binary_search_by(|l| (*l.name).cmp(name));
+        self.listeners.get(found.ok()?)
+    }
+
+    /// The cluster of this name.
+    pub fn cluster_by_name(&self, name: &str) -> Option<&Cluster> {
+        let found = self.clusters.binary_search_by(|c| (*c.name).cmp(name));
+        self.clusters.get(found.ok()?)
+    }
+
+    /// The cluster of this id.
+    pub fn cluster(&self, id: ClusterId) -> Option<&Cluster> {
+        self.clusters.get(id.index())
+    }
+}
+
+/// The counters of the snapshot before, by names, as ids do not last.
+struct KeptCounters<'a> {
+    shards: usize,
+    /// By listener and route.
+    routes: BTreeMap<(&'a str, &'a str), &'a Arc<PerShard<RouteCounters>>>,
+    /// By cluster and address.
+    endpoints: BTreeMap<(&'a str, SocketAddr), &'a Arc<PerShard<EndpointCounters>>>,
+}
+
+impl<'a> KeptCounters<'a> {
+    fn of(previous: Option<&'a Snapshot>, shards: usize) -> Self {
+        let mut kept = KeptCounters {
+            shards,
+            routes: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+        };
+        let Some(previous) = previous else {
+            return kept;
+        };
+        for listener in &previous.listeners {
+            let Protocol::Http(http) = &listener.protocol else {
+                continue;
+            };
+            let routes = http.routes.iter().filter(|r| r.counters.len() == shards);
+            kept.routes
+                .extend(routes.map(|r| ((&*listener.name, &*r.name), &r.counters)));
+        }
+        for cluster in &previous.clusters {
+            let endpoints = cluster
+                .endpoints
+                .iter()
+                .filter(|e| e.counters.len() == shards);
+            kept.endpoints
+                .extend(endpoints.map(|e| ((&*cluster.name, e.address), &e.counters)));
+        }
+        kept
+    }
+
+    fn route(&self, listener: &str, route: &str) -> Arc<PerShard<RouteCounters>> {
+        match self.routes.get(&(listener, route)) {
+            Some(counters) => Arc::clone(counters),
+            None => Arc::new(PerShard::new(self.shards)),
+        }
+    }
+
+    fn endpoint(&self, cluster: &str, address: SocketAddr) -> Arc<PerShard<EndpointCounters>> {
+        match self.endpoints.get(&(cluster, address)) {
+            Some(counters) => Arc::clone(counters),
+            None => Arc::new(PerShard::new(self.shards)),
+        }
+    }
+}
+
+fn compile_cluster(
+    id: ClusterId,
+    name: &Arc<str>,
+    config: &model::Cluster,
+    resolved: &[SocketAddr],
+    kept: &KeptCounters<'_>,
+) -> Cluster {
+    let addresses: Vec<model::StaticEndpoint> = match &config.endpoints {
+        model::Endpoints::Static(endpoints) => endpoints.clone(),
+        // Name servers rotate their answers: sorted, the same addresses have the same ids.
+        model::Endpoints::Dns { .. } => BTreeSet::from_iter(resolved)
+            .into_iter()
+            .map(|address| model::StaticEndpoint {
+                address: *address,
+                weight: 1,
+            })
+            .collect(),
+    };
+    let endpoints = addresses.iter().enumerate().map(|(i, endpoint)| Endpoint {
+        id: EndpointId(i as u32),
+        address: endpoint.address,
+        weight: endpoint.weight,
+        counters: kept.endpoint(name, endpoint.address),
+    });
+    Cluster {
+        id,
+        name: Arc::clone(name),
+        config: config.clone(),
+        endpoints: endpoints.collect(),
+    }
+}
+
+fn compile_protocol(
+    listener: &str,
+    protocol: &model::Protocol,
+    cluster_ids: &BTreeMap<&str, ClusterId>,
+    kept: &KeptCounters<'_>,
+) -> Protocol {
+    match protocol {
+        model::Protocol::Tcp(tcp) => Protocol::Tcp(Tcp {
+            split: compile_split(listener, &tcp.to, cluster_ids),
+            idle_timeout: tcp.idle_timeout,
+            max_age: tcp.max_age,
+        }),
+        model::Protocol::Http(http) => {
+            let routes = http.routes.iter().enumerate().map(|(i, route)| Route {
+                id: RouteId(i as u32),
+                name: Arc::clone(&route.name),
+                action: compile_action(route, cluster_ids),
+                request_headers: route.request_headers.clone(),
+                response_headers: route.response_headers.clone(),
+                counters: kept.route(listener, &route.name),
+            });
+            Protocol::Http(Http {
+                table: RouteTable::compile(&http.routes),
+                routes: routes.collect(),
+                timeouts: http.timeouts,
+                limits: http.limits,
+                forwarded: http.forwarded.clone(),
+            })
+        }
+    }
+}
+
+fn compile_action(route: &model::Route, cluster_ids: &BTreeMap<&str, ClusterId>) -> Action {
+    match &route.action {
+        model::RouteAction::Redirect(redirect) => Action::Redirect(redirect.clone()),
+        model::RouteAction::Respond(respond) => Action::Respond(respond.clone()),
+        model::RouteAction::Forward(forward) => Action::Forward(Forward {
+            split: compile_split(&route.name, &forward.to, cluster_ids),
+            hash: forward.hash.clone(),
+            path_rewrite: forward
+                .path_rewrite
+                .as_ref()
+                .map(|rewrite| PathRewriter::compile(rewrite, &route.matches.path)),
+            host_rewrite: forward.host_rewrite.clone(),
+            timeout: forward.timeout,
+            retry: forward.retry.clone(),
+        }),
+    }
+}
+
+fn compile_split(
+    rule: &str,
+    to: &[model::WeightedCluster],
+    cluster_ids: &BTreeMap<&str, ClusterId>,
+) -> Split {
+    // Every cluster that is named is defined: a validated configuration loses none here.
+    let shares = to
+        .iter()
+        .filter_map(|to| Some((*cluster_ids.get(&*to.cluster)?, to.share)));
+    Split::new(rule, shares)
 }

@@ -30,6 +30,16 @@ impl<T> PerShard<T> {
         self.0.get(shard.index()).map(|p| &p.0)
     }
 
+    /// How many slots there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no slot.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// All slots, in the order of the shards.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|p| &p.0)

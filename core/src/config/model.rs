@@ -154,8 +154,8 @@ pub enum Protocol {
 /// An HTTP listener.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Http {
-    /// First match wins, within the most specific host that matches (exact, then the longest
-    /// wildcard, then any), as Envoy's virtual hosts do.
+    /// First match wins, among the routes of the most specific host that matches (exact, then the
+    /// longest wildcard, then `*`), as Envoy's virtual hosts do, and the routes that name no host.
     pub routes: Vec<Route>,
     /// Time-outs on the client's side.
     pub timeouts: HttpTimeouts,
@@ -295,7 +295,7 @@ pub struct RouteMatch {
 }
 
 /// A host, lower case, without port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostPattern {
     /// `pay.example`
     Exact(Arc<str>),
@@ -303,6 +303,9 @@ pub enum HostPattern {
     Suffix(Arc<str>),
     /// `pay.*`: holds the prefix with its dot, `pay.`.
     Prefix(Arc<str>),
+    /// `*`: every host that no other pattern of the listener claims. Not the same as a route without
+    /// hosts, which takes part for every host.
+    Any,
 }
 
 /// A path condition. Matching is by bytes, after the target's absolute form was taken apart.

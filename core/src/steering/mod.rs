@@ -1,11 +1,24 @@
 //! Which route a request takes, and which cluster that route sends it to.
 //!
-//! `route` compiles the routes of a listener into one table and finds the first that matches;
-//! `destination` splits exactly; `rewrite` compiles path rewrites; `explain` says why, from the same
-//! tables.
+//! In reading order: [`route`] (the table of a listener, and which route wins) asks `host` for the group
+//! of routes, `path` for the form that paths are compared in, `path_table` for candidates and
+//! `condition` for the rest; `pattern` holds regular expressions. [`destination`] splits exactly,
+//! [`rewrite`] compiles path rewrites, `explain` says why, from the same tables.
 
+mod condition;
 pub mod destination;
+mod host;
+mod path;
+mod path_table;
+mod pattern;
+pub mod rewrite;
 pub mod route;
 
-pub use destination::Split;
-pub use route::{PathRewriter, RequestView, RouteTable};
+pub use destination::{Split, hash_address, sticky_hash};
+pub use host::HOST_LEN_MAX;
+pub use path::is_ambiguous_path;
+pub use pattern::{
+    PATTERN_BYTES_MAX, PatternError, RouteScratch, check_pattern, check_rewrite_pattern,
+};
+pub use rewrite::PathRewriter;
+pub use route::{RequestView, RouteTable};

@@ -1,6 +1,32 @@
 //! The route table of one listener.
+//!
+//! **Which route is taken.** Of the routes whose host, path and conditions all match, the first in the
+//! file; but of the routes that name hosts, only those with the most specific pattern for the request's
+//! host take part (exact, then the longest `*.suffix`, then the longest `prefix.*`, then `*`), as with
+//! Envoy's virtual hosts.
+//!
+//! A route that names no host takes part for every host, at its place in the file. Envoy has no such
+//! route: its `*` virtual host is a group of its own, asked only when no other claims the host. Read like
+//! that, a health check or a default written once without `host` would stop working for every host that
+//! gets a route of its own, which is not what the file seems to say. Whoever wants Envoy's meaning
+//! writes `host: "*"` ([`HostPattern::Any`]), and so does the translation from xDS.
+//!
+//! Neither kind of pattern hides a match in another group: `pay.example` with no matching path does not
+//! fall back to the routes of `*.example`.
 
-use crate::id::RouteId;
+use hashbrown::HashMap;
+
+use super::{
+    condition::{Conditions, Failed},
+    host::HostTable,
+    path,
+    path_table::{Candidate, PathTable, Search},
+    pattern::{RouteScratch, Searches},
+};
+use crate::{
+    config::model::{HostPattern, Route},
+    id::RouteId,
+};
 
 /// What routing may look at of a request. Implemented by the data path over the bytes as received,
 /// and by `explain` over what an operator typed.
@@ -19,23 +45,123 @@ pub trait RequestView {
 
 /// The routes of one listener, compiled.
 #[derive(Debug, Default)]
-pub struct RouteTable {}
+pub struct RouteTable {
+    /// From a host to a position in `patterns`.
+    hosts: HostTable,
+    /// Every host pattern, with the position of its group.
+    patterns: Vec<(HostPattern, usize)>,
+    /// The paths of the routes of one host pattern; patterns with the same routes share one.
+    groups: Vec<PathTable>,
+    /// The paths of the routes without host.
+    hostless: PathTable,
+    /// By [`RouteId`].
+    conditions: Vec<Conditions>,
+}
 
 impl RouteTable {
-    /// The route that `request` takes. Allocates nothing.
-    pub fn find<R: RequestView + ?Sized>(&self, request: &R) -> Option<RouteId> {
-        let _ = request;
-        None
+    /// Compiles routes, which come in file order.
+    pub fn compile(routes: &[Route]) -> RouteTable {
+        let conditions: Vec<_> = routes
+            .iter()
+            .map(|route| Conditions::compile(&route.matches))
+            .collect();
+        let candidate = |position: usize| Candidate {
+            position: position as u32,
+            conditional: conditions.get(position).is_some_and(|c| !c.is_empty()),
+        };
+        let paths = |positions: &[usize]| {
+            PathTable::compile(positions.iter().filter_map(|position| {
+                Some((candidate(*position), &routes.get(*position)?.matches.path))
+            }))
+        };
+
+        let mut table = RouteTable::default();
+        let mut groups: HashMap<Vec<usize>, usize, foldhash::fast::FixedState> = HashMap::default();
+        for (pattern, positions) in routes_by_host(routes) {
+            let next = table.groups.len();
+            let group = *groups.entry(positions).or_insert_with_key(|positions| {
+                table.groups.push(paths(positions));
+                next
+            });
+            table.hosts.insert(&pattern, table.patterns.len() as u32);
+            table.patterns.push((pattern, group));
+        }
+        let hostless = positions(routes, |route| route.matches.hosts.is_empty());
+        table.hostless = paths(&hostless);
+        table.conditions = conditions;
+        table
+    }
+
+    /// The route that `request` takes. Allocates nothing, but for the first search of an expression and
+    /// the first escaped path that a `scratch` sees.
+    #[inline]
+    pub fn find<R: RequestView + ?Sized>(
+        &self,
+        scratch: &mut RouteScratch,
+        request: &R,
+    ) -> Option<RouteId> {
+        let path = path::canonical(request.path(), &mut scratch.path)?;
+        let mut search = Search {
+            request,
+            conditions: &self.conditions,
+            searches: &mut scratch.searches,
+            best: u32::MAX,
+        };
+        if let Some(group) = self.group(request.host()) {
+            group.find(path, &mut search);
+        }
+        self.hostless.find(path, &mut search);
+        (search.best != u32::MAX).then_some(RouteId(search.best))
+    }
+
+    /// The most specific pattern for `host`, among the routes that name hosts.
+    pub fn host_pattern(&self, host: &[u8]) -> Option<&HostPattern> {
+        let at = self.hosts.find(host)?;
+        self.patterns.get(at as usize).map(|(pattern, _)| pattern)
+    }
+
+    #[inline]
+    fn group(&self, host: &[u8]) -> Option<&PathTable> {
+        let at = self.hosts.find(host)?;
+        let (_, group) = self.patterns.get(at as usize)?;
+        self.groups.get(*group)
+    }
+
+    /// The first condition besides host and path that `request` fails for this route.
+    pub(super) fn failed_condition<R: RequestView + ?Sized>(
+        &self,
+        route: RouteId,
+        request: &R,
+        searches: &mut Searches,
+    ) -> Option<Failed<'_>> {
+        self.conditions
+            .get(route.index())?
+            .failed(request, searches)
     }
 }
 
-/// A compiled path rewrite.
-#[derive(Debug)]
-pub struct PathRewriter {}
-
-impl PathRewriter {
-    /// Appends the rewritten path (without query) to `out`.
-    pub fn rewrite(&self, path: &[u8], out: &mut Vec<u8>) {
-        out.extend_from_slice(path);
+/// Every host pattern with the positions of its routes, in order of first appearance.
+fn routes_by_host(routes: &[Route]) -> Vec<(HostPattern, Vec<usize>)> {
+    let mut order: HashMap<&HostPattern, usize, foldhash::fast::FixedState> = HashMap::default();
+    let mut groups: Vec<(HostPattern, Vec<usize>)> = Vec::new();
+    for (position, route) in routes.iter().enumerate() {
+        for host in &route.matches.hosts {
+            let next = groups.len();
+            let at = *order.entry(host).or_insert(next);
+            match groups.get_mut(at) {
+                Some((_, positions)) if positions.last() == Some(&position) => {}
+                Some((_, positions)) => positions.push(position),
+                None => groups.push((host.clone(), vec![position])),
+            }
+        }
     }
+    groups
+}
+
+fn positions(routes: &[Route], keep: impl Fn(&Route) -> bool) -> Vec<usize> {
+    let numbered = routes.iter().enumerate();
+    numbered
+        .filter(|(_, route)| keep(route))
+        .map(|(position, _)| position)
+        .collect()
 }
