@@ -45,6 +45,10 @@ pub struct Listener {
 
 /// What a listener speaks, compiled.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are few listeners, and HTTP is the common one"
+)]
 pub enum Protocol {
     /// HTTP.
     Http(Http),

@@ -180,35 +180,31 @@ fn compile(
         .collect();
     // The pattern must also stand alone: `a)|(b` would escape its group.
     for pattern in patterns {
-        regex_automata::util::syntax::parse_with(pattern, &syntax_config(true)).map_err(|e| {
-            PatternError {
-                message: e.to_string(),
-            }
+        syntax::parse_with(pattern, &syntax_config(true)).map_err(|e| PatternError {
+            message: e.to_string(),
         })?;
     }
-    build(&anchored, false, size_max)
-        .or_else(|_| build(&anchored, true, size_max))
-        .map_err(|error| PatternError {
-            message: match error.size_limit() {
-                Some(limit) => format!("compiles to more than {limit} bytes"),
-                None => error.to_string(),
-            },
-        })
+    build(&anchored, false, size_max).or_else(|_| build(&anchored, true, size_max))
 }
 
 fn build(
     patterns: &[String],
     unicode: bool,
     size_max: Option<usize>,
-) -> Result<Regex, meta::BuildError> {
+) -> Result<Regex, PatternError> {
+    let config = meta::Config::new()
+        .utf8_empty(false)
+        .nfa_size_limit(size_max);
     Regex::builder()
         .syntax(syntax_config(unicode))
-        .configure(
-            meta::Config::new()
-                .utf8_empty(false)
-                .nfa_size_limit(size_max),
-        )
+        .configure(config)
         .build_many(patterns)
+        .map_err(|error| PatternError {
+            message: match error.size_limit() {
+                Some(limit) => format!("compiles to more than {limit} bytes"),
+                None => error.to_string(),
+            },
+        })
 }
 
 fn syntax_config(unicode: bool) -> syntax::Config {
