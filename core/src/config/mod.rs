@@ -1,3 +1,102 @@
-//! The configuration: `model` is what it means; the file format is parsed and validated beside it.
+//! The configuration: what an operator writes, and what it means.
+//!
+//! Pure: text goes in, a [`model::Config`] or [`Diagnostic`]s come out; reading files is the caller's.
+//! In reading order:
+//!
+//! 1. [`model`]: what a configuration means. Nothing behind it knows of YAML.
+//! 2. `keys` (in the terms of `shape`): every key with its type, bounds, default and meaning. From it come
+//!    the checks, the [`reference`](reference()) and the [`json_schema`].
+//! 3. `tree`: the YAML text, each value with its place. `fields` reads a section of it by its keys,
+//!    `syntax` and `quantity` take values apart, `decode` makes the model of them.
+//! 4. `lint`: warnings that need the whole model.
+//! 5. [`to_json`], [`diff`]: the model back in words of the file.
 
+use std::ops::Range;
+
+mod codes;
+mod decode;
+mod diagnostic;
+mod fields;
+mod keys;
+mod lint;
 pub mod model;
+mod quantity;
+mod shape;
+mod syntax;
+mod tree;
+
+pub use codes::{CODES, Code, errors_reference};
+pub use diagnostic::{DIAGNOSTICS_MAX, Diagnostic, Related, Severity};
+pub use keys::{
+    BODY_MAX, CLUSTERS_MAX, ENDPOINTS_MAX, LISTENERS_MAX, NAME_MAX, ROUTE_LIST_MAX, ROUTES_MAX,
+    SHARDS_MAX, TEXT_MAX,
+};
+pub use tree::{DEPTH_MAX, NODES_MAX};
+
+use self::{
+    diagnostic::{Problem, Report},
+    model::Config,
+};
+
+/// Bytes of a file. 100,000 routes take about 10 MiB.
+pub const FILE_BYTES_MAX: usize = 16 << 20;
+
+/// A configuration and what is doubtful about it, or everything that is wrong with it, warnings
+/// included.
+pub type Outcome = Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>>;
+
+/// Reads a configuration. `file` is the name that diagnostics show.
+pub fn parse(file: &str, text: &str) -> Outcome {
+    let report = Report::new(file, text);
+    if text.len() > FILE_BYTES_MAX {
+        report.add(too_large(text.len()));
+        return Err(report.finish());
+    }
+    // Line and column are counted in the text as it is; a byte order mark is part of no value.
+    let Some(root) = tree::read(text, &report) else {
+        return Err(report.finish());
+    };
+    let (config, origins) = decode::file(&root, &report);
+    if report.is_usable() {
+        lint::lint(&config, &origins, &report);
+    }
+    match report.is_usable() {
+        true => Ok((config, report.finish())),
+        false => Err(report.finish()),
+    }
+}
+
+/// Reads a configuration that may not even be text.
+pub fn parse_bytes(file: &str, bytes: &[u8]) -> Outcome {
+    if bytes.len() > FILE_BYTES_MAX {
+        let report = Report::new(file, "");
+        report.add(too_large(bytes.len()));
+        return Err(report.finish());
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) => parse(file, text),
+        Err(error) => {
+            let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
+            let text = String::from_utf8_lossy(valid);
+            let report = Report::new(file, &text);
+            let problem = Problem::new(
+                codes::ENCODING,
+                text.len()..text.len(),
+                "the file is not UTF-8",
+            );
+            report.add(
+                problem
+                    .label("not UTF-8 from here")
+                    .help("save the file as UTF-8"),
+            );
+            Err(report.finish())
+        }
+    }
+}
+
+fn too_large(bytes: usize) -> Problem {
+    let at: Range<usize> = 0..0;
+    let message = format!("the file has {bytes} bytes, at most {FILE_BYTES_MAX} are read");
+    let problem = Problem::new(codes::TOO_LARGE, at, message).label("too large");
+    problem.help("is this the right file? split the work over several proxies if it is")
+}

@@ -1,0 +1,250 @@
+//! Clusters.
+
+use super::{matching::listed_twice, *};
+use crate::config::model::{
+    Balance, Circuit, Cluster, Endpoints, HealthCheck, Probe, ProxyProtocolOut, StaticEndpoint,
+};
+
+/// Decodes one cluster.
+pub(super) fn cluster(report: &Report<'_>, entry: &Entry) -> Cluster {
+    let fields = Fields::open(report, &keys::CLUSTER, &entry.value, entry.key_span.clone());
+    let endpoints = match fields.section_opt("endpoints", &keys::ENDPOINTS) {
+        Some(fields) => endpoints(&fields),
+        None => Endpoints::Static(Vec::new()),
+    };
+    let balance = balance(&fields);
+    if matches!(balance, Balance::RingHash | Balance::Maglev)
+        && !fields.duration("slow_start").is_zero()
+    {
+        let message = "`slow_start` has no effect on a cluster that is balanced by hash";
+        let problem = Problem::new(codes::NO_EFFECT, fields.key_span("slow_start"), message);
+        report.add(
+            problem
+                .label("not used")
+                .help("remove it, or balance by load"),
+        );
+    }
+    let cluster = Cluster {
+        endpoints,
+        balance,
+        slow_start: fields.duration("slow_start"),
+        connect_timeout: fields.duration("connect_timeout"),
+        idle_timeout: fields.duration("idle_timeout"),
+        idle_connections: fields.integer("idle_connections"),
+        requests_per_connection: fields.integer_or_off("requests_per_connection"),
+        circuit: circuit(&fields.section("circuit", &keys::CIRCUIT)),
+        health: fields
+            .section_opt("health", &keys::HEALTH)
+            .map(|fields| health(&fields)),
+        proxy_protocol: match fields
+            .has("proxy_protocol")
+            .then(|| fields.word("proxy_protocol"))
+            .flatten()
+        {
+            Some("v1") => Some(ProxyProtocolOut::V1),
+            Some(_) => Some(ProxyProtocolOut::V2),
+            None => None,
+        },
+    };
+    if cluster.idle_connections > cluster.circuit.connections && fields.has("idle_connections") {
+        let message = format!(
+            "`idle_connections` is more than the {} connections that `circuit` allows",
+            cluster.circuit.connections
+        );
+        let problem = Problem::new(
+            codes::NEVER_BINDS,
+            fields.value_span("idle_connections"),
+            message,
+        );
+        report.add(
+            problem
+                .label("never reached")
+                .help("lower it, or raise `circuit: { connections }`"),
+        );
+    }
+    cluster
+}
+
+fn endpoints(fields: &Fields<'_>) -> Endpoints {
+    let key = fields.exactly_one(&["static", "dns"]);
+    if key != Some("dns") {
+        fields.refuse(
+            &["refresh"],
+            "without `dns`",
+            "addresses that are written down are not looked up: remove it",
+        );
+    }
+    if key != Some("dns") {
+        return Endpoints::Static(static_endpoints(fields));
+    }
+    let text = fields.text("dns").unwrap_or_default();
+    let parsed = checked_opt(fields.report, "dns", &text, syntax::dns(&text.text));
+    let (host, port) = parsed.unwrap_or_else(|| ("".into(), 0));
+    Endpoints::Dns {
+        host,
+        port,
+        refresh: fields.duration("refresh"),
+    }
+}
+
+fn static_endpoints(fields: &Fields<'_>) -> Vec<StaticEndpoint> {
+    fields.refuse_empty("static");
+    let items = fields.list("static");
+    let mut endpoints: Vec<StaticEndpoint> = Vec::with_capacity(items.len());
+    let mut seen = std::collections::BTreeSet::new();
+    let mut idle = 0;
+    for node in &items {
+        let Some((endpoint, text)) = static_endpoint(fields, node) else {
+            continue;
+        };
+        if !seen.insert(endpoint.address) {
+            listed_twice(fields.report, "static", &text);
+        }
+        if endpoint.weight == 0 {
+            idle += 1;
+            let message = format!("endpoint {} has weight 0 and is left out", endpoint.address);
+            let problem = Problem::new(codes::ZERO_WEIGHT, node.span.clone(), message);
+            fields.report.add(
+                problem
+                    .label("gets nothing")
+                    .help("remove it, or give it a weight"),
+            );
+            continue;
+        }
+        endpoints.push(endpoint);
+    }
+    if idle > 0 && idle == items.len() {
+        let message = "every endpoint has weight 0";
+        let problem = Problem::new(codes::EMPTY_LIST, fields.value_span("static"), message);
+        fields.report.add(
+            problem
+                .label("nothing left")
+                .help("give at least one endpoint a weight"),
+        );
+    }
+    endpoints
+}
+
+fn static_endpoint(fields: &Fields<'_>, node: &Node) -> Option<(StaticEndpoint, Text)> {
+    let (text, weight) = match &node.value {
+        Value::Map(_) => {
+            let fields = Fields::open(fields.report, &keys::ENDPOINT, node, node.span.clone());
+            // The weight is looked at whatever the address is.
+            let weight = fields.integer("weight");
+            (fields.text("address")?, weight)
+        }
+        _ => (
+            fields::read_text(fields.report, "static", node, &keys::ENDPOINT_ITEM)?,
+            1,
+        ),
+    };
+    let address = checked_opt(
+        fields.report,
+        "address",
+        &text,
+        syntax::endpoint(&text.text),
+    )?;
+    Some((StaticEndpoint { address, weight }, text))
+}
+
+fn balance(fields: &Fields<'_>) -> Balance {
+    match fields.word("balance") {
+        Some("random") => Balance::Random,
+        Some("least_request") => Balance::LeastRequest,
+        Some("peak_ewma") => Balance::PeakEwma,
+        Some("ring_hash") => Balance::RingHash,
+        Some("maglev") => Balance::Maglev,
+        _ => Balance::RoundRobin,
+    }
+}
+
+fn circuit(fields: &Fields<'_>) -> Circuit {
+    Circuit {
+        connections: fields.integer("connections"),
+        requests: fields.integer("requests"),
+    }
+}
+
+fn health(fields: &Fields<'_>) -> HealthCheck {
+    let probe = match fields.exactly_one(&["tcp", "http"]) {
+        Some("http") => http_probe(&fields.section("http", &keys::HTTP_PROBE)),
+        _ => {
+            fields.section("tcp", &keys::TCP_PROBE);
+            Probe::Tcp
+        }
+    };
+    let health = HealthCheck {
+        probe,
+        interval: fields.duration("interval"),
+        timeout: fields.duration("timeout"),
+        healthy_after: fields.integer("healthy_after"),
+        unhealthy_after: fields.integer("unhealthy_after"),
+    };
+    if health.timeout > health.interval && !health.interval.is_zero() {
+        let message =
+            "`timeout` is longer than `interval`: a check would begin before the last one ended";
+        let at = if fields.has("timeout") {
+            "timeout"
+        } else {
+            "interval"
+        };
+        let problem = Problem::new(codes::CONTRADICTION, fields.value_span(at), message);
+        fields.report.add(
+            problem
+                .label("longer than the interval")
+                .help("shorten `timeout` or lengthen `interval`"),
+        );
+    }
+    health
+}
+
+fn http_probe(fields: &Fields<'_>) -> Probe {
+    let path = fields.text("path").unwrap_or_default();
+    let parsed = checked_opt(
+        fields.report,
+        "path",
+        &path,
+        syntax::path_and_query(&path.text),
+    );
+    let host = fields
+        .text("host")
+        .and_then(|text| checked_opt(fields.report, "host", &text, syntax::authority(&text.text)));
+    fields.refuse_empty("expect");
+    let expect = fields.list("expect");
+    let expect = expect
+        .iter()
+        .filter_map(|node| statuses(fields, node))
+        .collect();
+    Probe::Http {
+        path: parsed.unwrap_or_default(),
+        host,
+        expect,
+    }
+}
+
+/// `200` or `200-299`.
+fn statuses(fields: &Fields<'_>, node: &Node) -> Option<(u16, u16)> {
+    let kind = Kind::Any(&[Kind::Text("a status or a range as `200-299`", 16)]);
+    let text = fields::read_text(fields.report, "expect", node, &kind)?;
+    let (first, last) = text
+        .text
+        .split_once('-')
+        .unwrap_or((&text.text, &text.text));
+    match (first.trim().parse::<u16>(), last.trim().parse::<u16>()) {
+        (Ok(first), Ok(last)) if first <= last && first >= 100 && last <= 599 => {
+            Some((first, last))
+        }
+        _ => {
+            let help = "write statuses from 100 to 599: `200`, or a range `200-299`";
+            fields::malformed(
+                fields.report,
+                codes::STATUS,
+                "expect",
+                &text,
+                "neither a status nor a range",
+                help,
+            );
+            None
+        }
+    }
+}

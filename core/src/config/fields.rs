@@ -1,0 +1,727 @@
+//! Reads the values of one section: checks keys, types and bounds against its description, fills in
+//! its defaults, and reports what does not fit.
+//!
+//! A value that was reported is read as its type's zero: with an error in the report no configuration
+//! comes out, and reading on finds the rest.
+
+use std::{ops::Range, rc::Rc, time::Duration};
+
+use super::{
+    codes::{self, Code},
+    diagnostic::{Problem, Report, list, suggest},
+    keys,
+    quantity::{self, QuantityError},
+    shape::{Field, Kind, Presence, Section},
+    tree::{self, Entry, Node, Value},
+};
+
+/// The map of one section, keys checked.
+#[derive(Clone)]
+pub(super) struct Fields<'a> {
+    pub(super) report: &'a Report<'a>,
+    section: &'static Section,
+    entries: &'a [Entry],
+    /// What is pointed at when a key is missing.
+    pub(super) at: Range<usize>,
+}
+
+/// A text and where it stands.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Text {
+    pub(super) text: String,
+    pub(super) span: Range<usize>,
+}
+
+impl<'a> Fields<'a> {
+    /// Opens `node` as `section`; `at` is pointed at when a key is missing.
+    pub(super) fn open(
+        report: &'a Report<'a>,
+        section: &'static Section,
+        node: &'a Node,
+        at: Range<usize>,
+    ) -> Fields<'a> {
+        match &node.value {
+            Value::Map(_) | Value::Broken => {}
+            _ => {
+                let message = format!("{} is a map, this is {}", section.title(), node.kind());
+                let problem = Problem::new(codes::TYPE, node.span.clone(), message);
+                let help = format!(
+                    "its keys are {}",
+                    list(section.fields.iter().map(|field| field.key))
+                );
+                report.add(problem.label("not a map").help(help));
+            }
+        }
+        let is_map = matches!(node.value, Value::Map(_));
+        let fields = Fields {
+            report,
+            section,
+            entries: node.entries(),
+            at,
+        };
+        fields.check_keys();
+        if is_map {
+            fields.check_required();
+        }
+        fields
+    }
+
+    /// A section that is not in the file: nothing but defaults.
+    pub(super) fn absent(report: &'a Report<'a>, section: &'static Section) -> Fields<'a> {
+        Fields {
+            report,
+            section,
+            entries: &[],
+            at: 0..0,
+        }
+    }
+
+    /// The section under `key`, or its defaults.
+    pub(super) fn section(&self, key: &str, section: &'static Section) -> Fields<'a> {
+        match self.entry(key) {
+            Some(entry) => Fields::open(self.report, section, &entry.value, entry.key_span.clone()),
+            None => Fields::absent(self.report, section),
+        }
+    }
+
+    /// The section under `key`, if it is there.
+    pub(super) fn section_opt(&self, key: &str, section: &'static Section) -> Option<Fields<'a>> {
+        self.entry(key).map(|_| self.section(key, section))
+    }
+
+    /// The entry of `key`, if it is there and not reported already.
+    pub(super) fn entry(&self, key: &str) -> Option<&'a Entry> {
+        let entry = self.entries.iter().find(|entry| entry.key == key)?;
+        (!matches!(entry.value.value, Value::Null | Value::Broken)).then_some(entry)
+    }
+
+    /// Whether the key stands in the file, whatever its value.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key == key)
+    }
+
+    /// Where the key stands; the section itself when it does not.
+    pub(super) fn key_span(&self, key: &str) -> Range<usize> {
+        let entry = self.entries.iter().find(|entry| entry.key == key);
+        entry.map_or(self.at.clone(), |entry| entry.key_span.clone())
+    }
+
+    /// Where the value of the key stands; the section itself when it does not.
+    pub(super) fn value_span(&self, key: &str) -> Range<usize> {
+        self.entry(key)
+            .map_or(self.at.clone(), |entry| entry.value.span.clone())
+    }
+
+    pub(super) fn integer<T: TryFrom<u64> + Default>(&self, key: &str) -> T {
+        self.integer_or_off(key).unwrap_or_default()
+    }
+
+    /// `None` when it says `off`, or is absent without a default.
+    pub(super) fn integer_or_off<T: TryFrom<u64>>(&self, key: &str) -> Option<T> {
+        let (node, field) = self.value(key)?;
+        if is_off(&node, &field.kind) {
+            return None;
+        }
+        T::try_from(read_integer(self.report, key, &node, &field.kind)?).ok()
+    }
+
+    pub(super) fn duration(&self, key: &str) -> Duration {
+        self.duration_or_off(key).unwrap_or_default()
+    }
+
+    /// `None` when it says `off`, or is absent without a default.
+    pub(super) fn duration_or_off(&self, key: &str) -> Option<Duration> {
+        let (node, field) = self.value(key)?;
+        if is_off(&node, &field.kind) {
+            return None;
+        }
+        let text = scalar(self.report, key, &node, &field.kind)?;
+        let value = quantity::duration(text);
+        let value = quantity_of(self.report, key, &node, &field.kind, value, "s")?;
+        let in_range =
+            field.kind.alternatives().iter().any(
+                |kind| matches!(kind, Kind::Duration(min, max) if (*min..=*max).contains(&value)),
+            );
+        range(self.report, key, &node, &field.kind, in_range).then_some(value)
+    }
+
+    pub(super) fn size(&self, key: &str) -> u64 {
+        self.size_or_off(key).unwrap_or_default()
+    }
+
+    /// A size that fits 32 bits by its description.
+    pub(super) fn size32(&self, key: &str) -> u32 {
+        u32::try_from(self.size(key)).unwrap_or(u32::MAX)
+    }
+
+    /// `None` when it says `off`, or is absent without a default.
+    pub(super) fn size_or_off(&self, key: &str) -> Option<u64> {
+        let (node, field) = self.value(key)?;
+        if is_off(&node, &field.kind) {
+            return None;
+        }
+        let text = scalar(self.report, key, &node, &field.kind)?;
+        let value = quantity::size(text);
+        let value = quantity_of(self.report, key, &node, &field.kind, value, "KiB")?;
+        let in_range = field
+            .kind
+            .alternatives()
+            .iter()
+            .any(|kind| matches!(kind, Kind::Size(min, max) if (*min..=*max).contains(&value)));
+        range(self.report, key, &node, &field.kind, in_range).then_some(value)
+    }
+
+    /// In basis points.
+    pub(super) fn share(&self, key: &str) -> u32 {
+        let Some((node, field)) = self.value(key) else {
+            return 0;
+        };
+        read_share(self.report, key, &node, &field.kind).unwrap_or(0)
+    }
+
+    pub(super) fn flag(&self, key: &str) -> bool {
+        self.flag_opt(key).unwrap_or(false)
+    }
+
+    /// `None` when it is absent without a default.
+    pub(super) fn flag_opt(&self, key: &str) -> Option<bool> {
+        let (node, field) = self.value(key)?;
+        match &node.value {
+            Value::Scalar { text, plain: true } if text == "true" => Some(true),
+            Value::Scalar { text, plain: true } if text == "false" => Some(false),
+            _ => {
+                wrong_type(self.report, key, &node, &field.kind);
+                None
+            }
+        }
+    }
+
+    /// One of the words of the key, `off` included.
+    pub(super) fn word(&self, key: &str) -> Option<&'static str> {
+        let (node, field) = self.value(key)?;
+        let text = scalar(self.report, key, &node, &field.kind)?;
+        match field.kind.words().find(|word| *word == text) {
+            Some(word) => Some(word),
+            None => {
+                unknown_word(self.report, key, text, &node, &field.kind);
+                None
+            }
+        }
+    }
+
+    /// `None` when it is absent without a default.
+    pub(super) fn text(&self, key: &str) -> Option<Text> {
+        let (node, field) = self.value(key)?;
+        read_text(self.report, key, &node, &field.kind)
+    }
+
+    /// The items of a list, its length checked; empty when it is absent without a default.
+    pub(super) fn list(&self, key: &str) -> Vec<Rc<Node>> {
+        let Some((node, field)) = self.value(key) else {
+            return Vec::new();
+        };
+        let Value::List(items) = &node.value else {
+            wrong_type(self.report, key, &node, &field.kind);
+            return Vec::new();
+        };
+        let limit = field
+            .kind
+            .alternatives()
+            .iter()
+            .find_map(|kind| match kind {
+                Kind::List(_, max) => Some(*max),
+                _ => None,
+            });
+        let limit = limit.unwrap_or(usize::MAX);
+        if items.len() > limit {
+            too_many(self.report, key, node.span.clone(), items.len(), limit);
+        }
+        items
+            .iter()
+            .take(limit)
+            .filter(|item| self.is_filled(key, item))
+            .cloned()
+            .collect()
+    }
+
+    /// One value, or the items of a list of them.
+    pub(super) fn one_or_list(&self, key: &str) -> Vec<Rc<Node>> {
+        match self.entry(key) {
+            Some(entry) if matches!(entry.value.value, Value::Scalar { .. }) => {
+                vec![Rc::clone(&entry.value)]
+            }
+            _ => {
+                let items = self.list(key);
+                if items.is_empty() && self.entry(key).is_some() {
+                    self.refuse_empty(key);
+                }
+                items
+            }
+        }
+    }
+
+    /// The entries of a map with free keys, its size checked.
+    pub(super) fn map(&self, key: &str) -> Vec<&'a Entry> {
+        let Some(entry) = self.entry(key) else {
+            return Vec::new();
+        };
+        let Some(field) = self.section.field(key) else {
+            return Vec::new();
+        };
+        let Value::Map(entries) = &entry.value.value else {
+            wrong_type(self.report, key, &entry.value, &field.kind);
+            return Vec::new();
+        };
+        let limit = match field.kind {
+            Kind::Map(_, _, max) => max,
+            _ => usize::MAX,
+        };
+        if entries.len() > limit {
+            too_many(
+                self.report,
+                key,
+                entry.key_span.clone(),
+                entries.len(),
+                limit,
+            );
+        }
+        let filled = |entry: &&Entry| self.is_filled(&entry.key, &entry.value);
+        entries.iter().take(limit).filter(filled).collect()
+    }
+
+    /// Says that the list or map under `key` must not be empty.
+    pub(super) fn refuse_empty(&self, key: &str) {
+        // A list that is empty only because its items were reported is no second mistake.
+        let given = match self.entry(key).map(|entry| &entry.value.value) {
+            Some(Value::List(items)) => items.len(),
+            Some(Value::Map(entries)) => entries.len(),
+            _ => return,
+        };
+        if given == 0 {
+            let message = format!("`{key}` is empty");
+            let problem = Problem::new(codes::EMPTY_LIST, self.value_span(key), message);
+            self.report.add(
+                problem
+                    .label("nothing in it")
+                    .help("write at least one, or remove the key"),
+            );
+        }
+    }
+
+    /// The one of `keys` that is there; reports none and several.
+    pub(super) fn exactly_one(&self, keys: &[&'static str]) -> Option<&'static str> {
+        let found = self.at_most_one(keys);
+        if found.is_none() {
+            let message = format!(
+                "{} needs one of {}",
+                self.section.title(),
+                list(keys.iter().copied())
+            );
+            let problem = Problem::new(codes::ONE_OF, self.at.clone(), message);
+            let planned = self
+                .entries
+                .iter()
+                .any(|entry| self.planned_key(&entry.key).is_some());
+            // What this version does not have was reported; it may well have been meant to be the one.
+            if !planned {
+                self.report.add(
+                    problem
+                        .label("none of them is here")
+                        .help("add exactly one of them"),
+                );
+            }
+        }
+        found
+    }
+
+    /// The first of `keys` that is there; reports several.
+    pub(super) fn at_most_one(&self, keys: &[&'static str]) -> Option<&'static str> {
+        let mut found = keys.iter().copied().filter(|key| self.has(key));
+        let first = found.next()?;
+        for other in found {
+            let message = format!("`{other}` and `{first}` exclude each other");
+            let problem = Problem::new(codes::EXCLUSIVE, self.key_span(other), message)
+                .label("only one of them can hold")
+                .related(self.key_span(first), "the other one")
+                .help(format!(
+                    "keep exactly one of {}",
+                    list(keys.iter().copied())
+                ));
+            self.report.add(problem);
+        }
+        Some(first)
+    }
+
+    /// Refuses `keys`, which have no meaning here because of `why`.
+    pub(super) fn refuse(&self, keys: &[&str], why: &str, help: &str) {
+        for key in keys.iter().filter(|key| self.has(key)) {
+            let message = format!("`{key}` has no meaning {why}");
+            let problem = Problem::new(codes::NOT_HERE, self.key_span(key), message);
+            self.report
+                .add(problem.label("does not apply here").help(help));
+        }
+    }
+
+    /// The value of a key, or its default as if it stood in the file.
+    fn value(&self, key: &str) -> Option<(Rc<Node>, &'static Field)> {
+        let field = self.section.field(key)?;
+        if let Some(entry) = self.entry(key) {
+            return Some((Rc::clone(&entry.value), field));
+        }
+        let text = field.default_text()?;
+        let scratch = Report::new("default", text);
+        Some((tree::read(text, &scratch)?, field))
+    }
+
+    fn check_keys(&self) {
+        for entry in self.entries {
+            if self.section.field(&entry.key).is_some() {
+                self.is_filled(&entry.key, &entry.value);
+                continue;
+            }
+            let problem = match self.planned_key(&entry.key) {
+                Some(what) => unavailable(&entry.key, what, entry.key_span.clone()),
+                None => self.unknown_key(entry),
+            };
+            self.report.add(problem);
+        }
+    }
+
+    fn check_required(&self) {
+        let required = |field: &&Field| matches!(field.presence, Presence::Required);
+        for field in self.section.fields.iter().filter(required) {
+            if self.has(field.key) {
+                continue;
+            }
+            let message = format!("{} needs `{}`", self.section.title(), field.key);
+            let problem = Problem::new(codes::MISSING_KEY, self.at.clone(), message)
+                .label(format!("no `{}`", field.key))
+                .help(format!("add `{}: …`, {}", field.key, field.kind.describe()));
+            self.report.add(problem);
+        }
+    }
+
+    /// Reports a value that is not there: `timeout:` and nothing behind it.
+    fn is_filled(&self, key: &str, node: &Node) -> bool {
+        if !matches!(node.value, Value::Null) {
+            return !matches!(node.value, Value::Broken);
+        }
+        let message = format!("`{key}` has no value");
+        let span = if node.span.is_empty() {
+            self.key_span(key)
+        } else {
+            node.span.clone()
+        };
+        let span = if span.is_empty() {
+            node.span.start.saturating_sub(1)..node.span.start
+        } else {
+            span
+        };
+        let problem = Problem::new(codes::TYPE, span, message).label("nothing here");
+        self.report.add(problem.help(
+            "write a value (`{}` for a map of nothing but defaults) or remove the key; `~` and `null` are nothing, too",
+        ));
+        false
+    }
+
+    fn planned_key(&self, key: &str) -> Option<&'static str> {
+        let planned = self
+            .section
+            .planned
+            .iter()
+            .find(|(planned, _)| *planned == key);
+        planned.map(|(_, what)| *what)
+    }
+
+    fn unknown_key(&self, entry: &Entry) -> Problem {
+        let message = format!("unknown key `{}` in {}", entry.key, self.section.title());
+        let problem = Problem::new(codes::UNKNOWN_KEY, entry.key_span.clone(), message);
+        let known = self.section.fields.iter().map(|field| field.key);
+        let allowed = match known.len() {
+            0 => "it has no keys: `{}`".to_owned(),
+            _ => format!("allowed are {}", list(known.clone())),
+        };
+        let suggestion =
+            suggest(&entry.key, known).or_else(|| keys::synonym(&entry.key, self.section));
+        let help = match suggestion {
+            Some(key) => format!("did you mean `{key}`? {allowed}"),
+            None => match keys::home_of(&entry.key, self.section) {
+                Some(place) => format!("`{}` belongs to `{place}`; {allowed} here", entry.key),
+                None => allowed,
+            },
+        };
+        problem.label("not a key of this map").help(help)
+    }
+}
+
+impl Section {
+    /// How messages call it.
+    fn title(&self) -> String {
+        match self.place {
+            "" => "the file".to_owned(),
+            place => format!("`{place}`"),
+        }
+    }
+}
+
+/// Reads a whole number of the kind's bounds.
+pub(super) fn read_integer(
+    report: &Report<'_>,
+    key: &str,
+    node: &Node,
+    kind: &Kind,
+) -> Option<u64> {
+    let text = match &node.value {
+        Value::Scalar { text, plain: true } => text,
+        Value::Scalar { text, plain: false } if text.parse::<u64>().is_ok() => {
+            let message = format!("`{key}` is a number, this is text");
+            let problem = Problem::new(codes::TYPE, node.span.clone(), message);
+            report.add(
+                problem
+                    .label("quoted")
+                    .help(format!("remove the quotes: `{key}: {text}`")),
+            );
+            return None;
+        }
+        _ => {
+            wrong_type(report, key, node, kind);
+            return None;
+        }
+    };
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let negative = text
+        .strip_prefix('-')
+        .is_some_and(|rest| rest.parse::<u64>().is_ok());
+    if !digits && !negative {
+        if kind.words().next().is_some() {
+            unknown_word(report, key, text, node, kind);
+            return None;
+        }
+        let message = format!("`{key}` is a whole number, this is `{text}`");
+        let problem = Problem::new(codes::QUANTITY, node.span.clone(), message);
+        report.add(
+            problem
+                .label("not a whole number")
+                .help(format!("write {}", kind.describe())),
+        );
+        return None;
+    }
+    let value = text.parse::<u64>().ok();
+    let in_range = |kind: &Kind| match (kind, value) {
+        (Kind::Integer(min, max) | Kind::PowerOfTwo(min, max), Some(value)) => {
+            (*min..=*max).contains(&value)
+        }
+        _ => false,
+    };
+    if !range(
+        report,
+        key,
+        node,
+        kind,
+        kind.alternatives().iter().any(in_range),
+    ) {
+        return None;
+    }
+    let value = value?;
+    if matches!(kind, Kind::PowerOfTwo(..)) && !value.is_power_of_two() {
+        let below = 1u64 << value.ilog2();
+        let message = format!("`{key}` is {value}, which is no power of two");
+        let problem = Problem::new(codes::POWER_OF_TWO, node.span.clone(), message);
+        report.add(
+            problem
+                .label("not a power of two")
+                .help(format!("write {below} or {}", below * 2)),
+        );
+        return None;
+    }
+    Some(value)
+}
+
+/// Reads a percentage, in basis points.
+pub(super) fn read_share(report: &Report<'_>, key: &str, node: &Node, kind: &Kind) -> Option<u32> {
+    let text = scalar(report, key, node, kind)?;
+    let value = quantity_of(report, key, node, kind, quantity::share(text), "%")?;
+    let in_range = matches!(kind, Kind::Share(min, max) if (*min..=*max).contains(&value));
+    range(report, key, node, kind, in_range).then_some(value)
+}
+
+/// Reads a text, at most as long as its kind says.
+pub(super) fn read_text(report: &Report<'_>, key: &str, node: &Node, kind: &Kind) -> Option<Text> {
+    let text = scalar(report, key, node, kind)?;
+    let limit = kind.alternatives().iter().find_map(|kind| match kind {
+        Kind::Text(_, max) | Kind::List(Kind::Text(_, max), _) => Some(*max),
+        _ => None,
+    });
+    let limit = limit.unwrap_or(keys::TEXT_MAX);
+    if text.len() > limit {
+        let message = format!(
+            "`{key}` is {} bytes long, at most {limit} are allowed",
+            text.len()
+        );
+        let problem = Problem::new(codes::TOO_LONG, node.span.clone(), message);
+        report.add(problem.label("too long").help("shorten it"));
+        return None;
+    }
+    Some(Text {
+        text: text.to_owned(),
+        span: node.span.clone(),
+    })
+}
+
+/// The text of a scalar; reports anything else.
+fn scalar<'n>(report: &Report<'_>, key: &str, node: &'n Node, kind: &Kind) -> Option<&'n str> {
+    match &node.value {
+        Value::Scalar { text, .. } => Some(text),
+        _ => {
+            wrong_type(report, key, node, kind);
+            None
+        }
+    }
+}
+
+fn is_off(node: &Node, kind: &Kind) -> bool {
+    let may = kind
+        .alternatives()
+        .iter()
+        .any(|kind| matches!(kind, Kind::Off));
+    may && matches!(&node.value, Value::Scalar { text, .. } if text == "off")
+}
+
+/// Reports a value of the wrong type.
+pub(super) fn wrong_type(report: &Report<'_>, key: &str, node: &Node, kind: &Kind) {
+    if matches!(node.value, Value::Broken) {
+        return;
+    }
+    let (is, expected) = (node.kind(), kind.describe());
+    let problem = Problem::new(
+        codes::TYPE,
+        node.span.clone(),
+        format!("`{key}` cannot be {is}"),
+    );
+    let address = matches!(kind.alternatives(), [Kind::Text("an address", _), ..]);
+    let help = match &node.value {
+        Value::List(_) if address => {
+            format!("write {expected}; IPv6 addresses need quotes: \"[::1]:80\"")
+        }
+        _ => format!("write {expected}"),
+    };
+    report.add(problem.label(format!("this is {is}")).help(help));
+}
+
+/// Reports a word that is none of the key's.
+pub(super) fn unknown_word(report: &Report<'_>, key: &str, text: &str, node: &Node, kind: &Kind) {
+    if let Some(what) = kind.planned(text) {
+        return report.add(unavailable(text, what, node.span.clone()));
+    }
+    let message = format!("`{key}` cannot be `{text}`");
+    let problem = Problem::new(codes::UNKNOWN_VALUE, node.span.clone(), message);
+    // What other formats and YAML 1.1 call it.
+    let off = matches!(
+        text,
+        "false" | "no" | "none" | "never" | "disabled" | "unlimited" | "0"
+    );
+    let suggestion = if off {
+        Some("off")
+    } else {
+        suggest(text, kind.words())
+    };
+    let suggestion = suggestion.filter(|word| kind.words().any(|known| known == *word));
+    let help = match suggestion {
+        Some(word) => format!("did you mean `{word}`? allowed is {}", kind.describe()),
+        None => format!("allowed is {}", kind.describe()),
+    };
+    report.add(problem.label("not a value of this key").help(help));
+}
+
+/// Unwraps a quantity, or reports what is wrong with it; `unit` is the one that people leave out.
+fn quantity_of<T>(
+    report: &Report<'_>,
+    key: &str,
+    node: &Node,
+    kind: &Kind,
+    value: Result<T, QuantityError>,
+    unit: &str,
+) -> Option<T> {
+    let Value::Scalar { text, .. } = &node.value else {
+        return None;
+    };
+    let expected = kind.describe();
+    let problem = match value {
+        Ok(value) => return Some(value),
+        Err(QuantityError::NoUnit) => {
+            let message = format!("`{key}: {text}` has no unit");
+            let problem =
+                Problem::new(codes::UNIT, node.span.clone(), message).label("which unit?");
+            problem.help(format!(
+                "write `{text}{unit}` if you mean that; {key} is {expected}"
+            ))
+        }
+        Err(QuantityError::Malformed) if kind.words().next().is_some() && is_word(text) => {
+            return {
+                unknown_word(report, key, text, node, kind);
+                None
+            };
+        }
+        Err(QuantityError::Malformed) => {
+            let message = format!("`{key}` cannot be `{text}`");
+            let problem = Problem::new(codes::QUANTITY, node.span.clone(), message);
+            let units = match unit {
+                "s" => "; units are `us`, `ms`, `s`, `m`, `h`",
+                "KiB" => "; units are `B`, `KiB`, `MiB`, `GiB`",
+                _ => ", with at most two decimals",
+            };
+            problem
+                .label("not understood")
+                .help(format!("write {expected}{units}"))
+        }
+    };
+    report.add(problem);
+    None
+}
+
+fn is_word(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphabetic())
+}
+
+/// Reports a value out of bounds; passes `in_range` on.
+fn range(report: &Report<'_>, key: &str, node: &Node, kind: &Kind, in_range: bool) -> bool {
+    if let (false, Value::Scalar { text, .. }) = (in_range, &node.value) {
+        let message = format!("`{key}: {text}` is out of range");
+        let problem = Problem::new(codes::RANGE, node.span.clone(), message);
+        report.add(
+            problem
+                .label("out of range")
+                .help(format!("write {}", kind.describe())),
+        );
+    }
+    in_range
+}
+
+fn too_many(report: &Report<'_>, key: &str, span: Range<usize>, count: usize, limit: usize) {
+    let message = format!("`{key}` holds {count}, at most {limit} are allowed");
+    let problem = Problem::new(codes::TOO_MANY, span, message).label("too many");
+    report.add(problem.help("split the work over several listeners, clusters or proxies"));
+}
+
+fn unavailable(name: &str, what: &str, span: Range<usize>) -> Problem {
+    let message = format!("`{name}` is not available in this version: {what}");
+    let problem = Problem::new(codes::UNAVAILABLE, span, message).label("not available yet");
+    problem.help("remove it; it is refused rather than ignored, so that nothing is believed to work that does not")
+}
+
+/// Reports that `text`, the value of `key`, is malformed.
+pub(super) fn malformed(
+    report: &Report<'_>,
+    code: &'static Code,
+    key: &str,
+    text: &Text,
+    why: &str,
+    help: &str,
+) {
+    let message = format!("`{key}` cannot be `{}`", text.text);
+    report.add(
+        Problem::new(code, text.span.clone(), message)
+            .label(why)
+            .help(help),
+    );
+}

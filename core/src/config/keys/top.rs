@@ -1,0 +1,231 @@
+//! The top of a file: node, shards, admin, access log and limits.
+
+use super::*;
+
+pub(in super::super) static ROOT: Section = Section {
+    name: "file",
+    place: "",
+    doc: "The whole file.",
+    fields: &[
+        Field::new("version", Kind::Integer(1, 1), "Version of the format.").required(),
+        Field::new("node", Kind::Section(&NODE), "Who this proxy is.").absent("all its defaults"),
+        Field::new(
+            "shards",
+            Kind::Any(&[SHARD_COUNT, Kind::Section(&SHARDS)]),
+            "How many shards run, and where. A shard is a thread with its own ring, pools and limits; \
+             a number is short for `{ count: … }`.",
+        )
+        .absent("one shard per CPU that the process may use"),
+        Field::new(
+            "admin",
+            Kind::Any(&[Kind::Text("an address", 64), Kind::Off]),
+            "Where the admin server listens. It has no authentication in this version, so only \
+             loopback addresses are accepted.",
+        )
+        .default("127.0.0.1:9901", "the commands that look at a running proxy connect to it; Envoy's usual port"),
+        Field::new(
+            "access_log",
+            Kind::Any(&[Kind::Section(&ACCESS_LOG), Kind::Off]),
+            "One line per request.",
+        )
+        .default("off", "costs time per request; Envoy and HAProxy have none until asked"),
+        Field::new("limits", Kind::Section(&LIMITS), "Limits of each shard.").absent("all its defaults"),
+        Field::new(
+            "drain_timeout",
+            Kind::Duration(seconds(0), DAY),
+            "How long requests in flight may take to end when the proxy stops. `0s` stops at once.",
+        )
+        .default("25s", "ends before the 30 s after which Kubernetes kills a process"),
+        Field::new(
+            "listeners",
+            Kind::Map("name", &Kind::Section(&LISTENER), LISTENERS_MAX),
+            "What is listened on, by name.",
+        )
+        .absent("none"),
+        Field::new(
+            "clusters",
+            Kind::Map("name", &Kind::Section(&CLUSTER), CLUSTERS_MAX),
+            "Groups of endpoints, by name.",
+        )
+        .absent("none"),
+    ],
+    planned: &[
+        ("secrets", "certificates and keys"),
+        ("xds", "configuration by xDS"),
+        ("adaptive_limit", "adaptive limiting"),
+        ("limit", "adaptive limiting"),
+        ("steering", "steering between zones and units"),
+        ("heal", "self-healing"),
+        ("center", "the healing center"),
+        ("registry", "service registries"),
+        ("tracing", "exported traces"),
+        ("stats", "naming of metrics"),
+        ("stats_names", "naming of metrics"),
+        ("runtime", "runtime overrides"),
+    ],
+};
+
+pub(in super::super) static NODE: Section = Section {
+    name: "node",
+    place: "node",
+    doc: "Who this proxy is. Shown in metrics and dumps.",
+    fields: &[
+        Field::new("id", NAME, "Unique in the fleet.").absent("the name of the host"),
+        Field::new("app", NAME, "The application that the proxy fronts.").absent("none"),
+        Field::new("zone", NAME, "The failure domain that it runs in.").absent("none"),
+    ],
+    planned: &[
+        ("metadata", "metadata of the node"),
+        ("region", "regions"),
+        ("unit", "units"),
+    ],
+};
+
+const SHARD_COUNT: Kind = Kind::Integer(1, SHARDS_MAX as u64);
+
+pub(in super::super) static SHARDS: Section = Section {
+    name: "shards",
+    place: "shards",
+    doc: "How many shards run, on which CPUs, and how large their rings are.",
+    fields: &[
+        Field::new(
+            "cpus",
+            Kind::Any(&[
+                Kind::Text("CPUs as `2-15,18`", TEXT_MAX),
+                Kind::List(&Kind::Integer(0, SHARDS_MAX as u64 - 1), SHARDS_MAX),
+            ]),
+            "CPUs that get a shard each.",
+        )
+        .absent("every CPU that the process may use"),
+        Field::new("count", SHARD_COUNT, "At most this many shards.").absent("one per CPU"),
+        Field::new(
+            "ring",
+            Kind::Section(&RING),
+            "Sizes of each shard's ring and of its buffers.",
+        )
+        .absent("all its defaults"),
+    ],
+    planned: &[
+        ("pin", "shards that are not pinned"),
+        ("steering", "steering of connections to shards"),
+    ],
+};
+
+pub(in super::super) static RING: Section = Section {
+    name: "ring",
+    place: "shards.ring",
+    doc: "Sizes of a shard's io_uring and of the buffers that the kernel receives into. The defaults \
+          are measured; small ones are for tests.",
+    fields: &[
+        Field::new(
+            "submission_entries",
+            Kind::PowerOfTwo(4, 32_768),
+            "Entries of the submission queue.",
+        )
+        .default("1024", "more than a turn submits; no gain measured above"),
+        Field::new(
+            "completion_entries",
+            Kind::PowerOfTwo(8, 65_536),
+            "Entries of the completion queue. At least as many as `submission_entries`.",
+        )
+        .default("8192", "holds the completions of a burst without overflow"),
+        Field::new(
+            "head_buffers",
+            Kind::PowerOfTwo(4, 32_768),
+            "Buffers for heads and small messages.",
+        )
+        .default("256", "stays in the second-level cache with 4 KiB each"),
+        Field::new(
+            "head_buffer_bytes",
+            Kind::Size(512, 64 << 10),
+            "Bytes of each.",
+        )
+        .default("4KiB", "a page holds nearly every request head"),
+        Field::new(
+            "body_buffers",
+            Kind::PowerOfTwo(2, 32_768),
+            "Buffers for bodies.",
+        )
+        .default(
+            "32",
+            "2 MiB in all; a ring of 32 MiB was measured to be dearer",
+        ),
+        Field::new(
+            "body_buffer_bytes",
+            Kind::Size(512, 1 << 20),
+            "Bytes of each.",
+        )
+        .default("64KiB", "a third of the cost of 8 KiB for large bodies"),
+        Field::new(
+            "busy_poll",
+            Kind::Duration(seconds(0), millis(10)),
+            "Keeps polling for this long before a shard sleeps; `0s` sleeps at once. Lowers the \
+             median at low load, and burns a CPU for it.",
+        )
+        .default("0s", "a CPU at 100 % is nobody's default"),
+    ],
+    planned: &[],
+};
+
+pub(in super::super) static ACCESS_LOG: Section = Section {
+    name: "access_log",
+    place: "access_log",
+    doc: "Where the access log goes. Lines are written off the data path; what does not fit is dropped and counted.",
+    fields: &[
+        Field::new(
+            "path",
+            Kind::Text("a path", TEXT_MAX),
+            "The file to append to.",
+        )
+        .absent("standard output"),
+        Field::new(
+            "format",
+            Kind::Any(&[
+                Kind::Word(&[
+                    ("short", "one line for a person"),
+                    ("json", "one JSON object with OpenTelemetry names"),
+                ]),
+                Kind::Planned(&[
+                    ("envoy", "Envoy's access-log format"),
+                    ("custom", "own access-log formats"),
+                ]),
+            ]),
+            "How a line looks.",
+        )
+        .default("short", "the first reader is a person"),
+    ],
+    planned: &[
+        ("sample", "sampling of the access log"),
+        ("fields", "own access-log formats"),
+    ],
+};
+
+pub(in super::super) static LIMITS: Section = Section {
+    name: "limits",
+    place: "limits",
+    doc: "Limits of each shard that no client can talk the proxy out of.",
+    fields: &[
+        Field::new(
+            "connections",
+            Kind::Integer(1, 10_000_000),
+            "Client connections. Further ones are closed as they arrive, and counted.",
+        )
+        .default("50000", "1 KiB each while idle"),
+        Field::new(
+            "buffers",
+            Kind::Size(1 << 20, 1 << 40),
+            "Bytes received and not yet sent, over all connections.",
+        )
+        .default("64MiB", "2,000 stalled connections with a full buffer"),
+        Field::new(
+            "connection_buffer",
+            Kind::Size(4 << 10, 64 << 20),
+            "Bytes received and not yet sent, per connection.",
+        )
+        .default(
+            "32KiB",
+            "Envoy has 1 MiB, which a slow reader can make grow",
+        ),
+    ],
+    planned: &[("memory", "limits by memory"), ("cpu", "limits by CPU")],
+};

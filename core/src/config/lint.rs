@@ -1,0 +1,243 @@
+//! What is valid, and probably not meant: needs the whole model.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::{
+    codes,
+    decode::Origins,
+    diagnostic::{Problem, Report},
+    model::{
+        Balance, Config, Forward, HostPattern, Http, PathPattern, Protocol, Route, RouteAction,
+        RouteMatch, ValuePattern, WeightedCluster,
+    },
+};
+
+/// Pairs of routes that are compared in search of unreachable ones. Enough for 3,000 routes of one
+/// host; what lies beyond is not looked at, so that a large file is checked in time.
+const COMPARISONS_MAX: usize = 4_000_000;
+
+/// Reports what is doubtful about a valid configuration, and what only the whole shows to be wrong.
+pub(super) fn lint(config: &Config, origins: &Origins, report: &Report<'_>) {
+    if config.listeners.is_empty() {
+        let problem = Problem::new(codes::NO_LISTENER, 0..0, "no listener is defined");
+        report.add(
+            problem
+                .label("nobody is served")
+                .help("add one under `listeners`"),
+        );
+    }
+    let mut used: BTreeSet<&str> = BTreeSet::new();
+    for (name, listener) in &config.listeners {
+        let places = origins
+            .routes
+            .get(name)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        match &listener.protocol {
+            Protocol::Tcp(tcp) => used.extend(tcp.to.iter().map(|to| to.cluster.as_ref())),
+            Protocol::Http(http) => {
+                let routes: Vec<Placed<'_>> = http.routes.iter().zip(places).collect();
+                for placed in &routes {
+                    if let RouteAction::Forward(forward) = &placed.0.action {
+                        used.extend(forward.to.iter().map(|to| to.cluster.as_ref()));
+                        hashing(config, forward, placed, report);
+                        proxy_protocol(config, &forward.to, placed, report);
+                    }
+                }
+                unreachable(http, places, report);
+            }
+        }
+    }
+    for (name, place) in &origins.clusters {
+        if !used.contains(name.as_ref()) {
+            let message = format!("cluster `{name}` is not used");
+            let problem = Problem::new(codes::UNUSED_CLUSTER, place.clone(), message);
+            report.add(
+                problem
+                    .label("no route leads here")
+                    .help("remove it, or send something to it"),
+            );
+        }
+    }
+}
+
+/// A route and where it begins.
+type Placed<'a> = (&'a Route, &'a std::ops::Range<usize>);
+
+/// A hash that nothing uses, and a balancer that lacks one.
+fn hashing(config: &Config, forward: &Forward, (route, place): &Placed<'_>, report: &Report<'_>) {
+    let by_hash = |to: &&WeightedCluster| {
+        let cluster = config.clusters.get(&to.cluster);
+        cluster.is_some_and(|c| matches!(c.balance, Balance::RingHash | Balance::Maglev))
+    };
+    let hashed = forward.to.iter().find(by_hash);
+    match (&forward.hash, hashed) {
+        (None, Some(to)) => {
+            let message = format!(
+                "route `{}` hashes nothing, and cluster `{}` is balanced by hash",
+                route.name, to.cluster
+            );
+            let problem = Problem::new(codes::NO_HASH, (*place).clone(), message);
+            report.add(
+                problem
+                    .label("spread by chance")
+                    .help("add `hash: client_ip` or the like to the route"),
+            );
+        }
+        (Some(_), None) if forward.to.len() < 2 => {
+            let message = format!("`hash` of route `{}` has no effect", route.name);
+            let problem = Problem::new(codes::NO_EFFECT, (*place).clone(), message);
+            report.add(
+                problem
+                    .label("`hash` is not used")
+                    .help("splits use it, and clusters with `balance: ring_hash` or `maglev`"),
+            );
+        }
+        _ => {}
+    }
+}
+
+/// PROXY protocol headers towards endpoints belong to byte relays: a pooled connection has many clients.
+fn proxy_protocol(
+    config: &Config,
+    to: &[WeightedCluster],
+    (route, place): &Placed<'_>,
+    report: &Report<'_>,
+) {
+    let sends = |to: &&WeightedCluster| {
+        let cluster = config.clusters.get(&to.cluster);
+        cluster.is_some_and(|cluster| cluster.proxy_protocol.is_some())
+    };
+    if let Some(to) = to.iter().find(sends) {
+        let message = format!(
+            "HTTP route `{}` leads to cluster `{}`, which has `proxy_protocol`",
+            route.name, to.cluster
+        );
+        let problem = Problem::new(codes::NOT_HERE, (*place).clone(), message);
+        report.add(problem.label("only for TCP listeners").help(
+            "HTTP connections are shared by clients; endpoints find them in `X-Forwarded-For`: make a second cluster without `proxy_protocol`",
+        ));
+    }
+}
+
+/// Routes behind earlier ones that take all they would match.
+fn unreachable(http: &Http, places: &[std::ops::Range<usize>], report: &Report<'_>) {
+    // By host pattern; `None` holds the routes that name no host, which take part for all of them.
+    let mut earlier: HashMap<Option<&HostPattern>, Vec<usize>> = HashMap::new();
+    let mut comparisons = 0;
+    for (index, route) in http.routes.iter().enumerate() {
+        let hosts: Vec<Option<&HostPattern>> = match route.matches.hosts.as_slice() {
+            [] => vec![None],
+            hosts => hosts.iter().map(Some).collect(),
+        };
+        let mut covering = Vec::with_capacity(hosts.len());
+        for host in &hosts {
+            let alike = earlier.get(host).into_iter().flatten();
+            let hostless = earlier
+                .get(&None)
+                .into_iter()
+                .flatten()
+                .filter(|_| host.is_some());
+            let found = alike.chain(hostless).find(|other| {
+                comparisons += 1;
+                let other = http.routes.get(**other);
+                other.is_some_and(|other| covers(&other.matches, &route.matches))
+            });
+            covering.push(found.copied());
+            if comparisons > COMPARISONS_MAX {
+                return;
+            }
+        }
+        let first = covering.iter().flatten().next().copied();
+        if let (Some(first), true) = (first, covering.iter().all(Option::is_some)) {
+            report.add(unreachable_problem(http, places, index, first));
+        }
+        for host in hosts {
+            earlier.entry(host).or_default().push(index);
+        }
+    }
+}
+
+fn unreachable_problem(
+    http: &Http,
+    places: &[std::ops::Range<usize>],
+    index: usize,
+    by: usize,
+) -> Problem {
+    let name = |index: usize| {
+        http.routes
+            .get(index)
+            .map_or("", |route| route.name.as_ref())
+    };
+    let place = |index: usize| places.get(index).cloned().unwrap_or_default();
+    let message = format!(
+        "nothing reaches route `{}`: `{}` takes it all",
+        name(index),
+        name(by)
+    );
+    Problem::new(codes::UNREACHABLE, place(index), message)
+        .label("never taken")
+        .related(place(by), "this route takes all that it would match")
+        .help("move it before the other route, or remove it")
+}
+
+/// Whether every request that `b` matches is matched by `a`, hosts aside.
+fn covers(a: &RouteMatch, b: &RouteMatch) -> bool {
+    let methods = a.methods.is_empty()
+        || (!b.methods.is_empty() && b.methods.iter().all(|method| a.methods.contains(method)));
+    methods
+        && conditions_cover(&a.headers, &b.headers)
+        && conditions_cover(&a.query, &b.query)
+        && path_covers(&a.path, &b.path)
+}
+
+type Conditions = [(std::sync::Arc<str>, ValuePattern)];
+
+/// Whether `b` asks for all that `a` asks for.
+fn conditions_cover(a: &Conditions, b: &Conditions) -> bool {
+    a.iter().all(|(name, pattern)| {
+        b.iter().any(|(other, asked)| {
+            let there = *pattern == ValuePattern::Present && *asked != ValuePattern::Absent;
+            name == other && (pattern == asked || there)
+        })
+    })
+}
+
+fn path_covers(a: &PathPattern, b: &PathPattern) -> bool {
+    let below = |path: &str, prefix: &str| {
+        path.strip_prefix(prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    match (a, b) {
+        (PathPattern::Any, _) => true,
+        (PathPattern::Prefix(prefix), PathPattern::Exact(path) | PathPattern::Prefix(path)) => {
+            below(path, prefix)
+        }
+        (PathPattern::Prefix(prefix), PathPattern::Template(template)) => {
+            // Only what stands before the first placeholder is known.
+            let literal = template.split('{').next().unwrap_or("");
+            literal
+                .strip_prefix(prefix.as_ref())
+                .is_some_and(|rest| rest.starts_with('/'))
+        }
+        (PathPattern::Template(a), PathPattern::Template(b) | PathPattern::Exact(b)) => {
+            template_covers(a, b)
+        }
+        (a, b) => a == b,
+    }
+}
+
+/// Whether template `a` matches all that template or path `b` does.
+fn template_covers(a: &str, b: &str) -> bool {
+    let (mut left, mut right) = (a.split('/').skip(1), b.split('/').skip(1));
+    loop {
+        match (left.next(), right.next()) {
+            (None, None) => return true,
+            (Some(a), Some(_)) if a.ends_with("=**}") => return true,
+            (Some(_), Some(b)) if b.ends_with("=**}") => return false,
+            (Some(a), Some(b)) if a.starts_with('{') && !b.is_empty() => continue,
+            (Some(a), Some(b)) if a == b => continue,
+            _ => return false,
+        }
+    }
+}
