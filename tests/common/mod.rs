@@ -1,0 +1,79 @@
+//! What the behaviour suite stands on: a running `tidegate` ([`proxy`]), scripted origins ([`origin`]), a
+//! client that sends exactly the bytes it is given ([`client`]), and a naive reader of HTTP/1.1
+//! messages ([`wire`]) that shares no code with the proxy's codec.
+//!
+//! Nothing sleeps to wait for a thing: [`eventually`] polls for it. Time-outs under test are short
+//! (hundreds of milliseconds); assertions say that something happened, never how soon.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
+
+pub mod client;
+pub mod origin;
+pub mod proxy;
+pub mod wire;
+
+use std::time::{Duration, Instant};
+
+pub use client::Client;
+pub use origin::Origin;
+pub use proxy::Proxy;
+pub use wire::{Head, Response, Wire};
+
+/// How long the suite waits for what must come: generous, since the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Polls until `condition` gives something, or panics with `what` after [`PATIENCE`].
+pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether this run uses the smallest ring: 8 completions and 4 buffers a group.
+pub fn small_ring() -> bool {
+    std::env::var("TIDEGATE_TEST_RING").is_ok_and(|ring| ring == "small")
+}
+
+/// Bytes whose every window differs, so that a lost, doubled or swapped piece shows.
+pub fn pattern(len: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+/// Compares without printing megabytes.
+#[track_caller]
+pub fn assert_same_bytes(got: &[u8], expected: &[u8]) {
+    if got == expected {
+        return;
+    }
+    let at = got
+        .iter()
+        .zip(expected)
+        .position(|(a, b)| a != b)
+        .unwrap_or(got.len().min(expected.len()));
+    panic!(
+        "bytes differ at {at} (lengths {} and {} expected)",
+        got.len(),
+        expected.len()
+    );
+}
