@@ -13,10 +13,12 @@
 //! 6. [`healing`]: which endpoints may be chosen.
 //! 7. [`stats`]: what shards count.
 //! 8. [`message`]: everything that crosses a thread.
+//! 9. [`coordinator`]: what is decided for all shards together.
 #![forbid(unsafe_code)]
 
 pub mod balancer;
 pub mod config;
+pub mod coordinator;
 pub mod healing;
 pub mod id;
 pub mod message;
