@@ -142,8 +142,8 @@ codes! {
         "Framing and connection headers are the proxy's own: edits would let requests be smuggled. `Host` is changed by `rewrite: { host: … }`."
         "version: 1\nlisteners: { web: { bind: 127.0.0.1:80, routes: [ { response_headers: { remove: [content-length] }, respond: { status: 200 } } ] } }\n";
     STATUS "TG-C037" Error "Status that does not fit"
-        "The status is none that this key can use."
-        "version: 1\nlisteners: { web: { bind: 127.0.0.1:80, routes: [ { redirect: { status: 200, path: /x } } ] } }\n";
+        "The status does not go with what stands beside it, or a list of statuses holds something else."
+        "version: 1\nlisteners: { web: { bind: 127.0.0.1:80, routes: [ { respond: { status: 204, body: gone } } ] } }\n";
     REDIRECT "TG-C038" Error "Malformed redirect"
         "A redirect is `http://…`, `https://…`, a path, or a map that changes the scheme, the host or the path; one that changes nothing would send the client round for ever."
         "version: 1\nlisteners: { web: { bind: 127.0.0.1:80, routes: [ { redirect: { status: 301 } } ] } }\n";

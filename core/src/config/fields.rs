@@ -511,6 +511,7 @@ pub(super) fn read_integer(
         (Kind::Integer(min, max) | Kind::PowerOfTwo(min, max), Some(value)) => {
             (*min..=*max).contains(&value)
         }
+        (Kind::Among(numbers), Some(value)) => numbers.contains(&value),
         _ => false,
     };
     if !range(

@@ -52,6 +52,8 @@ pub(super) enum Kind {
     Flag,
     /// A whole number, bounds included.
     Integer(u64, u64),
+    /// One of these numbers.
+    Among(&'static [u64]),
     /// A power of two, bounds included.
     PowerOfTwo(u64, u64),
     /// A duration with unit, bounds included.
@@ -158,6 +160,7 @@ impl Kind {
             Kind::Flag => "`true` or `false`".to_owned(),
             Kind::Integer(min, max) if min == max => format!("`{min}`"),
             Kind::Integer(min, max) => format!("a whole number from {min} to {max}"),
+            Kind::Among(numbers) => or(&numbers.iter().map(u64::to_string).collect::<Vec<_>>()),
             Kind::PowerOfTwo(min, max) => format!("a power of two from {min} to {max}"),
             Kind::Duration(min, max) => {
                 let (min, max) = (

@@ -315,22 +315,6 @@ fn redirect(fields: &Fields<'_>) -> Redirect {
             .unwrap_or(none);
     }
     let fields = fields.section("redirect", &keys::REDIRECT);
-    let status: u16 = fields.integer("status");
-    if fields.has("status")
-        && (300..400).contains(&status)
-        && !matches!(status, 301 | 302 | 303 | 307 | 308)
-    {
-        let text = fields.text("status").unwrap_or_default();
-        let help = "write 301 or 308 (permanent), 302 or 307 (for now), or 303 (go and GET)";
-        fields::malformed(
-            fields.report,
-            codes::STATUS,
-            "status",
-            &text,
-            "is no redirect to elsewhere",
-            help,
-        );
-    }
     if !["scheme", "host", "path"].iter().any(|key| fields.has(key)) {
         let message = "the redirect changes neither scheme, host nor path";
         let problem = Problem::new(codes::REDIRECT, fields.at.clone(), message);
@@ -346,7 +330,7 @@ fn redirect(fields: &Fields<'_>) -> Redirect {
             .and_then(|text| checked_opt(fields.report, key, &text, parse(&text.text)))
     };
     Redirect {
-        status,
+        status: fields.integer("status"),
         scheme: fields
             .has("scheme")
             .then(|| fields.word("scheme"))

@@ -172,11 +172,7 @@ pub(in super::super) static REDIRECT: Section = Section {
     place: "listeners.<name>.routes[].redirect",
     doc: "A redirect. What is not replaced stays as the client sent it.",
     fields: &[
-        Field::new(
-            "status",
-            Kind::Integer(300, 399),
-            "301, 302, 303, 307 or 308.",
-        )
+        Field::new("status", Kind::Among(&[301, 302, 303, 307, 308]), "301 and 308 are permanent, 302 and 307 for now; 303 asks for a GET, 307 and 308 keep the method.")
         .default(
             "302",
             "a wrong permanent redirect stays in browsers for ever",
