@@ -18,12 +18,12 @@ pub(super) struct Conditions {
     query: Box<[(Arc<str>, Value)]>,
 }
 
-/// The first condition that does not hold.
+/// The first condition that does not hold; with its place in the list and its name, if there are several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failed<'a> {
     Method,
-    Header(&'a str),
-    Query(&'a str),
+    Header(usize, &'a str),
+    Query(usize, &'a str),
 }
 
 impl Conditions {
@@ -58,14 +58,14 @@ impl Conditions {
                 return Some(Failed::Method);
             }
         }
-        for (name, value) in &self.headers {
+        for (at, (name, value)) in self.headers.iter().enumerate() {
             if !value.holds(request.header(name), searches) {
-                return Some(Failed::Header(name));
+                return Some(Failed::Header(at, name));
             }
         }
-        for (name, value) in &self.query {
+        for (at, (name, value)) in self.query.iter().enumerate() {
             if !value.holds(query_parameter(request.query(), name), searches) {
-                return Some(Failed::Query(name));
+                return Some(Failed::Query(at, name));
             }
         }
         None

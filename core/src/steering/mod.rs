@@ -3,10 +3,11 @@
 //! In reading order: [`route`] (the table of a listener, and which route wins) asks `host` for the group
 //! of routes, `path` for the form that paths are compared in, `path_table` for candidates and
 //! `condition` for the rest; `pattern` holds regular expressions. [`destination`] splits exactly,
-//! [`rewrite`] compiles path rewrites, `explain` says why, from the same tables.
+//! [`rewrite`] compiles path rewrites, [`explain`] says why, from the same tables.
 
 mod condition;
 pub mod destination;
+pub mod explain;
 mod host;
 mod path;
 mod path_table;

@@ -17,11 +17,11 @@
 use hashbrown::HashMap;
 
 use super::{
-    condition::{Conditions, Failed},
+    condition::Conditions,
     host::HostTable,
     path,
     path_table::{Candidate, PathTable, Search},
-    pattern::{RouteScratch, Searches},
+    pattern::RouteScratch,
 };
 use crate::{
     config::model::{HostPattern, Route},
@@ -127,16 +127,9 @@ impl RouteTable {
         self.groups.get(*group)
     }
 
-    /// The first condition besides host and path that `request` fails for this route.
-    pub(super) fn failed_condition<R: RequestView + ?Sized>(
-        &self,
-        route: RouteId,
-        request: &R,
-        searches: &mut Searches,
-    ) -> Option<Failed<'_>> {
-        self.conditions
-            .get(route.index())?
-            .failed(request, searches)
+    /// What the route asks for besides host and path.
+    pub(super) fn conditions(&self, route: RouteId) -> Option<&Conditions> {
+        self.conditions.get(route.index())
     }
 }
 
