@@ -186,20 +186,18 @@ fn answers_whose_chunks_break() {
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n{bad}"
         ));
         let proxy = Proxy::before(&origin);
-        let mut client = proxy.client();
-        client
-            .send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
-            .unwrap();
-        let outcome = client.response("GET");
-        assert!(
-            outcome.as_ref().map_or(true, |r| r.status == 502),
-            "{bad:?}: {outcome:?}"
-        );
-        assert_eq!(
-            common::client::get(proxy.web(), "/status").status / 100,
-            2 + 3 * u16::from(outcome.is_ok())
-        );
-        assert_eq!(origin.connections(), 2, "{bad:?}: reused");
+        for round in 1..=2 {
+            let mut client = proxy.client();
+            client
+                .send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+                .unwrap();
+            let outcome = client.response("GET");
+            assert!(
+                outcome.as_ref().map_or(true, |r| r.status == 502),
+                "{bad:?}: {outcome:?}"
+            );
+            assert_eq!(origin.connections(), round, "{bad:?}: reused");
+        }
     }
 }
 
