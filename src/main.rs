@@ -1,1 +1,35 @@
-fn main() {}
+//! The process: command line, coordinator thread, admin server, access log, demo.
+//!
+//! In reading order:
+//!
+//! 1. `cli`: one file a verb; each ends in an [`exit::Failure`] or in success.
+//! 2. `source`: a configuration file, read and validated, or the problems in it.
+//! 3. `service`: what happens once, from the configuration to the first request.
+//! 4. `coordinator`: the loop that follows: signals, reloads, DNS, health, drain.
+//! 5. `fleet`: the shards as the coordinator sees them.
+//! 6. `status`: what the coordinator shares with the admin server, all of it read-mostly.
+//! 7. `admin`, `access_log`: off the data path, each on its own thread.
+//! 8. `apps`, `demo`: small applications and gentle load for a first run.
+#![forbid(unsafe_code)]
+
+mod access_log;
+mod admin;
+mod apps;
+mod cli;
+mod coordinator;
+mod demo;
+mod describe;
+mod exit;
+mod fleet;
+mod health;
+mod logging;
+mod resolver;
+mod service;
+mod source;
+mod status;
+mod text;
+
+fn main() -> std::process::ExitCode {
+    exit::install_panic_hook();
+    cli::main()
+}

@@ -1,0 +1,275 @@
+//! One access-log line from one record: `short` for a person, `json` for a machine. Whatever a peer sent is
+//! escaped, so that it cannot forge a line.
+
+use std::io::Write;
+
+use serde_json::{Map, Value, json};
+use tidegate_core::{config::model::AccessLogFormat, message::AccessRecord};
+
+use crate::text::{Quoted, Rfc3339, Span};
+
+/// Appends the line of `record`, with its line feed.
+pub(super) fn line(format: AccessLogFormat, record: &AccessRecord, out: &mut Vec<u8>) {
+    // Writing to a Vec does not fail.
+    let _ = match format {
+        AccessLogFormat::Short => short(record, out),
+        AccessLogFormat::Json => {
+            serde_json::to_writer(&mut *out, &object(record)).map_err(std::io::Error::from)
+        }
+    };
+    out.push(b'\n');
+}
+
+/// `TIME STATUS METHOD "HOST" "TARGET" client → endpoint route= total added …`
+fn short(record: &AccessRecord, out: &mut Vec<u8>) -> std::io::Result<()> {
+    write!(out, "{}", Rfc3339(record.start_unix_ns))?;
+    match record.status {
+        0 => write!(out, " ---")?,
+        status => write!(out, " {status}")?,
+    }
+    if record.method.is_empty() {
+        write!(out, " {}", record.protocol)?;
+    } else {
+        write!(
+            out,
+            " {} {} {}",
+            record.method.escape_default(),
+            Quoted(&record.host),
+            Quoted(&record.target)
+        )?;
+    }
+    match record.client {
+        Some(client) => write!(out, " {client}")?,
+        None => write!(out, " -")?,
+    }
+    match record.endpoint {
+        Some(endpoint) => write!(out, " -> {endpoint}")?,
+        None => write!(out, " -> -")?,
+    }
+    write!(
+        out,
+        " total={} added={} in={} out={}",
+        Span::ns(record.total_ns),
+        Span::ns(record.added_ns),
+        record.received_bytes,
+        record.sent_bytes
+    )?;
+    for (name, value) in [("route", &record.route), ("cluster", &record.cluster)] {
+        if !value.is_empty() {
+            write!(out, " {name}={value}")?;
+        }
+    }
+    if record.retries > 0 {
+        write!(out, " retries={}", record.retries)?;
+    }
+    if let Some(reason) = record.reason {
+        write!(out, " reason={}", reason.word())?;
+    }
+    if !record.detail.is_empty() {
+        write!(out, " detail={}", Quoted(record.detail))?;
+    }
+    Ok(())
+}
+
+/// Names are those of the OpenTelemetry semantic conventions where there is one; ours begin with
+/// `tidegate.`. What is not known is left out. Durations are seconds.
+fn object(record: &AccessRecord) -> Map<String, Value> {
+    let mut object = Map::new();
+    let mut put = |name: &str, value: Value| {
+        object.insert(name.into(), value);
+    };
+    put(
+        "timestamp",
+        json!(Rfc3339(record.start_unix_ns).to_string()),
+    );
+    if let Some(client) = record.client {
+        put("client.address", json!(client.ip()));
+        put("client.port", json!(client.port()));
+    }
+    match record.protocol.split_once('/') {
+        Some((name, version)) => {
+            put("network.protocol.name", json!(name.to_ascii_lowercase()));
+            put("network.protocol.version", json!(version));
+        }
+        None if !record.protocol.is_empty() => put("network.transport", json!("tcp")),
+        None => {}
+    }
+    put_text(&mut put, "http.request.method", &record.method);
+    put_text(&mut put, "server.address", &record.host);
+    let (path, query) = match record.target.split_once('?') {
+        Some((path, query)) => (path, query),
+        None => (&*record.target, ""),
+    };
+    put_text(&mut put, "url.path", path);
+    put_text(&mut put, "url.query", query);
+    if record.status != 0 {
+        put("http.response.status_code", json!(record.status));
+    }
+    put_text(&mut put, "user_agent.original", &record.user_agent);
+    if let Some((trace, span)) = trace_ids(&record.traceparent) {
+        put("trace_id", json!(trace));
+        put("span_id", json!(span));
+    }
+    put("http.request.size", json!(record.received_bytes));
+    put("http.response.size", json!(record.sent_bytes));
+    if record.retries > 0 {
+        put("http.request.resend_count", json!(record.retries));
+    }
+    if let Some(endpoint) = record.endpoint {
+        put("network.peer.address", json!(endpoint.ip()));
+        put("network.peer.port", json!(endpoint.port()));
+    }
+    put("tidegate.shard", json!(record.shard));
+    put_text(&mut put, "tidegate.listener", &record.listener);
+    put_text(&mut put, "tidegate.route", &record.route);
+    put_text(&mut put, "tidegate.cluster", &record.cluster);
+    if let Some(reason) = record.reason {
+        put("tidegate.reason", json!(reason.word()));
+    }
+    put_text(&mut put, "tidegate.detail", record.detail);
+    for (name, ns) in [
+        ("tidegate.duration.total", record.total_ns),
+        ("tidegate.duration.connect", record.connect_ns),
+        ("tidegate.duration.first_byte", record.first_byte_ns),
+        ("tidegate.duration.added", record.added_ns),
+    ] {
+        put(name, json!(ns as f64 / 1e9));
+    }
+    object
+}
+
+fn put_text(put: &mut impl FnMut(&str, Value), name: &str, text: &str) {
+    if !text.is_empty() {
+        put(name, json!(text));
+    }
+}
+
+/// Trace and span of a W3C `traceparent`: `00-<32 hex>-<16 hex>-<2 hex>`.
+fn trace_ids(traceparent: &str) -> Option<(&str, &str)> {
+    let mut parts = traceparent.split('-');
+    let (_version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
+    let hex = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit());
+    (trace.len() == 32 && span.len() == 16 && hex(trace) && hex(span)).then_some((trace, span))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+    use tidegate_core::reason::Reason;
+
+    fn record() -> AccessRecord {
+        AccessRecord {
+            start_unix_ns: 951_782_400_000_000_000,
+            shard: 1,
+            listener: "edge".into(),
+            route: "edge/0".into(),
+            cluster: "pay".into(),
+            client: Some("192.0.2.7:4711".parse().unwrap()),
+            endpoint: Some("[2001:db8::1]:8080".parse().unwrap()),
+            protocol: "HTTP/1.1",
+            method: "GET".into(),
+            host: "pay.example".into(),
+            target: "/a?b=1".into(),
+            user_agent: "curl".into(),
+            traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
+            status: 503,
+            reason: Some(Reason::NoEndpoint),
+            detail: "all unhealthy",
+            retries: 1,
+            received_bytes: 90,
+            sent_bytes: 120,
+            total_ns: 1_500_000,
+            connect_ns: 0,
+            first_byte_ns: 1_400_000,
+            added_ns: 23_000,
+        }
+    }
+
+    fn formatted(format: AccessLogFormat, record: &AccessRecord) -> String {
+        let mut out = Vec::new();
+        line(format, record, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    /// Goal: the short line has everything a person looks for. Method: a full record, literally.
+    #[test]
+    fn short_line_of_a_request() {
+        assert_eq!(
+            formatted(AccessLogFormat::Short, &record()),
+            "2000-02-29T00:00:00.000Z 503 GET \"pay.example\" \"/a?b=1\" 192.0.2.7:4711 -> \
+             [2001:db8::1]:8080 total=1.50ms added=23.0µs in=90 out=120 route=edge/0 cluster=pay \
+             retries=1 reason=no_endpoint detail=\"all unhealthy\"\n"
+        );
+    }
+
+    /// Goal: a relayed connection has a line too. Method: a record without HTTP in it.
+    #[test]
+    fn short_line_of_a_connection() {
+        let record = AccessRecord {
+            protocol: "TCP",
+            ..AccessRecord::default()
+        };
+        assert_eq!(
+            formatted(AccessLogFormat::Short, &record),
+            "1970-01-01T00:00:00.000Z --- TCP - -> - total=0ns added=0ns in=0 out=0\n"
+        );
+    }
+
+    /// Goal: names follow OpenTelemetry. Method: a full record, field by field.
+    #[test]
+    fn json_line_has_opentelemetry_names() {
+        let line = formatted(AccessLogFormat::Json, &record());
+        let value: Value = serde_json::from_str(&line).unwrap();
+        for (name, expected) in [
+            ("timestamp", json!("2000-02-29T00:00:00.000Z")),
+            ("client.address", json!("192.0.2.7")),
+            ("http.request.method", json!("GET")),
+            ("url.path", json!("/a")),
+            ("url.query", json!("b=1")),
+            ("server.address", json!("pay.example")),
+            ("http.response.status_code", json!(503)),
+            ("network.protocol.name", json!("http")),
+            ("network.protocol.version", json!("1.1")),
+            ("network.peer.address", json!("2001:db8::1")),
+            ("trace_id", json!("0af7651916cd43dd8448eb211c80319c")),
+            ("span_id", json!("b7ad6b7169203331")),
+            ("tidegate.reason", json!("no_endpoint")),
+            ("tidegate.duration.total", json!(0.0015)),
+        ] {
+            assert_eq!(value[name], expected, "{name}");
+        }
+    }
+
+    /// Goal: a peer cannot forge a line in either format. Method: line feeds and escapes in every field
+    /// a peer fills; one line comes out.
+    #[test]
+    fn hostile_fields_stay_on_one_line() {
+        let hostile = "x\n\"y\r\u{1b}[2J\u{2028}";
+        let record = AccessRecord {
+            method: hostile.into(),
+            host: hostile.into(),
+            target: hostile.into(),
+            user_agent: hostile.into(),
+            traceparent: hostile.into(),
+            ..record()
+        };
+        for format in [AccessLogFormat::Short, AccessLogFormat::Json] {
+            let line = formatted(format, &record);
+            assert_eq!(line.matches(['\n', '\r', '\u{1b}']).count(), 1, "{line}");
+        }
+    }
+
+    /// Goal: only a well-formed traceparent yields ids. Method: table.
+    #[test]
+    fn broken_traceparents_are_left_out() {
+        for bad in [
+            "",
+            "00",
+            "00-abc-def-01",
+            "00-zzf7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ] {
+            assert!(trace_ids(bad).is_none(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The admin server: a thread of its own, so that it never stalls a shard, nor the coordinator. It reads
+//! [`Status`](crate::status::Status) and sends commands to the coordinator.
+//!
+//! It asks nobody who they are. So it listens on loopback addresses only, and a browser that some other
+//! page has talked into a request (DNS rebinding, a form on another site) is refused by [`guard`].
+
+mod guard;
+pub(crate) mod prometheus;
+mod stream;
+pub(crate) mod view;
+
+use std::{io, net::TcpListener, sync::Arc, thread, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Query, State as Shared},
+    http::{StatusCode, header},
+    middleware,
+    response::{Html, IntoResponse, Response},
+    routing::{get, post},
+};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use crate::{
+    logging::LogLevel,
+    service::Handle,
+    status::{Command, State},
+};
+
+/// Connections at a time; one more waits. A scraper, a few dashboards and people need a handful.
+const CONNECTIONS_MAX: usize = 64;
+
+/// For the head of a request, and for the next one on a kept connection: an idle peer cannot hold one of
+/// the [`CONNECTIONS_MAX`] for ever.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The pause after a failed accept (EMFILE and the like): no spinning.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const DASHBOARD: &str = include_str!("dashboard.html");
+
+/// What the handlers share.
+#[derive(Clone)]
+struct Admin {
+    service: Handle,
+    log: LogLevel,
+    stream: stream::Stream,
+}
+
+/// Starts the thread. It ends with the process.
+pub(crate) fn start(listener: TcpListener, service: Handle, log: LogLevel) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // Scrapes are rendered there, one at a time: `/ready` never waits for one.
+        .max_blocking_threads(1)
+        .build()?;
+    thread::Builder::new().name("admin".into()).spawn(move || {
+        if let Err(e) = runtime.block_on(serve(listener, service, log)) {
+            tracing::error!("the admin server ended: {e}");
+        }
+    })?;
+    Ok(())
+}
+
+async fn serve(listener: TcpListener, service: Handle, log: LogLevel) -> io::Result<()> {
+    let stream = stream::Stream::start(service.status.clone());
+    let router = router(Admin {
+        service,
+        log,
+        stream,
+    });
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(permit) = connections.clone().acquire_owned().await else {
+            return Ok(());
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                tracing::warn!("admin: accept: {e}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let router = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), router)
+                .await;
+            if let Err(e) = served {
+                tracing::debug!("admin: {e}");
+            }
+            drop(permit);
+        });
+    }
+}
+
+fn router(admin: Admin) -> Router {
+    Router::new()
+        .route("/", get(|| async { Html(DASHBOARD) }))
+        .route("/ready", get(ready))
+        .route("/live", get(|| async { "live\n" }))
+        .route(
+            "/stats",
+            get(|Shared(a): Admins| async move { json(view::stats(&a.service.status)) }),
+        )
+        .route("/stats/prometheus", get(metrics))
+        .route("/metrics", get(metrics))
+        .route(
+            "/config_dump",
+            get(|Shared(a): Admins| async move { json(view::config_dump(&a.service.status)) }),
+        )
+        .route(
+            "/clusters",
+            get(|Shared(a): Admins| async move { json(view::clusters(&a.service.status)) }),
+        )
+        .route(
+            "/listeners",
+            get(|Shared(a): Admins| async move { json(view::listeners(&a.service.status)) }),
+        )
+        .route(
+            "/server_info",
+            get(|Shared(a): Admins| async move { json(view::server_info(&a.service.status)) }),
+        )
+        .route("/memory", get(|| async { json(view::memory()) }))
+        .route(
+            "/shards",
+            get(|Shared(a): Admins| async move { json(view::shards(&a.service.status)) }),
+        )
+        .route(
+            "/stream",
+            get(|Shared(a): Admins| async move { a.stream.response() }),
+        )
+        .route(
+            "/logging",
+            post(logging)
+                .get(|Shared(a): Admins| async move { json(json!({ "level": a.log.current() })) }),
+        )
+        .route("/drain", post(drain))
+        .route("/drain_listeners", post(drain))
+        .route("/healthcheck/fail", post(drain))
+        .route(
+            "/undrain",
+            post(|Shared(a): Admins| async move { a.ask(Command::Undrain) }),
+        )
+        .route(
+            "/reload",
+            post(|Shared(a): Admins| async move { a.ask(Command::Reload) }),
+        )
+        .route(
+            "/quitquitquit",
+            post(|Shared(a): Admins| async move { a.ask(Command::Quit) }),
+        )
+        .layer(middleware::from_fn(guard::guard))
+        .with_state(admin)
+}
+
+type Admins = Shared<Admin>;
+
+impl Admin {
+    /// Passes a command on and logs it.
+    fn ask(&self, command: Command) -> Response {
+        tracing::info!("admin: {command:?} asked for");
+        match self.service.commands.try_send(command) {
+            Ok(()) => (StatusCode::ACCEPTED, "accepted\n").into_response(),
+            Err(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the coordinator is busy: try again\n",
+            )
+                .into_response(),
+        }
+    }
+}
+
+/// 200 while requests are taken; otherwise 503 with the state. Takes no lock.
+async fn ready(Shared(admin): Admins) -> Response {
+    let state = admin.service.status.state();
+    let code = match state {
+        State::Ready => StatusCode::OK,
+        State::Starting | State::Draining | State::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (code, format!("{}\n", state.word())).into_response()
+}
+
+#[derive(Deserialize)]
+struct MetricsQuery {
+    endpoints: Option<u8>,
+}
+
+async fn metrics(Shared(admin): Admins, Query(query): Query<MetricsQuery>) -> Response {
+    let endpoints = match query.endpoints {
+        Some(1) => prometheus::EndpointSeries::Shown,
+        _ => prometheus::EndpointSeries::Hidden,
+    };
+    let status = admin.service.status;
+    let rendered =
+        tokio::task::spawn_blocking(move || prometheus::render(&status, endpoints)).await;
+    match rendered {
+        Ok(text) => {
+            let format = "text/plain; version=0.0.4; charset=utf-8";
+            ([(header::CONTENT_TYPE, format)], text).into_response()
+        }
+        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
+    }
+}
+
+#[derive(Deserialize)]
+struct LoggingQuery {
+    level: String,
+}
+
+async fn logging(Shared(admin): Admins, Query(query): Query<LoggingQuery>) -> Response {
+    let before = admin.log.current();
+    match admin.log.set(&query.level) {
+        Ok(()) => {
+            tracing::info!("admin: log level {before} -> {}", query.level);
+            json(json!({ "before": before, "level": query.level }))
+        }
+        Err(e) => (StatusCode::BAD_REQUEST, format!("{e}\n")).into_response(),
+    }
+}
+
+async fn drain(Shared(admin): Admins) -> Response {
+    admin.ask(Command::Drain)
+}
+
+fn json(value: Value) -> Response {
+    let text = format!("{value:#}\n");
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the dashboard works offline and stays small. Method: its size, and nothing in it that
+    /// would be fetched from elsewhere.
+    #[test]
+    fn dashboard_is_self_contained() {
+        assert!(DASHBOARD.len() < 100_000);
+        for foreign in ["http://", "https://", "//cdn", "@import", "<link", " src="] {
+            let allowed = DASHBOARD.replace("http://www.w3.org/2000/svg", "");
+            assert!(!allowed.contains(foreign), "{foreign}");
+        }
+    }
+}

@@ -1,0 +1,557 @@
+//! The Prometheus text format (version 0.0.4), and the table of metrics that the reference is generated
+//! from: one list of families serves both, so that neither can have a metric that the other lacks.
+//!
+//! Cardinality is bounded by the configuration: shards, clusters, routes, reasons. Series by endpoint are
+//! off unless asked for.
+
+use std::{
+    fmt::{self, Write},
+    fs,
+};
+
+use tidegate_core::{
+    reason::Reason,
+    snapshot::{Protocol, Snapshot},
+    stats::{
+        BUCKETS, EndpointCounters, MetricInfo, MetricKind, Phase, RouteCounters, ShardCounters,
+        bucket_upper_ns,
+    },
+};
+
+use super::view;
+use crate::status::{State, Status};
+
+/// Every so many buckets of a histogram one is exposed: at the powers of two. All of them would be eight
+/// times the series for a resolution that rates over scrapes do not have.
+const BUCKET_STEP: usize = 8;
+
+/// One metric: its name, help and kind, and the labels of its series.
+pub(crate) struct Family {
+    /// With prefix and suffix.
+    pub(crate) name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub(crate) kind: &'static str,
+    /// One sentence.
+    pub(crate) help: String,
+    /// Names of the labels.
+    pub(crate) labels: &'static [&'static str],
+    source: Source,
+}
+
+/// Where the samples of a family come from.
+#[derive(Clone, Copy)]
+enum Source {
+    /// A plain number of a slab, by position, and its factor to the base unit.
+    Shard(usize, f64),
+    Cluster(usize, f64),
+    Endpoint(usize, f64),
+    Route(usize, f64),
+    Refused,
+    Phases,
+    EndpointsAvailable,
+    BuildInfo,
+    Process(fn(&Status) -> f64),
+}
+
+/// Whether series by endpoint are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EndpointSeries {
+    /// Off: the default.
+    Hidden,
+    /// On.
+    Shown,
+}
+
+/// Every metric, in the order of exposition.
+pub(crate) fn families() -> Vec<Family> {
+    let mut families = process_families();
+    families.push(Family {
+        name: "tidegate_refused_total".into(),
+        kind: "counter",
+        help: "Requests and connections refused or ended by us, by reason.".into(),
+        labels: &["reason"],
+        source: Source::Refused,
+    });
+    families.push(Family {
+        name: "tidegate_request_phase_seconds".into(),
+        kind: "histogram",
+        help: "Durations of requests, split into phases: total, connect, first_byte, added.".into(),
+        labels: &["phase"],
+        source: Source::Phases,
+    });
+    families.extend(slab(
+        "shard",
+        ShardCounters::METRICS,
+        &["shard"],
+        Source::Shard,
+    ));
+    families.extend(slab(
+        "cluster",
+        EndpointCounters::METRICS,
+        &["cluster"],
+        Source::Cluster,
+    ));
+    families.push(Family {
+        name: "tidegate_cluster_endpoints".into(),
+        kind: "gauge",
+        help: "Endpoints of the cluster, by whether active health checks let them be chosen."
+            .into(),
+        labels: &["cluster", "available"],
+        source: Source::EndpointsAvailable,
+    });
+    families.extend(slab(
+        "route",
+        RouteCounters::METRICS,
+        &["listener", "route"],
+        Source::Route,
+    ));
+    families.extend(slab(
+        "endpoint",
+        EndpointCounters::METRICS,
+        &["cluster", "endpoint"],
+        Source::Endpoint,
+    ));
+    families
+}
+
+fn slab(
+    prefix: &str,
+    metrics: &[MetricInfo],
+    labels: &'static [&'static str],
+    source: fn(usize, f64) -> Source,
+) -> Vec<Family> {
+    let family = |(position, info): (usize, &MetricInfo)| {
+        let (base, factor) = match info.name.strip_suffix("_ns") {
+            Some(base) => (format!("{base}_seconds"), 1e-9),
+            None => (info.name.to_owned(), 1.0),
+        };
+        let (kind, suffix) = match info.kind {
+            MetricKind::Counter => ("counter", "_total"),
+            MetricKind::Gauge => ("gauge", ""),
+        };
+        Family {
+            name: format!("tidegate_{prefix}_{base}{suffix}"),
+            kind,
+            help: info.help.to_owned(),
+            labels,
+            source: source(position, factor),
+        }
+    };
+    metrics.iter().enumerate().map(family).collect()
+}
+
+fn process_families() -> Vec<Family> {
+    let family = |name: &str, kind, help: &str, value: fn(&Status) -> f64| Family {
+        name: name.into(),
+        kind,
+        help: help.into(),
+        labels: &[],
+        source: Source::Process(value),
+    };
+    vec![
+        Family {
+            name: "tidegate_build_info".into(),
+            kind: "gauge",
+            help: "Always 1; the version is in the label.".into(),
+            labels: &["version"],
+            source: Source::BuildInfo,
+        },
+        family(
+            "tidegate_ready",
+            "gauge",
+            "1 while requests are taken.",
+            |s| f64::from(u8::from(s.state() == State::Ready)),
+        ),
+        family(
+            "tidegate_config_epoch",
+            "gauge",
+            "The newest configuration epoch given to the shards.",
+            |s| s.snapshot().map_or(0.0, |snapshot| snapshot.epoch.0 as f64),
+        ),
+        family(
+            "tidegate_config_installed_timestamp_seconds",
+            "gauge",
+            "When the configuration in use was installed.",
+            |s| s.live().source.installed_unix_s as f64,
+        ),
+        family(
+            "tidegate_config_reloads_total",
+            "counter",
+            "Configurations installed after the first.",
+            |s| loaded(&s.process.reloads),
+        ),
+        family(
+            "tidegate_config_reloads_failed_total",
+            "counter",
+            "Configurations refused; the one before stayed in use.",
+            |s| loaded(&s.process.reloads_failed),
+        ),
+        family(
+            "tidegate_dns_failures_total",
+            "counter",
+            "Look-ups of cluster names that failed; the last good addresses stayed in use.",
+            |s| loaded(&s.process.dns_failures),
+        ),
+        family(
+            "tidegate_health_check_failures_total",
+            "counter",
+            "Active health checks that failed.",
+            |s| loaded(&s.process.health_failures),
+        ),
+        family(
+            "process_start_time_seconds",
+            "gauge",
+            "When the process began.",
+            |s| s.started_unix_s as f64,
+        ),
+        family(
+            "process_resident_memory_bytes",
+            "gauge",
+            "Resident memory.",
+            |_| resident_bytes(),
+        ),
+        family(
+            "process_cpu_seconds_total",
+            "counter",
+            "CPU time used, user and system.",
+            |_| cpu_seconds(),
+        ),
+        family(
+            "process_open_fds",
+            "gauge",
+            "Open file descriptors.",
+            |_| fs::read_dir("/proc/self/fd").map_or(0.0, |entries| entries.count() as f64),
+        ),
+    ]
+}
+
+/// All samples of this moment.
+pub(crate) fn render(status: &Status, endpoints: EndpointSeries) -> String {
+    let mut out = String::with_capacity(32 << 10);
+    let snapshot = status.snapshot();
+    let samples = Samples::read(status, snapshot.as_deref());
+    for family in families() {
+        if matches!(family.source, Source::Endpoint(..)) && endpoints == EndpointSeries::Hidden {
+            continue;
+        }
+        let Family {
+            name, kind, help, ..
+        } = &family;
+        // Writing to a String does not fail.
+        let _ = writeln!(out, "# HELP {name} {}", Help(help));
+        let _ = writeln!(out, "# TYPE {name} {kind}");
+        let _ = samples.write(&mut out, &family, status, snapshot.as_deref());
+    }
+    out
+}
+
+/// The slabs, read once: each family then takes its column.
+struct Samples {
+    shards: Vec<Vec<u64>>,
+    clusters: Vec<(String, Vec<u64>)>,
+    endpoints: Vec<(String, String, Vec<u64>)>,
+    routes: Vec<(String, String, Vec<u64>)>,
+}
+
+impl Samples {
+    fn read(status: &Status, snapshot: Option<&Snapshot>) -> Samples {
+        let mut samples = Samples {
+            shards: status.counters.iter().map(ShardCounters::values).collect(),
+            clusters: Vec::new(),
+            endpoints: Vec::new(),
+            routes: Vec::new(),
+        };
+        let Some(snapshot) = snapshot else {
+            return samples;
+        };
+        for cluster in &snapshot.clusters {
+            let name = cluster.name.to_string();
+            for endpoint in &cluster.endpoints {
+                let values = view::sum_endpoint(&endpoint.counters);
+                let address = endpoint.address.to_string();
+                samples.endpoints.push((name.clone(), address, values));
+            }
+            samples.clusters.push((name, view::sum_cluster(cluster)));
+        }
+        for listener in &snapshot.listeners {
+            let Protocol::Http(http) = &listener.protocol else {
+                continue;
+            };
+            for route in &http.routes {
+                let counters = &route.counters;
+                let values = vec![
+                    counters.sum(|c| c.requests.get()),
+                    counters.sum(|c| c.failed_5xx.get()),
+                ];
+                let (listener, route) = (listener.name.to_string(), route.name.to_string());
+                samples.routes.push((listener, route, values));
+            }
+        }
+        samples
+    }
+
+    fn write(
+        &self,
+        out: &mut String,
+        family: &Family,
+        status: &Status,
+        snapshot: Option<&Snapshot>,
+    ) -> fmt::Result {
+        let name = &family.name;
+        match family.source {
+            Source::Shard(column, factor) => {
+                for (shard, values) in self.shards.iter().enumerate() {
+                    writeln!(
+                        out,
+                        "{name}{{shard=\"{shard}\"}} {}",
+                        number(values, column, factor)
+                    )?;
+                }
+            }
+            Source::Cluster(column, factor) => {
+                for (cluster, values) in &self.clusters {
+                    let value = number(values, column, factor);
+                    writeln!(out, "{name}{{cluster=\"{}\"}} {value}", Label(cluster))?;
+                }
+            }
+            Source::Endpoint(column, factor) => {
+                for (cluster, endpoint, values) in &self.endpoints {
+                    let value = number(values, column, factor);
+                    let cluster = Label(cluster);
+                    writeln!(
+                        out,
+                        "{name}{{cluster=\"{cluster}\",endpoint=\"{endpoint}\"}} {value}"
+                    )?;
+                }
+            }
+            Source::Route(column, factor) => {
+                for (listener, route, values) in &self.routes {
+                    let value = number(values, column, factor);
+                    let (listener, route) = (Label(listener), Label(route));
+                    writeln!(
+                        out,
+                        "{name}{{listener=\"{listener}\",route=\"{route}\"}} {value}"
+                    )?;
+                }
+            }
+            Source::Refused => {
+                for reason in Reason::ALL {
+                    let count = status
+                        .counters
+                        .sum(|shard| shard.refused.get(*reason as usize).map_or(0, |c| c.get()));
+                    writeln!(out, "{name}{{reason=\"{}\"}} {count}", reason.word())?;
+                }
+            }
+            Source::Phases => {
+                for phase in Phase::ALL {
+                    histogram(out, name, phase, status)?;
+                }
+            }
+            Source::EndpointsAvailable => endpoints_available(out, name, status, snapshot)?,
+            Source::BuildInfo => {
+                writeln!(out, "{name}{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))?;
+            }
+            Source::Process(value) => writeln!(out, "{name} {}", value(status))?,
+        }
+        Ok(())
+    }
+}
+
+/// Cumulative buckets at powers of two, then sum and count.
+fn histogram(out: &mut String, name: &str, phase: Phase, status: &Status) -> fmt::Result {
+    let counts = status.phase(phase);
+    let label = phase.name();
+    let mut below = 0;
+    for (i, count) in counts.buckets.iter().enumerate() {
+        below += count;
+        if i % BUCKET_STEP == 0 && i < BUCKETS - 1 {
+            let upper = bucket_upper_ns(i) as f64 / 1e9;
+            writeln!(
+                out,
+                "{name}_bucket{{phase=\"{label}\",le=\"{upper}\"}} {below}"
+            )?;
+        }
+    }
+    writeln!(
+        out,
+        "{name}_bucket{{phase=\"{label}\",le=\"+Inf\"}} {below}"
+    )?;
+    let sum = counts.sum_ns as f64 / 1e9;
+    writeln!(out, "{name}_sum{{phase=\"{label}\"}} {sum}")?;
+    // The sum of the buckets just written, never a second reading: they must agree.
+    writeln!(out, "{name}_count{{phase=\"{label}\"}} {below}")
+}
+
+fn endpoints_available(
+    out: &mut String,
+    name: &str,
+    status: &Status,
+    snapshot: Option<&Snapshot>,
+) -> fmt::Result {
+    let live = status.live();
+    for cluster in snapshot.map_or(&[][..], |snapshot| &snapshot.clusters) {
+        let all = cluster.endpoints.len();
+        let available = cluster
+            .endpoints
+            .iter()
+            .filter(|endpoint| view::is_available(&live, cluster, endpoint.address))
+            .count();
+        let label = Label(&cluster.name);
+        for (word, count) in [("true", available), ("false", all - available)] {
+            writeln!(
+                out,
+                "{name}{{cluster=\"{label}\",available=\"{word}\"}} {count}"
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn number(values: &[u64], column: usize, factor: f64) -> f64 {
+    values.get(column).copied().unwrap_or(0) as f64 * factor
+}
+
+fn loaded(counter: &std::sync::atomic::AtomicU64) -> f64 {
+    counter.load(std::sync::atomic::Ordering::Relaxed) as f64
+}
+
+fn resident_bytes() -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    view::kib_field(&status, "VmRSS").unwrap_or(0) as f64 * 1024.0
+}
+
+fn cpu_seconds() -> f64 {
+    use nix::sys::resource::{UsageWho, getrusage};
+    let seconds =
+        |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    getrusage(UsageWho::RUSAGE_SELF).map_or(0.0, |usage| {
+        seconds(usage.user_time()) + seconds(usage.system_time())
+    })
+}
+
+/// A label's value: backslash, quote and line feed escaped.
+struct Label<'a>(&'a str);
+
+impl fmt::Display for Label<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        escape(f, self.0, true)
+    }
+}
+
+/// A help text: backslash and line feed escaped.
+struct Help<'a>(&'a str);
+
+impl fmt::Display for Help<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        escape(f, self.0, false)
+    }
+}
+
+fn escape(f: &mut fmt::Formatter<'_>, text: &str, quotes: bool) -> fmt::Result {
+    for c in text.chars() {
+        match c {
+            '\\' => f.write_str("\\\\")?,
+            '\n' => f.write_str("\\n")?,
+            '"' if quotes => f.write_str("\\\"")?,
+            c => f.write_char(c)?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// Reads the text format strictly; returns every sample as series and value.
+    fn parse(text: &str) -> Vec<(String, f64)> {
+        let mut samples = Vec::new();
+        let mut typed = BTreeSet::new();
+        let mut current = String::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').unwrap();
+                assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+                assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+                assert!(typed.insert(name.to_owned()), "typed twice: {line}");
+                current = name.to_owned();
+                continue;
+            }
+            if line.starts_with("# HELP ") {
+                continue;
+            }
+            let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
+            let name = series.split('{').next().unwrap();
+            assert!(
+                name.starts_with(&current),
+                "{name} outside of its family {current}"
+            );
+            assert!(
+                name.bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+                "{name}"
+            );
+            samples.push((series.to_owned(), value.parse().unwrap()));
+        }
+        samples
+    }
+
+    /// Goal: the output is valid and has each series once. Method: a strict reader over a status with
+    /// numbers in it.
+    #[test]
+    fn output_is_valid() {
+        let status = Status::new(vec![Some(0), Some(1)]);
+        for shard in status.counters.iter() {
+            shard.requests.add(3);
+            shard.loop_busy_ns.add(1_500_000_000);
+            shard.refuse(Reason::NoRoute);
+            shard.phase(Phase::Total, 300);
+            shard.phase(Phase::Total, 5_000_000);
+        }
+        let samples = parse(&render(&status, EndpointSeries::Shown));
+        let names: BTreeSet<_> = samples.iter().map(|(series, _)| series).collect();
+        assert_eq!(names.len(), samples.len(), "no series twice");
+        let value = |series: &str| {
+            let found = samples.iter().find(|(name, _)| name == series);
+            found.unwrap_or_else(|| panic!("{series}")).1
+        };
+        assert_eq!(value("tidegate_shard_requests_total{shard=\"1\"}"), 3.0);
+        assert_eq!(
+            value("tidegate_shard_loop_busy_seconds_total{shard=\"0\"}"),
+            1.5
+        );
+        assert_eq!(value("tidegate_refused_total{reason=\"no_route\"}"), 2.0);
+        assert_eq!(
+            value("tidegate_request_phase_seconds_count{phase=\"total\"}"),
+            4.0
+        );
+        let inf = "tidegate_request_phase_seconds_bucket{phase=\"total\",le=\"+Inf\"}";
+        assert_eq!(value(inf), 4.0);
+    }
+
+    /// Goal: buckets are cumulative and end in the count. Method: over every bucket of one phase.
+    #[test]
+    fn buckets_never_fall() {
+        let status = Status::new(vec![None]);
+        for shard in status.counters.iter() {
+            (0..40).for_each(|exp| shard.phase(Phase::Added, 1 << exp));
+        }
+        let samples = parse(&render(&status, EndpointSeries::Hidden));
+        let buckets: Vec<f64> = samples
+            .iter()
+            .filter(|(series, _)| series.contains("_bucket{phase=\"added\""))
+            .map(|(_, value)| *value)
+            .collect();
+        assert!(buckets.is_sorted());
+        assert_eq!(buckets.last(), Some(&40.0));
+    }
+
+    /// Goal: names from a configuration cannot break the format. Method: the three special characters.
+    #[test]
+    fn labels_are_escaped() {
+        assert_eq!(Label("a\"b\\c\nd").to_string(), r#"a\"b\\c\nd"#);
+        assert_eq!(Help("a\"b\\c\nd").to_string(), r#"a"b\\c\nd"#);
+    }
+}

@@ -1,0 +1,155 @@
+//! `tidegate check`: is this file right, and what would it change?
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use tidegate_core::config::{Diagnostic, Severity};
+
+use super::{Format, render};
+use crate::{
+    describe,
+    exit::{Exit, Failure},
+    source::{LoadError, Loaded, Source},
+};
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  tidegate check edge.yaml
+  tidegate check new.yaml --diff /etc/tidegate/tidegate.yaml
+  tidegate check --deny-warnings *.yaml
+  tidegate check edge.yaml --format json | jq .files[].diagnostics")]
+pub(super) struct Args {
+    /// Configuration files
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+
+    /// Say in words what would change if FILE replaced OLD
+    #[arg(long, value_name = "OLD")]
+    diff: Option<PathBuf>,
+
+    /// Exit with 5 if there are warnings
+    #[arg(long)]
+    deny_warnings: bool,
+
+    /// How results are written
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// One file, checked.
+struct Checked {
+    name: String,
+    diagnostics: Vec<Diagnostic>,
+    text: String,
+    /// The configuration, if it is one.
+    loaded: Option<Loaded>,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let old = match &args.diff {
+        Some(path) => Some(load_old(path)?),
+        None => None,
+    };
+    let mut checked = Vec::with_capacity(args.files.len());
+    for path in &args.files {
+        checked.push(check(path)?);
+    }
+    let changes = |one: &Checked| {
+        let (old, new) = (old.as_ref()?, one.loaded.as_ref()?);
+        Some(describe::changes(&old.config, &new.config))
+    };
+    match args.format {
+        Format::Json => {
+            let files: Vec<Value> = checked
+                .iter()
+                .map(|one| to_json(one, changes(one)))
+                .collect();
+            super::print_json(&json!({ "files": files }))?;
+        }
+        Format::Human => {
+            for one in &checked {
+                eprint!("{}", render::diagnostics(&one.diagnostics, &one.text));
+                super::print(&verdict(one, changes(one)))?;
+            }
+        }
+    }
+    if checked.iter().any(|one| one.loaded.is_none()) {
+        return Err(Failure::reported(Exit::Config));
+    }
+    let warned = checked.iter().any(|one| !one.diagnostics.is_empty());
+    if args.deny_warnings && warned {
+        return Err(Failure::reported(Exit::CheckFailed));
+    }
+    Ok(())
+}
+
+fn check(path: &Path) -> Result<Checked, Failure> {
+    let source = Source::File(path.to_owned());
+    let name = source.name();
+    match source.load() {
+        Ok(loaded) => Ok(Checked {
+            name,
+            diagnostics: loaded.warnings.clone(),
+            text: loaded.text.clone(),
+            loaded: Some(loaded),
+        }),
+        Err(LoadError::Invalid(diagnostics, text)) => Ok(Checked {
+            name,
+            diagnostics,
+            text,
+            loaded: None,
+        }),
+        Err(LoadError::Unreadable(failure)) => Err(failure),
+    }
+}
+
+/// The configuration to compare with must be one.
+fn load_old(path: &Path) -> Result<Loaded, Failure> {
+    let old = check(path)?;
+    old.loaded.ok_or_else(|| {
+        Failure::new(
+            Exit::Config,
+            format!("`{}` is no valid configuration to compare with", old.name),
+            format!("see `tidegate check {}`", old.name),
+        )
+    })
+}
+
+fn verdict(one: &Checked, changes: Option<Vec<String>>) -> String {
+    let of = |severity| {
+        one.diagnostics
+            .iter()
+            .filter(|d| d.severity == severity)
+            .count()
+    };
+    let (errors, warnings) = (of(Severity::Error), of(Severity::Warning));
+    let mut text = match &one.loaded {
+        None => format!("{}: {errors} errors, {warnings} warnings\n", one.name),
+        Some(loaded) => format!(
+            "{}: ok, {} listeners, {} clusters, {warnings} warnings\n",
+            one.name,
+            loaded.config.listeners.len(),
+            loaded.config.clusters.len()
+        ),
+    };
+    match changes.as_deref() {
+        None => {}
+        Some([]) => text += "  changes nothing\n",
+        Some(changes) => {
+            for change in changes {
+                text += &format!("  {change}\n");
+            }
+        }
+    }
+    text
+}
+
+fn to_json(one: &Checked, changes: Option<Vec<String>>) -> Value {
+    json!({
+        "file": one.name,
+        "ok": one.loaded.is_some(),
+        "diagnostics": one.diagnostics.iter().map(Diagnostic::to_json).collect::<Vec<_>>(),
+        "changes": changes,
+    })
+}

@@ -1,0 +1,154 @@
+//! The command line: one file a verb. Results go to standard output, progress and problems to standard
+//! error; colour only on a terminal and never with `NO_COLOR`.
+
+mod check;
+mod demo;
+//mod explain;
+mod proxy;
+pub(crate) mod render;
+mod run;
+mod schema;
+mod version;
+
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::exit::{Exit, Failure};
+
+/// A thread-per-core data plane: gateway and reverse proxy on io_uring.
+#[derive(Parser)]
+#[command(
+    name = "tidegate",
+    version,
+    about,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  tidegate run                                      try it: no file needed
+  tidegate run -c /etc/tidegate/tidegate.yaml       serve
+  tidegate check tidegate.yaml                      is this file right?
+  tidegate explain GET http://pay.example/a -c tidegate.yaml
+                                                    why does a request go where it goes?
+
+Exit codes:
+  0 ok, 1 runtime failure, 2 usage, 3 configuration invalid or missing, 4 host unfit (io_uring,
+  memory, port, permission), 5 a check failed, 70 a bug
+
+Signals (run, proxy):
+  TERM, INT drain and end (a second INT: now), HUP reload, USR1 reopen logs, QUIT log the state"
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Serve: the gateway, its admin server and dashboard
+    Run(run::Args),
+    /// Show a minute of life: applications, gateway, load, a failure and the recovery from it
+    Demo(demo::Args),
+    /// Serve as a reverse proxy in front of a few addresses, without a file
+    Proxy(proxy::Args),
+    /// Check configuration files; say what would change
+    Check(check::Args),
+    /// Print the JSON Schema of the configuration, for editors
+    Schema(schema::Args),
+    /// Print the version and what the kernel offers
+    Version(version::Args),
+}
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For a person.
+    #[default]
+    Human,
+    /// For a program.
+    Json,
+}
+
+/// Parses the command line and does what it says.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.verb {
+        Verb::Run(args) => run::run(args),
+        Verb::Demo(args) => demo::run(args),
+        Verb::Proxy(args) => proxy::run(args),
+        Verb::Check(args) => check::run(&args),
+        //Verb::Explain(args) => explain::run(&args),
+        Verb::Schema(args) => schema::run(&args),
+        Verb::Version(args) => version::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.problem.is_empty() {
+                eprintln!("tidegate: {failure}");
+            }
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+/// Writes a result to standard output. A reader that has seen enough (`| head`) is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
+            Exit::Runtime,
+            format!("cannot write to standard output: {e}"),
+            "",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a result as JSON, indented.
+fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
+    print(&format!("{value:#}\n"))
+}
+
+/// Whether to colour what goes to standard output.
+fn colour_stdout() -> bool {
+    io::stdout().is_terminal() && no_color_unset()
+}
+
+/// Whether to colour what goes to standard error.
+fn colour_stderr() -> bool {
+    io::stderr().is_terminal() && no_color_unset()
+}
+
+/// <https://no-color.org>: set and not empty means no colour.
+fn no_color_unset() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// Goal: the command line is consistent, and every help ends in examples. Method: clap's own check;
+    /// the help of every verb.
+    #[test]
+    fn every_help_has_examples() {
+        let mut cli = Cli::command();
+        cli.clone().debug_assert();
+        cli.build();
+        for verb in cli.get_subcommands() {
+            let help = verb.clone().render_long_help().to_string();
+            let tail = help.rsplit("\n\n").next().unwrap_or_default();
+            assert!(tail.starts_with("Examples:"), "{}: {tail}", verb.get_name());
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! From a configuration to the first request: everything that happens once. Each step that the host can
+//! refuse ends in a [`Failure`] with a remedy.
+
+pub(crate) mod sockets;
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    signal::{SigSet, Signal},
+};
+use sd_notify::NotifyState;
+use serde_json::json;
+use tidegate_core::config::model::Config;
+
+use crate::{
+    access_log::AccessLog,
+    admin,
+    coordinator::{self, Coordinator},
+    exit::{Exit, Failure},
+    fleet::{self, Fleet},
+    logging::LogLevel,
+    resolver,
+    source::{LoadError, Loaded, Source},
+    status::{Command, SourceInfo, State, Status, unix_s},
+};
+
+/// How long the start waits for DNS. What is not known then comes later.
+const DNS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Commands that may wait for the coordinator.
+const COMMANDS: usize = 16;
+
+/// What is served, and who is told when it is.
+pub(crate) struct Service {
+    /// Where the configuration comes from.
+    pub(crate) source: Source,
+    /// A file that is written once all addresses are known and served.
+    pub(crate) announce: Option<PathBuf>,
+    /// The level of the operational log.
+    pub(crate) log: LogLevel,
+}
+
+/// What the rest of the process may do with a running service.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    /// What it is doing.
+    pub(crate) status: Arc<Status>,
+    /// What it should do.
+    pub(crate) commands: flume::Sender<Command>,
+}
+
+impl Service {
+    /// Serves until a signal or a command ends it. `ready` is called once, when requests are served.
+    pub(crate) fn run(self, ready: impl FnOnce(Handle)) -> Result<(), Failure> {
+        let began = Instant::now();
+        tracing::info!(
+            "tidegate {} pid {}",
+            env!("CARGO_PKG_VERSION"),
+            std::process::id()
+        );
+        let loaded = self.source.load().map_err(report)?;
+        let config = loaded.config.clone();
+        let cpus = fit(&config)?;
+        log_config(&self.source, &loaded);
+
+        let status = Arc::new(Status::new(cpus.clone()));
+        let (bound, sockets) = sockets::open(&config, &Default::default(), cpus.len())?;
+        let (command_tx, command_rx) = flume::bounded(COMMANDS);
+        let handle = Handle {
+            status: status.clone(),
+            commands: command_tx,
+        };
+        start_admin(&config, &handle, &self.log)?;
+
+        let (access_log, producers) = match &config.access_log {
+            Some(settings) => {
+                let (log, producers) = AccessLog::start(settings, cpus.len())?;
+                (Some(log), producers)
+            }
+            None => (None, Vec::new()),
+        };
+        let ring = config.shards.ring;
+        let fleet =
+            without_signals(|| Fleet::start(&cpus, ring, status.counters.clone(), producers))?;
+
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(4)
+            .build()?;
+        runtime.block_on(async {
+            let source = SourceInfo {
+                name: self.source.name(),
+                fingerprint: loaded.fingerprint(),
+                installed_unix_s: unix_s(),
+            };
+            let resolved = resolver::resolve_once(&config, DNS_PATIENCE).await;
+            let mut coordinator = Coordinator::new(
+                self.source,
+                config.clone(),
+                status.clone(),
+                fleet,
+                access_log,
+                command_rx,
+            );
+            coordinator.seed_resolution(resolved);
+            coordinator.install(config, source, bound, sockets).await;
+            status.set_state(State::Ready);
+            log_ready(&status, began);
+            if let Some(path) = &self.announce {
+                announce(path, &status)?;
+            }
+            coordinator::notify(&[NotifyState::Ready]);
+            ready(handle);
+            coordinator.run().await
+        })
+    }
+}
+
+/// Says what is wrong with a configuration, on standard error.
+fn report(error: LoadError) -> Failure {
+    match error {
+        LoadError::Unreadable(failure) => failure,
+        LoadError::Invalid(diagnostics, text) => {
+            eprint!("{}", crate::cli::render::diagnostics(&diagnostics, &text));
+            Failure::reported(Exit::Config)
+        }
+    }
+}
+
+/// Checks what the host must offer, takes what it allows, and chooses the CPUs.
+fn fit(config: &Config) -> Result<Vec<Option<usize>>, Failure> {
+    let files = raise_open_files();
+    let kernel = tidegate_shard::probe(&config.shards.ring)
+        .map_err(|unfit| Failure::new(Exit::HostUnfit, unfit.problem, unfit.remedy))?;
+    let cpus = fleet::place(&config.shards)?;
+    let pinned: Vec<String> = cpus.iter().flatten().map(usize::to_string).collect();
+    tracing::info!(
+        "host: Linux {}, io_uring, {files} open files; {} shards on cpu {}",
+        kernel.kernel,
+        cpus.len(),
+        pinned.join(",")
+    );
+    Ok(cpus)
+}
+
+/// Raises the soft limit of open files to the hard one; returns what it is then.
+fn raise_open_files() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 0;
+    };
+    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
+        return hard;
+    }
+    soft
+}
+
+fn log_config(source: &Source, loaded: &Loaded) {
+    tracing::info!(
+        "config: {} {:016x}, {} listeners, {} clusters",
+        source.name(),
+        loaded.fingerprint(),
+        loaded.config.listeners.len(),
+        loaded.config.clusters.len()
+    );
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+fn log_ready(status: &Status, began: Instant) {
+    let live = status.live();
+    let listeners: Vec<String> = live
+        .snapshot
+        .iter()
+        .flat_map(|snapshot| &snapshot.listeners)
+        .map(|l| format!("{} {}", l.name, live.bound.get(&l.bind).unwrap_or(&l.bind)))
+        .collect();
+    tracing::info!("listeners: {}", listeners.join(", "));
+    match live.admin {
+        Some(admin) => tracing::info!("admin and dashboard: http://{admin}/"),
+        None => tracing::info!("admin: off"),
+    }
+    tracing::info!("ready in {} ms", began.elapsed().as_millis());
+}
+
+fn start_admin(config: &Config, handle: &Handle, log: &LogLevel) -> Result<(), Failure> {
+    let Some(address) = config.admin else {
+        return Ok(());
+    };
+    let listener = bind_admin(address)?;
+    handle.status.live_mut().admin = Some(listener.local_addr()?);
+    admin::start(listener, handle.clone(), log.clone())?;
+    Ok(())
+}
+
+fn bind_admin(address: SocketAddr) -> Result<TcpListener, Failure> {
+    if !address.ip().is_loopback() {
+        return Err(Failure::new(
+            Exit::Config,
+            format!("`admin: {address}` is not a loopback address"),
+            "the admin server can stop the process and asks nobody who they are: bind it to \
+             127.0.0.1 or [::1] and reach it through ssh or a proxy that authenticates",
+        ));
+    }
+    let listener =
+        TcpListener::bind(address).map_err(|e| sockets::refused("admin", address, &e))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Runs `start` with the signals of the process blocked, so that the threads it starts inherit that and
+/// signals arrive on this thread only.
+fn without_signals<T>(start: impl FnOnce() -> T) -> T {
+    let mut signals = SigSet::empty();
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGUSR1,
+        Signal::SIGQUIT,
+    ] {
+        signals.add(signal);
+    }
+    let blocked = signals.thread_block().is_ok();
+    let started = start();
+    if blocked && let Err(e) = signals.thread_unblock() {
+        tracing::error!("signals stay blocked: {e}");
+    }
+    started
+}
+
+/// Writes the addresses that were really bound, as JSON, all or nothing.
+fn announce(path: &Path, status: &Status) -> Result<(), Failure> {
+    let live = status.live();
+    let listeners: serde_json::Map<_, _> = live
+        .snapshot
+        .iter()
+        .flat_map(|snapshot| &snapshot.listeners)
+        .map(|l| {
+            let address = live.bound.get(&l.bind).unwrap_or(&l.bind);
+            (l.name.to_string(), json!(address.to_string()))
+        })
+        .collect();
+    let addresses = json!({
+        "admin": live.admin.map(|address| address.to_string()),
+        "listeners": listeners,
+        "pid": std::process::id(),
+    });
+    let temporary = path.with_extension("tmp");
+    fs::write(&temporary, format!("{addresses}\n"))
+        .and_then(|()| fs::rename(&temporary, path))
+        .map_err(|e| {
+            Failure::new(
+                Exit::Runtime,
+                format!("cannot write `{}`: {e}", path.display()),
+                "--announce needs a directory where this user may write",
+            )
+        })
+}

@@ -1,0 +1,226 @@
+//! What the coordinator shares with the admin server and the demo. Counters are read where the shards
+//! write them; the rest is behind one lock that nobody on the data path ever takes.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tidegate_core::{
+    id::ShardId,
+    message::Availability,
+    snapshot::Snapshot,
+    stats::{HistogramCounts, PerShard, Phase, ShardCounters},
+};
+
+/// The whole of it. One for the life of the process.
+pub(crate) struct Status {
+    /// When the process began.
+    pub(crate) started: Instant,
+    /// The same, in seconds since the Unix epoch.
+    pub(crate) started_unix_s: u64,
+    /// What the shards count.
+    pub(crate) counters: Arc<PerShard<ShardCounters>>,
+    /// The CPU of each shard, by [`ShardId`]; `None` for one that is not pinned.
+    pub(crate) cpus: Vec<Option<usize>>,
+    /// What the coordinator counts.
+    pub(crate) process: ProcessCounters,
+    state: AtomicU8,
+    live: RwLock<Live>,
+}
+
+/// What changes while the process runs.
+#[derive(Default)]
+pub(crate) struct Live {
+    /// The snapshot in use; `None` until the first is installed.
+    pub(crate) snapshot: Option<Arc<Snapshot>>,
+    /// Where the configuration came from and what it is.
+    pub(crate) source: SourceInfo,
+    /// Why the newest configuration was not taken, if it was not.
+    pub(crate) last_error: Option<String>,
+    /// The address that each configured listening address really got (they differ for port 0).
+    pub(crate) bound: BTreeMap<SocketAddr, SocketAddr>,
+    /// The address of the admin server.
+    pub(crate) admin: Option<SocketAddr>,
+    /// By cluster and address: endpoints under an active health check.
+    pub(crate) health: BTreeMap<(Arc<str>, SocketAddr), EndpointHealth>,
+    /// Clusters whose last look-up failed, with the error.
+    pub(crate) dns_errors: BTreeMap<Arc<str>, String>,
+}
+
+/// Where the configuration in use came from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SourceInfo {
+    /// The file's path, or `<embedded>`.
+    pub(crate) name: String,
+    /// See [`crate::text::fingerprint`].
+    pub(crate) fingerprint: u64,
+    /// When it was installed, in seconds since the Unix epoch.
+    pub(crate) installed_unix_s: u64,
+}
+
+/// What an active health check says about one endpoint.
+#[derive(Clone, Debug)]
+pub(crate) struct EndpointHealth {
+    /// Whether it may be chosen.
+    pub(crate) availability: Availability,
+    /// When that changed, in seconds since the Unix epoch.
+    pub(crate) since_unix_s: u64,
+    /// What the last probe found.
+    pub(crate) last: String,
+}
+
+/// What the coordinator counts.
+#[derive(Debug, Default)]
+pub(crate) struct ProcessCounters {
+    /// Configurations installed after the first.
+    pub(crate) reloads: AtomicU64,
+    /// Configurations refused.
+    pub(crate) reloads_failed: AtomicU64,
+    /// Look-ups of DNS clusters that failed.
+    pub(crate) dns_failures: AtomicU64,
+    /// Active health checks that failed.
+    pub(crate) health_failures: AtomicU64,
+}
+
+/// Where the process is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum State {
+    /// Not serving yet.
+    Starting,
+    /// Serving.
+    Ready,
+    /// Finishing what is in flight; may be taken back by `/undrain`.
+    Draining,
+    /// Finishing what is in flight, then ending.
+    Stopping,
+}
+
+impl State {
+    /// The word in `/server_info`, `/ready` and the dashboard.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Ready => "ready",
+            State::Draining => "draining",
+            State::Stopping => "stopping",
+        }
+    }
+}
+
+/// What may be asked of the coordinator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Stop taking connections, finish what is in flight, go on living.
+    Drain,
+    /// Take connections again.
+    Undrain,
+    /// Drain, then end.
+    Quit,
+    /// Read the configuration again.
+    Reload,
+}
+
+impl Status {
+    /// A process that begins now, with one slot of counters a shard.
+    pub(crate) fn new(cpus: Vec<Option<usize>>) -> Self {
+        Status {
+            started: Instant::now(),
+            started_unix_s: unix_s(),
+            counters: Arc::new(PerShard::new(cpus.len())),
+            cpus,
+            process: ProcessCounters::default(),
+            state: AtomicU8::new(State::Starting as u8),
+            live: RwLock::new(Live::default()),
+        }
+    }
+
+    /// Where the process is in its life. Takes no lock: `/ready` relies on it.
+    pub(crate) fn state(&self) -> State {
+        match self.state.load(Ordering::Acquire) {
+            0 => State::Starting,
+            1 => State::Ready,
+            2 => State::Draining,
+            _ => State::Stopping,
+        }
+    }
+
+    /// Moves on. Only the coordinator calls it.
+    pub(crate) fn set_state(&self, state: State) {
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// Reads what changes while the process runs.
+    pub(crate) fn live(&self) -> RwLockReadGuard<'_, Live> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes it. Only the coordinator calls it.
+    pub(crate) fn live_mut(&self) -> RwLockWriteGuard<'_, Live> {
+        self.live.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The snapshot in use.
+    pub(crate) fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.live().snapshot.clone()
+    }
+
+    /// The durations of one phase, summed over the shards.
+    pub(crate) fn phase(&self, phase: Phase) -> HistogramCounts {
+        let mut counts = HistogramCounts::default();
+        for shard in self.counters.iter() {
+            if let Some(histogram) = shard.phases.get(phase as usize) {
+                histogram.add_to(&mut counts);
+            }
+        }
+        counts
+    }
+
+    /// Each shard with its CPU and its counters.
+    pub(crate) fn shards(&self) -> impl Iterator<Item = (ShardId, Option<usize>, &ShardCounters)> {
+        (0u16..)
+            .map(ShardId)
+            .zip(&self.cpus)
+            .zip(self.counters.iter())
+            .map(|((id, cpu), counters)| (id, *cpu, counters))
+    }
+}
+
+/// Adds one to a counter of the coordinator.
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Now, in seconds since the Unix epoch.
+pub(crate) fn unix_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a state survives its encoding. Method: there and back.
+    #[test]
+    fn states_round_trip() {
+        let status = Status::new(vec![None]);
+        assert_eq!(status.state(), State::Starting);
+        for state in [
+            State::Ready,
+            State::Draining,
+            State::Stopping,
+            State::Starting,
+        ] {
+            status.set_state(state);
+            assert_eq!(status.state(), state);
+        }
+    }
+}
