@@ -265,7 +265,11 @@ impl<'a> Report<'a> {
             .get(start..span.end.clamp(start, self.text.len()))
             .unwrap_or("");
         let line = rest.split('\n').next().unwrap_or("");
-        start..start + line.trim_end().len()
+        // A span of nothing but space is a mistake made of space: it is shown.
+        match line.trim_end().len() {
+            0 => start..start + line.len(),
+            len => start..start + len,
+        }
     }
 }
 

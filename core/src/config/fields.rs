@@ -23,6 +23,8 @@ pub(super) struct Fields<'a> {
     entries: &'a [Entry],
     /// What is pointed at when a key is missing.
     pub(super) at: Range<usize>,
+    /// Whether it is a map at all, or was reported to be none.
+    is_map: bool,
 }
 
 /// A text and where it stands.
@@ -46,21 +48,21 @@ impl<'a> Fields<'a> {
                 let message = format!("{} is a map, this is {}", section.title(), node.kind());
                 let problem = Problem::new(codes::TYPE, node.span.clone(), message);
                 let help = format!(
-                    "its keys are {}",
+                    "write a map; its keys are {}",
                     list(section.fields.iter().map(|field| field.key))
                 );
                 report.add(problem.label("not a map").help(help));
             }
         }
-        let is_map = matches!(node.value, Value::Map(_));
         let fields = Fields {
             report,
             section,
             entries: node.entries(),
             at,
+            is_map: matches!(node.value, Value::Map(_)),
         };
         fields.check_keys();
-        if is_map {
+        if fields.is_map {
             fields.check_required();
         }
         fields
@@ -73,6 +75,7 @@ impl<'a> Fields<'a> {
             section,
             entries: &[],
             at: 0..0,
+            is_map: true,
         }
     }
 
@@ -311,7 +314,7 @@ impl<'a> Fields<'a> {
     /// The one of `keys` that is there; reports none and several.
     pub(super) fn exactly_one(&self, keys: &[&'static str]) -> Option<&'static str> {
         let found = self.at_most_one(keys);
-        if found.is_none() {
+        if found.is_none() && self.is_map {
             let message = format!(
                 "{} needs one of {}",
                 self.section.title(),

@@ -15,22 +15,30 @@ use std::ops::Range;
 
 mod codes;
 mod decode;
+mod demo;
 mod diagnostic;
+mod diff;
+mod dump;
 mod fields;
 mod keys;
 mod lint;
 pub mod model;
 mod quantity;
+mod reference;
 mod shape;
 mod syntax;
 mod tree;
 
 pub use codes::{CODES, Code, errors_reference};
+pub use demo::{demo_config, embedded_default};
 pub use diagnostic::{DIAGNOSTICS_MAX, Diagnostic, Related, Severity};
+pub use diff::diff;
+pub use dump::{origins, to_json};
 pub use keys::{
     BODY_MAX, CLUSTERS_MAX, ENDPOINTS_MAX, LISTENERS_MAX, NAME_MAX, ROUTE_LIST_MAX, ROUTES_MAX,
     SHARDS_MAX, TEXT_MAX,
 };
+pub use reference::{json_schema, reference};
 pub use tree::{DEPTH_MAX, NODES_MAX};
 
 use self::{

@@ -102,11 +102,22 @@ fn address_fault(text: &str) -> (String, String) {
             "Unix sockets are not available in this version: write `IP:PORT`",
         );
     }
-    if let Ok(ip) = text.parse::<IpAddr>() {
-        let with_port = SocketAddr::new(ip, 8080);
+    if text.parse::<Ipv6Addr>().is_ok() {
+        // `::1:80` may be either.
+        let help = match text.rsplit_once(':') {
+            Some((host, port))
+                if host.parse::<Ipv6Addr>().is_ok() && port.parse::<u16>().is_ok() =>
+            {
+                format!("write \"[{host}]:{port}\" if {port} is the port, \"[{text}]:PORT\" if not")
+            }
+            _ => format!("write \"[{text}]:PORT\", with the port that is meant"),
+        };
+        return ("IPv6 without brackets".to_owned(), help);
+    }
+    if text.parse::<IpAddr>().is_ok() {
         return (
             "has no port".to_owned(),
-            format!("write the port, too: \"{with_port}\""),
+            format!("write the port, too: `{text}:8080`"),
         );
     }
     let Some((host, port)) = text.rsplit_once(':') else {

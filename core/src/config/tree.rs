@@ -390,6 +390,7 @@ fn unknown_alias(name: &str, range: Range<usize>) -> Problem {
 
 fn syntax_error(text: &str, error: &ScanError) -> Problem {
     let start = error.marker().byte_offset().unwrap_or(0).min(text.len());
+    let start = indenting_tab(text, start).unwrap_or(start);
     let end = text
         .get(start..)
         .and_then(|rest| rest.chars().next())
@@ -399,14 +400,27 @@ fn syntax_error(text: &str, error: &ScanError) -> Problem {
     problem.help(syntax_help(text, start, error.kind()))
 }
 
+/// The first tab in the indentation of the line of `at`.
+fn indenting_tab(text: &str, at: usize) -> Option<usize> {
+    let line_start = text.get(..at)?.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text.get(line_start..)?;
+    let indentation = line.len() - line.trim_start_matches(' ').len();
+    line.get(indentation..)?
+        .starts_with('\t')
+        .then_some(line_start + indentation)
+}
+
 /// What usually causes a syntax error, by what stands around it.
 fn syntax_help(text: &str, at: usize, kind: &ErrorKind) -> &'static str {
     let before = text.get(..at).unwrap_or("");
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let line = text.get(line_start..).unwrap_or("");
     let line = line.split('\n').next().unwrap_or("");
-    if line.trim_start_matches(' ').starts_with('\t') {
+    if indenting_tab(text, at).is_some() {
         return "YAML is indented with spaces, never with tabs";
+    }
+    if matches!(kind, ErrorKind::MappingValueNotAllowed) {
+        return "the keys of one map stand in the same column; put text that holds `: ` in quotes";
     }
     if line.contains('{') || line.contains('[') || text.get(at..).unwrap_or("").is_empty() {
         return "close every `{`, `[` and quote; inside `{ }` and `[ ]`, put text that holds `{ } [ ] , #` or `: ` in quotes";

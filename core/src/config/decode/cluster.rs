@@ -130,7 +130,7 @@ fn static_endpoint(fields: &Fields<'_>, node: &Node) -> Option<(StaticEndpoint, 
         Value::Map(_) => {
             let fields = Fields::open(fields.report, &keys::ENDPOINT, node, node.span.clone());
             // The weight is looked at whatever the address is.
-            let weight = fields.integer("weight");
+            let weight = fields.integer_or_off("weight").unwrap_or(1);
             (fields.text("address")?, weight)
         }
         _ => (

@@ -215,7 +215,7 @@ fn hash(fields: &Fields<'_>) -> Option<HashOn> {
 
 fn path_rewrite(fields: &Fields<'_>, matched: &PathPattern) -> Option<PathRewrite> {
     let key = fields.at_most_one(&["path", "prefix", "regex"]);
-    if key != Some("regex") {
+    if !fields.has("regex") {
         fields.refuse(
             &["replacement"],
             "without `regex`",

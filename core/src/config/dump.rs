@@ -1,0 +1,481 @@
+//! The model back in words of the file: for `/config_dump`, and for [`diff`](super::diff()).
+//!
+//! The result has the shape of a file, defaults written out, and JSON is YAML: reading it again gives the
+//! same model (but for origins, and for values that were redacted).
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    model::{
+        AccessLog, AccessLogFormat, Balance, Cluster, Config, Endpoints, Forward, HashOn,
+        HeaderEdits, HealthCheck, HostPattern, Http, Listener, PathPattern, PathRewrite, Probe,
+        Protocol, ProxyProtocolIn, ProxyProtocolOut, Redirect, Retry, Route, RouteAction,
+        RouteMatch, Tcp, ValuePattern, WeightedCluster, XForwarded,
+    },
+    quantity::{format_duration, format_share, format_size},
+};
+
+/// Stands in place of a value that may be a secret.
+pub(super) const REDACTED: &str = "[redacted]";
+
+/// The configuration as a file would say it, defaults written out. Header values that may be secrets
+/// are redacted.
+pub fn to_json(config: &Config) -> Value {
+    file(config, Secrets::Redact)
+}
+
+/// Where each route stands: `{"<listener>": {"<route>": "edge.yaml:12:9"}}`.
+pub fn origins(config: &Config) -> Value {
+    let listeners = config.listeners.iter().filter_map(|(name, listener)| {
+        let Protocol::Http(http) = &listener.protocol else {
+            return None;
+        };
+        let routes = http.routes.iter();
+        let routes = routes.map(|route| (route.name.to_string(), json!(*route.origin)));
+        Some((name.to_string(), Value::Object(routes.collect())))
+    });
+    Value::Object(listeners.collect())
+}
+
+/// Whether values that may be secrets are shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Secrets {
+    Redact,
+    /// For comparing; never for showing.
+    Reveal,
+}
+
+/// The whole file.
+pub(super) fn file(config: &Config, secrets: Secrets) -> Value {
+    let mut file = Object::default();
+    file.put("version", 1);
+    let node = &config.node;
+    let mut identity = Object::default();
+    for (key, value) in [("id", &node.id), ("app", &node.app), ("zone", &node.zone)] {
+        identity.put_opt(key, (!value.is_empty()).then_some(value.as_str()));
+    }
+    file.put("node", identity);
+    file.put("shards", shards(config));
+    file.put(
+        "admin",
+        or_off(config.admin.map(|address| address.to_string())),
+    );
+    file.put(
+        "access_log",
+        or_off(config.access_log.as_ref().map(access_log)),
+    );
+    file.put(
+        "limits",
+        json!({
+            "connections": config.limits.connections,
+            "buffers": format_size(config.limits.buffers),
+            "connection_buffer": format_size(config.limits.connection_buffer.into()),
+        }),
+    );
+    file.put("drain_timeout", duration(config.drain_timeout));
+    let listeners = config.listeners.iter();
+    let listeners = listeners.map(|(name, one)| (name.to_string(), listener(one, secrets)));
+    file.put("listeners", Value::Object(listeners.collect()));
+    let clusters = config.clusters.iter();
+    let clusters = clusters.map(|(name, one)| (name.to_string(), cluster(one)));
+    file.put("clusters", Value::Object(clusters.collect()));
+    file.into()
+}
+
+/// A map in the order of its keys' appearance in the code.
+#[derive(Default)]
+struct Object(Map<String, Value>);
+
+impl Object {
+    fn put(&mut self, key: &str, value: impl Into<Value>) {
+        self.0.insert(key.to_owned(), value.into());
+    }
+
+    fn put_opt(&mut self, key: &str, value: Option<impl Into<Value>>) {
+        if let Some(value) = value {
+            self.put(key, value);
+        }
+    }
+
+    /// Leaves out what is empty.
+    fn put_filled(&mut self, key: &str, value: Object) {
+        if !value.0.is_empty() {
+            self.put(key, value);
+        }
+    }
+}
+
+impl From<Object> for Value {
+    fn from(object: Object) -> Value {
+        Value::Object(object.0)
+    }
+}
+
+fn duration(duration: Duration) -> Value {
+    format_duration(duration).into()
+}
+
+fn or_off(value: Option<impl Into<Value>>) -> Value {
+    value.map_or_else(|| "off".into(), Into::into)
+}
+
+fn shards(config: &Config) -> Object {
+    let mut shards = Object::default();
+    let cpus = &config.shards.cpus;
+    shards.put_opt("cpus", (!cpus.is_empty()).then(|| json!(cpus)));
+    shards.put_opt("count", config.shards.count);
+    let ring = &config.shards.ring;
+    shards.put(
+        "ring",
+        json!({
+            "submission_entries": ring.submission_entries,
+            "completion_entries": ring.completion_entries,
+            "head_buffers": ring.head_buffers,
+            "head_buffer_bytes": format_size(ring.head_buffer_bytes.into()),
+            "body_buffers": ring.body_buffers,
+            "body_buffer_bytes": format_size(ring.body_buffer_bytes.into()),
+            "busy_poll": format_duration(ring.busy_poll),
+        }),
+    );
+    shards
+}
+
+fn access_log(log: &AccessLog) -> Object {
+    let mut object = Object::default();
+    object.put_opt("path", log.path.as_deref());
+    let format = match log.format {
+        AccessLogFormat::Short => "short",
+        AccessLogFormat::Json => "json",
+    };
+    object.put("format", format);
+    object
+}
+
+fn listener(listener: &Listener, secrets: Secrets) -> Value {
+    let mut object = Object::default();
+    object.put("bind", listener.bind.to_string());
+    let proxy_protocol = match listener.proxy_protocol {
+        ProxyProtocolIn::Off => "off",
+        ProxyProtocolIn::Require => "require",
+    };
+    object.put("proxy_protocol", proxy_protocol);
+    match &listener.protocol {
+        Protocol::Http(listener) => http(&mut object, listener, secrets),
+        Protocol::Tcp(listener) => tcp(&mut object, listener),
+    }
+    object.into()
+}
+
+fn tcp(object: &mut Object, tcp: &Tcp) {
+    object.put("protocol", "tcp");
+    destination(object, &tcp.to);
+    let max_age = or_off(tcp.max_age.map(format_duration));
+    object.put(
+        "timeouts",
+        json!({ "idle": format_duration(tcp.idle_timeout), "max_age": max_age }),
+    );
+}
+
+fn http(object: &mut Object, http: &Http, secrets: Secrets) {
+    object.put("protocol", "http");
+    object.put(
+        "timeouts",
+        json!({
+            "header": format_duration(http.timeouts.header),
+            "keep_alive": format_duration(http.timeouts.keep_alive),
+            "idle": format_duration(http.timeouts.idle),
+        }),
+    );
+    object.put(
+        "limits",
+        json!({
+            "header_list": format_size(http.limits.header_list.into()),
+            "header_fields": http.limits.header_fields,
+            "target": format_size(http.limits.target.into()),
+            "body": or_off(http.limits.body.map(format_size)),
+            "requests_per_connection": or_off(http.limits.requests_per_connection),
+        }),
+    );
+    let mut forwarded = Object::default();
+    let x_forwarded = match http.forwarded.x_forwarded {
+        XForwarded::Append => "append",
+        XForwarded::Replace => "replace",
+        XForwarded::Preserve => "preserve",
+    };
+    forwarded.put("x_forwarded", x_forwarded);
+    forwarded.put_opt("via", http.forwarded.via.as_deref());
+    object.put("forwarded", forwarded);
+    let routes = http.routes.iter().map(|one| route(one, secrets));
+    object.put("routes", Value::Array(routes.collect()));
+}
+
+/// `to` for one cluster, `split` for several.
+fn destination(object: &mut Object, to: &[WeightedCluster]) {
+    if let [only] = to {
+        return object.put("to", &*only.cluster);
+    }
+    let split = to
+        .iter()
+        .map(|to| (to.cluster.to_string(), format_share(to.share).into()));
+    object.put("split", Value::Object(split.collect()));
+}
+
+fn route(route: &Route, secrets: Secrets) -> Value {
+    let mut object = Object::default();
+    object.put("name", &*route.name);
+    object.put_filled("match", matches(&route.matches));
+    match &route.action {
+        RouteAction::Forward(one) => forward(&mut object, one),
+        RouteAction::Redirect(one) => object.put("redirect", redirect(one)),
+        RouteAction::Respond(one) => object.put(
+            "respond",
+            json!({ "status": one.status, "body": &*one.body, "content_type": &*one.content_type }),
+        ),
+    }
+    object.put_filled(
+        "request_headers",
+        header_edits(&route.request_headers, secrets),
+    );
+    object.put_filled(
+        "response_headers",
+        header_edits(&route.response_headers, secrets),
+    );
+    object.into()
+}
+
+fn matches(matches: &RouteMatch) -> Object {
+    let mut object = Object::default();
+    let hosts: Vec<String> = matches.hosts.iter().map(host).collect();
+    object.put_opt("host", one_or_list(hosts));
+    object.put_opt("path", path(&matches.path));
+    object.put_opt(
+        "method",
+        one_or_list(matches.methods.iter().map(|m| m.to_string()).collect()),
+    );
+    object.put_filled("header", values(&matches.headers));
+    object.put_filled("query", values(&matches.query));
+    object
+}
+
+fn one_or_list(mut words: Vec<String>) -> Option<Value> {
+    match words.len() {
+        0 => None,
+        1 => words.pop().map(Value::String),
+        _ => Some(json!(words)),
+    }
+}
+
+fn host(host: &HostPattern) -> String {
+    match host {
+        HostPattern::Exact(name) => name.to_string(),
+        HostPattern::Suffix(suffix) => format!("*{suffix}"),
+        HostPattern::Prefix(prefix) => format!("{prefix}*"),
+        HostPattern::Any => "*".to_owned(),
+    }
+}
+
+fn path(path: &PathPattern) -> Option<String> {
+    match path {
+        PathPattern::Any => None,
+        PathPattern::Exact(text) | PathPattern::Template(text) => Some(text.to_string()),
+        PathPattern::Prefix(prefix) => Some(format!("{prefix}/**")),
+        PathPattern::Regex(pattern) => Some(format!("~{pattern}")),
+    }
+}
+
+fn values(conditions: &[(Arc<str>, ValuePattern)]) -> Object {
+    let value = |pattern: &ValuePattern| match pattern {
+        ValuePattern::Present => json!({ "present": true }),
+        ValuePattern::Absent => json!({ "absent": true }),
+        ValuePattern::Exact(text) => json!(**text),
+        ValuePattern::Prefix(text) => json!({ "prefix": **text }),
+        ValuePattern::Suffix(text) => json!({ "suffix": **text }),
+        ValuePattern::Contains(text) => json!({ "contains": **text }),
+        ValuePattern::Regex(text) => json!({ "regex": **text }),
+    };
+    let values = conditions.iter();
+    Object(
+        values
+            .map(|(name, pattern)| (name.to_string(), value(pattern)))
+            .collect(),
+    )
+}
+
+fn forward(object: &mut Object, forward: &Forward) {
+    destination(object, &forward.to);
+    object.put("timeout", or_off(forward.timeout.map(format_duration)));
+    object.put_opt("retry", forward.retry.as_ref().map(retry));
+    object.put_opt("hash", forward.hash.as_ref().map(hash));
+    let mut rewrite = Object::default();
+    match &forward.path_rewrite {
+        None => {}
+        Some(PathRewrite::Full(path)) => rewrite.put("path", &**path),
+        Some(PathRewrite::Prefix(prefix)) => rewrite.put("prefix", &**prefix),
+        Some(PathRewrite::Regex {
+            pattern,
+            replacement,
+        }) => {
+            rewrite.put("regex", &**pattern);
+            rewrite.put("replacement", &**replacement);
+        }
+    }
+    rewrite.put_opt("host", forward.host_rewrite.as_deref());
+    object.put_filled("rewrite", rewrite);
+}
+
+fn retry(retry: &Retry) -> Object {
+    let words = [
+        ("connect", retry.on.connect),
+        ("reset", retry.on.reset),
+        ("timeout", retry.on.timeout),
+    ];
+    let words = words
+        .iter()
+        .filter(|(_, on)| *on)
+        .map(|(word, _)| json!(word));
+    let all_5xx = (500..=599).all(|status| retry.on.statuses.contains(&status));
+    let statuses = retry
+        .on
+        .statuses
+        .iter()
+        .filter(|status| !(all_5xx && **status >= 500));
+    let statuses = statuses
+        .map(|status| json!(status))
+        .chain(all_5xx.then(|| json!("5xx")));
+    let mut object = Object::default();
+    object.put("on", Value::Array(words.chain(statuses).collect()));
+    object.put("times", retry.times);
+    object.put("budget", format_share(retry.budget));
+    object.put_opt(
+        "per_try_timeout",
+        retry.per_try_timeout.map(format_duration),
+    );
+    object.put("backoff", duration(retry.backoff));
+    object
+}
+
+fn hash(hash: &HashOn) -> Value {
+    match hash {
+        HashOn::Header(name) => json!({ "header": **name }),
+        HashOn::Cookie(name) => json!({ "cookie": **name }),
+        HashOn::Query(name) => json!({ "query": **name }),
+        HashOn::ClientIp => "client_ip".into(),
+    }
+}
+
+fn redirect(redirect: &Redirect) -> Object {
+    let mut object = Object::default();
+    object.put("status", redirect.status);
+    object.put_opt("scheme", redirect.scheme.as_deref());
+    object.put_opt("host", redirect.host.as_deref());
+    object.put_opt("path", redirect.path.as_deref());
+    object.put("strip_query", redirect.strip_query);
+    object
+}
+
+fn header_edits(edits: &HeaderEdits, secrets: Secrets) -> Object {
+    let mut object = Object::default();
+    let remove = (!edits.remove.is_empty())
+        .then(|| Value::Array(edits.remove.iter().map(|name| json!(**name)).collect()));
+    object.put_opt("remove", remove);
+    for (key, lines) in [("set", &edits.set), ("append", &edits.append)] {
+        let lines = lines.iter().map(|(name, value)| {
+            let hide = secrets == Secrets::Redact && is_secret(name);
+            (name.to_string(), json!(if hide { REDACTED } else { value }))
+        });
+        object.put_filled(key, Object(lines.collect()));
+    }
+    object
+}
+
+/// Whether the values of a header are likely to be secrets.
+pub(super) fn is_secret(header: &str) -> bool {
+    const PARTS: [&str; 8] = [
+        "auth",
+        "cookie",
+        "token",
+        "secret",
+        "key",
+        "password",
+        "credential",
+        "session",
+    ];
+    PARTS.iter().any(|part| header.contains(part))
+}
+
+fn cluster(cluster: &Cluster) -> Value {
+    let mut object = Object::default();
+    object.put("endpoints", endpoints(&cluster.endpoints));
+    let balance = match cluster.balance {
+        Balance::RoundRobin => "round_robin",
+        Balance::Random => "random",
+        Balance::LeastRequest => "least_request",
+        Balance::PeakEwma => "peak_ewma",
+        Balance::RingHash => "ring_hash",
+        Balance::Maglev => "maglev",
+    };
+    object.put("balance", balance);
+    object.put("slow_start", duration(cluster.slow_start));
+    object.put("connect_timeout", duration(cluster.connect_timeout));
+    object.put("idle_timeout", duration(cluster.idle_timeout));
+    object.put("idle_connections", cluster.idle_connections);
+    object.put(
+        "requests_per_connection",
+        or_off(cluster.requests_per_connection),
+    );
+    let circuit = &cluster.circuit;
+    object.put(
+        "circuit",
+        json!({ "connections": circuit.connections, "requests": circuit.requests }),
+    );
+    object.put_opt("health", cluster.health.as_ref().map(health));
+    let proxy_protocol = cluster.proxy_protocol.map(|version| match version {
+        ProxyProtocolOut::V1 => "v1",
+        ProxyProtocolOut::V2 => "v2",
+    });
+    object.put_opt("proxy_protocol", proxy_protocol);
+    object.into()
+}
+
+fn endpoints(endpoints: &Endpoints) -> Value {
+    match endpoints {
+        Endpoints::Static(endpoints) => {
+            let endpoints = endpoints.iter().map(|endpoint| {
+                json!({ "address": endpoint.address.to_string(), "weight": endpoint.weight })
+            });
+            json!({ "static": endpoints.collect::<Vec<_>>() })
+        }
+        Endpoints::Dns {
+            host,
+            port,
+            refresh,
+        } => {
+            json!({ "dns": format!("{host}:{port}"), "refresh": format_duration(*refresh) })
+        }
+    }
+}
+
+fn health(health: &HealthCheck) -> Object {
+    let mut object = Object::default();
+    match &health.probe {
+        Probe::Tcp => object.put("tcp", json!({})),
+        Probe::Http { path, host, expect } => {
+            let mut probe = Object::default();
+            probe.put("path", &**path);
+            probe.put_opt("host", host.as_deref());
+            let expect = expect.iter().map(|(first, last)| match first == last {
+                true => json!(first),
+                false => json!(format!("{first}-{last}")),
+            });
+            probe.put("expect", Value::Array(expect.collect()));
+            object.put("http", probe);
+        }
+    }
+    object.put("interval", duration(health.interval));
+    object.put("timeout", duration(health.timeout));
+    object.put("healthy_after", health.healthy_after);
+    object.put("unhealthy_after", health.unhealthy_after);
+    object
+}

@@ -1,0 +1,367 @@
+//! Mistakes that people make, each with the place, the code and the help that they must meet.
+//!
+//! `«…»` marks what must be pointed at. Where a mistake is short, only the line that matters is written,
+//! and the rest of a good file is put around it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+use tidegate_core::config::{self, Severity};
+
+/// Code, part of the help, text.
+type Mistake = (&'static str, &'static str, &'static str);
+
+/// Whole files.
+#[rustfmt::skip]
+const FILES: &[Mistake] = &[
+    ("TG-C001", "close every", "version: 1\nlisteners: { web: { bind: 127.0.0.1:80"),
+    ("TG-C001", "never with tabs", "version: 1\nlisteners:\n«\t»web:\n"),
+    ("TG-C001", "same column", "version: 1\nadmin: off\n listeners«:» {}\n"),
+    ("TG-C001", "quotes", "version: 1\nnode: { id: \"gw-1 }\n"),
+    ("TG-C007", "one document", "version: 1\n«---»\nversion: 1\n"),
+    ("TG-C007", "remove it", "version: «!!int» 1\n"),
+    ("TG-C007", "write the keys out", "version: 1\nnode: { «<<»: { id: a } }\n"),
+    ("TG-C006", "in quotes", "version: 1\nclusters: «*all»\n"),
+    ("TG-C008", "keep one", "version: 1\nnode: { id: a, «id»: b }\n"),
+    ("TG-C009", "version: 1", "«»"),
+    ("TG-C009", "version: 1", "«»# only a comment\n"),
+    ("TG-C012", "`version`", "«- version: 1»\n"),
+    ("TG-C012", "`version`", "«version 1»\n"),
+    ("TG-C011", "add `version: …`", "«»admin: off\n"),
+    ("TG-C019", "version: 1", "version: «2»\n"),
+    ("TG-C019", "version: 1", "version: «1.0»\n"),
+    ("TG-C012", "remove the quotes", "version: «\"1\"»\n"),
+    ("TG-C010", "did you mean `listeners`?", "version: 1\n«lisnters»: {}\n"),
+    ("TG-C010", "did you mean `clusters`?", "version: 1\n«upstreams»: {}\n"),
+    ("TG-C010", "did you mean `drain_timeout`?", "version: 1\n«drain-timeout»: 10s\n"),
+    ("TG-C010", "belongs to `clusters.<name>`", "version: 1\n«connect_timeout»: 1s\n"),
+    ("TG-C014", "refused rather than ignored", "version: 1\n«secrets»: {}\n"),
+    ("TG-C014", "refused rather than ignored", "version: 1\n«xds»: { ads: 127.0.0.1:1 }\n"),
+    ("TG-C014", "refused rather than ignored", "version: 1\n«adaptive_limit»: {}\n"),
+    ("TG-C012", "write a map", "version: 1\nlisteners: «[ { bind: 127.0.0.1:80 } ]»\n"),
+    ("TG-C012", "remove the key", "version: 1\n«listeners»:\nadmin: off\n"),
+    ("TG-C012", "remove the key", "version: 1\nadmin: «~»\n"),
+    ("TG-C024", "letters, digits", "version: 1\nclusters: { «pay v2»: { endpoints: { static: [10.0.0.1:80] } } }\n"),
+    ("TG-C045", "line breaks", "version: 1\nnode: { id: «\"a\\tb\"» }\n"),
+    ("TG-C017", "from 1 to 1024", "version: 1\nshards: «0»\n"),
+    ("TG-C016", "whole number", "version: 1\nshards: «many»\n"),
+    ("TG-C040", "2-15", "version: 1\nshards: { cpus: «7-2» }\n"),
+    ("TG-C040", "each once", "version: 1\nshards: { cpus: «\"0,1,1\"» }\n"),
+    ("TG-C040", "0 to 1023", "version: 1\nshards: { cpus: «0-5000» }\n"),
+    ("TG-C017", "from 0 to 1023", "version: 1\nshards: { cpus: [0, «2048»] }\n"),
+    ("TG-C018", "512 or 1024", "version: 1\nshards: { ring: { submission_entries: «1000» } }\n"),
+    ("TG-C017", "at least as many", "version: 1\nshards: { ring: { completion_entries: «512» } }\n"),
+    ("TG-C015", "write `64KiB`", "version: 1\nlimits: { connection_buffer: «64» }\n"),
+    ("TG-C016", "units are `B`", "version: 1\nlimits: { connection_buffer: «64kb» }\n"),
+    ("TG-C017", "from `4KiB` to `64MiB`", "version: 1\nlimits: { connection_buffer: «1GiB» }\n"),
+    ("TG-C017", "from 1 to", "version: 1\nlimits: { connections: «-1» }\n"),
+    ("TG-C012", "remove the quotes", "version: 1\nlimits: { connections: «'100'» }\n"),
+    ("TG-C015", "write `30s`", "version: 1\ndrain_timeout: «30»\n"),
+    ("TG-C016", "units are `us`", "version: 1\ndrain_timeout: «half a minute»\n"),
+    ("TG-C012", "a duration", "version: 1\ndrain_timeout: «[30s]»\n"),
+    ("TG-C029", "127.0.0.1:9901", "version: 1\nadmin: «0.0.0.0:9901»\n"),
+    ("TG-C023", "admin: off", "version: 1\nadmin: «false»\n"),
+    ("TG-C023", "not available", "version: 1\nadmin: «unix:/run/tidegate.sock»\n"),
+    ("TG-C013", "did you mean `json`?", "version: 1\naccess_log: { format: «jsn» }\n"),
+    ("TG-C014", "refused", "version: 1\naccess_log: { format: «envoy» }\n"),
+    ("TG-C013", "did you mean `off`?", "version: 1\naccess_log: «none»\n"),
+];
+
+/// Keys of a listener.
+#[rustfmt::skip]
+const LISTENERS: &[Mistake] = &[
+    ("TG-C011", "add `bind: …`", "routes: []"),
+    ("TG-C011", "protocol: tcp", "bind: 127.0.0.1:80"),
+    ("TG-C023", "127.0.0.1:80", "bind: «localhost:80», routes: []"),
+    ("TG-C023", "0.0.0.0:8080", "bind: «8080», routes: []"),
+    ("TG-C023", "0.0.0.0:8080", "bind: «\":8080\"», routes: []"),
+    ("TG-C023", "0 to 65535", "bind: «127.0.0.1:70000», routes: []"),
+    ("TG-C023", "[::1]:80", "bind: «\"::1:80\"», routes: []"),
+    ("TG-C023", "write the port", "bind: «10.0.0.1», routes: []"),
+    ("TG-C026", "another port", "bind: «127.0.0.1:9901», routes: []"),
+    ("TG-C014", "refused", "bind: 127.0.0.1:80, routes: [], «tls»: { secret: edge }"),
+    ("TG-C014", "refused", "bind: 127.0.0.1:80, routes: [], protocol: «bolt»"),
+    ("TG-C013", "did you mean `http`?", "bind: 127.0.0.1:80, routes: [], protocol: «htp»"),
+    ("TG-C013", "did you mean `off`?", "bind: 127.0.0.1:80, routes: [], proxy_protocol: «no»"),
+    ("TG-C022", "add `protocol: tcp`", "bind: 127.0.0.1:80, «to»: pay"),
+    ("TG-C022", "protocol: tcp", "bind: 127.0.0.1:80, protocol: tcp, to: pay, «routes»: []"),
+    ("TG-C021", "exactly one", "bind: 127.0.0.1:80, protocol: tcp"),
+    ("TG-C020", "exactly one", "bind: 127.0.0.1:80, protocol: tcp, to: pay, «split»: { pay: 100% }"),
+    ("TG-C010", "did you mean `header`?", "bind: 127.0.0.1:80, routes: [], timeouts: { «haeder»: 1s }"),
+    ("TG-C010", "allowed are", "bind: 127.0.0.1:80, protocol: tcp, to: pay, timeouts: { «header»: 1s }"),
+    ("TG-C017", "from `1ms`", "bind: 127.0.0.1:80, routes: [], timeouts: { header: «0s» }"),
+    ("TG-C013", "did you mean `off`?", "bind: 127.0.0.1:80, routes: [], limits: { body: «unlimited» }"),
+    ("TG-C013", "`append`", "bind: 127.0.0.1:80, routes: [], forwarded: { x_forwarded: «yes» }"),
+    ("TG-C035", "a token", "bind: 127.0.0.1:80, routes: [], forwarded: { via: «gw 1» }"),
+    ("TG-C012", "its keys are", "bind: 127.0.0.1:80, routes: [ «pay» ]"),
+    ("TG-C012", "a list", "bind: 127.0.0.1:80, routes: «{ to: pay }»"),
+];
+
+/// Keys of a route.
+#[rustfmt::skip]
+const ROUTES: &[Mistake] = &[
+    ("TG-C027", "did you mean `orders`?", "to: «ordres»"),
+    ("TG-C027", "by its name", "to: «\"10.0.0.1:80\"»"),
+    ("TG-C012", "the name of a cluster", "to: «[pay]»"),
+    ("TG-C021", "exactly one", "«match: { path: / }»"),
+    ("TG-C020", "exactly one", "to: pay, «respond»: { status: 200 }"),
+    ("TG-C010", "did you mean `to`?", "«cluster»: pay, to: pay"),
+    ("TG-C010", "did you mean `match`?", "«macth»: { path: / }, to: pay"),
+    ("TG-C014", "refused", "to: pay, «mirror»: orders"),
+    ("TG-C010", "belongs to", "to: pay, match: { «rewrite»: { path: / } }"),
+    ("TG-C010", "did you mean `host`?", "to: pay, match: { «domains»: pay.example }"),
+    ("TG-C028", "sum to 100 %", "split: «{ pay: 90%, orders: 20% }»"),
+    ("TG-C015", "write `90%`", "split: { pay: «90», orders: 10% }"),
+    ("TG-C016", "two decimals", "split: { pay: «99.999%», orders: 1% }"),
+    ("TG-C027", "did you mean `pay`?", "split: { «pya»: 100% }"),
+    ("TG-C041", "at least one", "split: «{}»"),
+    ("TG-C030", "a wildcard is", "to: pay, match: { host: «\"pay*.example\"» }"),
+    ("TG-C030", "without port", "to: pay, match: { host: «pay.example:443» }"),
+    ("TG-C030", "write the host alone", "to: pay, match: { host: «https://pay.example» }"),
+    ("TG-C030", "under `path`", "to: pay, match: { host: «pay.example/transfer» }"),
+    ("TG-C030", "punycode", "to: pay, match: { host: «büro.example» }"),
+    ("TG-C044", "remove one", "to: pay, match: { host: [pay.example, «PAY.example»] }"),
+    ("TG-C006", "in quotes", "to: pay, match: { host: «*.example» }"),
+    ("TG-C041", "at least one", "to: pay, match: { host: «[]» }"),
+    ("TG-C031", "write `/transfer`", "to: pay, match: { path: «transfer» }"),
+    ("TG-C031", "under `query`", "to: pay, match: { path: «/a?b=1» }"),
+    ("TG-C031", "`/**` at the end", "to: pay, match: { path: «/a*» }"),
+    ("TG-C031", "`/**` at the end", "to: pay, match: { path: «/*/b» }"),
+    ("TG-C031", "whole segment", "to: pay, match: { path: «\"/users/u{id}\"» }"),
+    ("TG-C031", "each name once", "to: pay, match: { path: «\"/{id}/{id}\"» }"),
+    ("TG-C031", "begins with `~`", "to: pay, match: { path: «^/a» }"),
+    ("TG-C031", "`/../`", "to: pay, match: { path: «/a/../b» }"),
+    ("TG-C031", "percent-encode", "to: pay, match: { path: «/ä» }"),
+    ("TG-C032", "special character", "to: pay, match: { path: «\"~/a(b\"» }"),
+    ("TG-C032", "look-around", "to: pay, match: { path: «\"~/(?!a).*\"» }"),
+    ("TG-C032", "bound repetitions", "to: pay, match: { path: «\"~/(\\\\w{1,500}){1,500}\"» }"),
+    ("TG-C033", "did you mean `GET`?", "to: pay, match: { method: «get» }"),
+    ("TG-C033", "a list", "to: pay, match: { method: «GET POST» }"),
+    ("TG-C034", "without `:`", "to: pay, match: { header: { «\"x canary\"»: a } }"),
+    ("TG-C034", "the key `host`", "to: pay, match: { header: { «\":authority\"»: a } }"),
+    ("TG-C020", "exactly one", "to: pay, match: { header: { x: { prefix: a, «suffix»: b } } }"),
+    ("TG-C021", "exactly one", "to: pay, match: { header: { «x»: {} } }"),
+    ("TG-C012", "`true` or `false`", "to: pay, match: { header: { x: { present: «yes» } } }"),
+    ("TG-C012", "remove the key", "to: pay, match: { header: { x: «~» } }"),
+    ("TG-C045", "percent-encoded", "to: pay, match: { query: { «\"a b\"»: c } }"),
+    ("TG-C045", "present: true", "to: pay, match: { query: { a: { contains: «\"\"» } } }"),
+    ("TG-C015", "write `800s`", "to: pay, timeout: «800»"),
+    ("TG-C016", "units are", "to: pay, timeout: «800msec»"),
+    ("TG-C013", "did you mean `off`?", "to: pay, timeout: «none»"),
+    ("TG-C017", "to `24h`", "to: pay, timeout: «48h»"),
+    ("TG-C013", "did you mean `connect`?", "to: pay, retry: { on: [«conect»] }"),
+    ("TG-C017", "400 to 599", "to: pay, retry: { on: [«200»] }"),
+    ("TG-C044", "remove one", "to: pay, retry: { on: [503, «503»] }"),
+    ("TG-C041", "at least one", "to: pay, retry: { on: «[]» }"),
+    ("TG-C012", "a list", "to: pay, retry: { on: «connect» }"),
+    ("TG-C017", "from 1 to 10", "to: pay, retry: { times: «50» }"),
+    ("TG-C015", "write `10%`", "to: pay, retry: { budget: «10» }"),
+    ("TG-C010", "did you mean `times`?", "to: pay, retry: { «attempts»: 2 }"),
+    ("TG-C012", "a map", "to: pay, retry: «3»"),
+    ("TG-C013", "`client_ip`", "to: pay, hash: «source_ip»"),
+    ("TG-C021", "exactly one", "to: pay, «hash»: {}"),
+    ("TG-C020", "exactly one", "to: pay, hash: { header: a, «cookie»: b }"),
+    ("TG-C039", "`/a/**`", "to: pay, match: { path: /a }, rewrite: { prefix: «/b» }"),
+    ("TG-C020", "exactly one", "to: pay, rewrite: { path: /a, «regex»: b }"),
+    ("TG-C022", "add `regex`", "to: pay, rewrite: { «replacement»: /a }"),
+    ("TG-C011", "add `replacement", "to: pay, rewrite: { «regex»: /a }"),
+    ("TG-C039", "braces", "to: pay, rewrite: { regex: \"^/(a)\", replacement: «/$1x» }"),
+    ("TG-C039", "`$1`", "to: pay, rewrite: { regex: \"^/(a)\", replacement: «\"/${2}\"» }"),
+    ("TG-C030", "a wildcard", "to: pay, rewrite: { host: «\"*.example\"» }"),
+    ("TG-C036", "proxy's own", "to: pay, request_headers: { remove: [«Content-Length»] }"),
+    ("TG-C036", "rewrite", "to: pay, request_headers: { set: { «Host»: a } }"),
+    ("TG-C035", "line breaks", "to: pay, response_headers: { set: { a: «\"b\\r\\nc: d\"» } }"),
+    ("TG-C035", "spaces", "to: pay, response_headers: { set: { a: «\" b\"» } }"),
+    ("TG-C008", "keep one", "to: pay, response_headers: { set: { x-a: b, «X-A»: c } }"),
+    ("TG-C010", "did you mean `append`?", "to: pay, response_headers: { «apend»: { x-a: b } }"),
+    ("TG-C014", "refused", "to: pay, response_headers: { «add»: { x-a: b } }"),
+    ("TG-C038", "`https://host/path`", "redirect: «pay.example»"),
+    ("TG-C038", "add `scheme", "«redirect»: { strip_query: true }"),
+    ("TG-C017", "301, 302, 303, 307 or 308", "redirect: { status: «200», path: / }"),
+    ("TG-C013", "`https`", "redirect: { scheme: «ftp» }"),
+    ("TG-C030", "1 to 65535", "redirect: «https://pay.example:99999/»"),
+    ("TG-C022", "remove it", "redirect: /a, «timeout»: 1s"),
+    ("TG-C022", "remove it", "respond: { status: 200 }, «retry»: {}"),
+    ("TG-C011", "add `status: …`", "«respond»: { body: hello }"),
+    ("TG-C017", "200 to 599", "respond: { status: «100» }"),
+    ("TG-C037", "remove the body", "respond: { status: 204, body: «hello» }"),
+    ("TG-C035", "media type", "respond: { status: 200, content_type: «json» }"),
+    ("TG-C024", "letters, digits", "to: pay, name: «\"a b\"»"),
+];
+
+/// Keys of a cluster.
+#[rustfmt::skip]
+const CLUSTERS: &[Mistake] = &[
+    ("TG-C011", "add `endpoints: …`", "balance: random"),
+    ("TG-C021", "exactly one", "«endpoints»: {}"),
+    ("TG-C020", "exactly one", "endpoints: { static: [10.0.0.1:80], «dns»: \"a:80\" }"),
+    ("TG-C014", "refused", "endpoints: { «eds»: pay }"),
+    ("TG-C041", "at least one", "endpoints: { static: «[]» }"),
+    ("TG-C012", "a list", "endpoints: { static: «10.0.0.1:80» }"),
+    ("TG-C023", "dns", "endpoints: { static: [«pay.internal:80»] }"),
+    ("TG-C023", "write `10.0.0.1:80`", "endpoints: { static: [«\"http://10.0.0.1:80\"»] }"),
+    ("TG-C023", "write the port", "endpoints: { static: [«10.0.0.1:0»] }"),
+    ("TG-C023", "127.0.0.1", "endpoints: { static: [«0.0.0.0:80»] }"),
+    ("TG-C044", "remove one", "endpoints: { static: [10.0.0.1:80, «10.0.0.1:80»] }"),
+    ("TG-C017", "from 0 to 128", "endpoints: { static: [ { address: 10.0.0.1:80, weight: «200» } ] }"),
+    ("TG-C010", "did you mean `weight`?", "endpoints: { static: [ { address: 10.0.0.1:80, «wieght»: 2 } ] }"),
+    ("TG-C041", "a weight", "endpoints: { static: «[ { address: 10.0.0.1:80, weight: 0 } ]» }"),
+    ("TG-C012", "a map", "endpoints: «[10.0.0.1:80]»"),
+    ("TG-C023", "HOST:PORT", "endpoints: { dns: «pay.internal» }"),
+    ("TG-C023", "under `static`", "endpoints: { dns: «10.0.0.1:80» }"),
+    ("TG-C030", "labels", "endpoints: { dns: «\"pay internal:80\"» }"),
+    ("TG-C022", "remove it", "endpoints: { static: [10.0.0.1:80], «refresh»: 5s }"),
+    ("TG-C010", "did you mean `balance`?", "endpoints: { static: [10.0.0.1:80] }, «lb»: random"),
+    ("TG-C013", "did you mean `maglev`?", "endpoints: { static: [10.0.0.1:80] }, balance: «magelv»"),
+    ("TG-C014", "refused", "endpoints: { static: [10.0.0.1:80] }, «heal»: { max_ejected: 30% }"),
+    ("TG-C017", "to `5m`", "endpoints: { static: [10.0.0.1:80] }, connect_timeout: «10m»"),
+    ("TG-C010", "did you mean `connections`?", "endpoints: { static: [10.0.0.1:80] }, circuit: { «max_connections»: 1 }"),
+    ("TG-C021", "exactly one", "endpoints: { static: [10.0.0.1:80] }, «health»: { interval: 1s }"),
+    ("TG-C037", "200-299", "endpoints: { static: [10.0.0.1:80] }, health: { http: { expect: [«2xx»] } }"),
+    ("TG-C037", "200-299", "endpoints: { static: [10.0.0.1:80] }, health: { http: { expect: [«299-200»] } }"),
+    ("TG-C031", "write `/health`", "endpoints: { static: [10.0.0.1:80] }, health: { http: { path: «health» } }"),
+    ("TG-C010", "did you mean `unhealthy_after`?", "endpoints: { static: [10.0.0.1:80] }, health: { tcp: {}, «unhealthy_threshold»: 3 }"),
+    ("TG-C013", "`v1`", "endpoints: { static: [10.0.0.1:80] }, proxy_protocol: «v3»"),
+];
+
+/// What is valid and warned of: code, help, whole file or keys of a route.
+#[rustfmt::skip]
+const DOUBTFUL: &[Mistake] = &[
+    ("TG-C105", "shorten the one", "to: pay, timeout: 1s, retry: { per_try_timeout: «1s» }"),
+    ("TG-C105", "add `per_try_timeout`", "to: pay, retry: { on: «[timeout]» }"),
+    ("TG-C105", "shorten `backoff`", "to: pay, timeout: 10ms, retry: { backoff: «10ms» }"),
+    ("TG-C106", "splits use it", "«to: pay, hash: client_ip»"),
+    ("TG-C103", "give it a share", "split: { pay: 100%, orders: «0%» }"),
+];
+
+/// Goal: each mistake is refused with its place, its code and a remedy. Method: the tables above; the
+/// marked bytes must be the span of a diagnostic with the code, and nothing else may be an error.
+#[test]
+fn mistakes_are_found_where_they_are() {
+    let mut checked = Vec::new();
+    for (code, help, text) in FILES {
+        checked.push(check(code, help, text, Severity::Error));
+    }
+    for (code, help, keys) in LISTENERS {
+        let marked = if keys.contains('«') {
+            "web"
+        } else {
+            "«web»"
+        };
+        let text = format!("version: 1\nlisteners: {{ {marked}: {{ {keys} }} }}\n{CLUSTERS_USED}");
+        checked.push(check(code, help, &text, Severity::Error));
+    }
+    for (code, help, keys) in ROUTES {
+        checked.push(check(code, help, &with_route(keys), Severity::Error));
+    }
+    for (code, help, keys) in CLUSTERS {
+        let marked = if keys.contains('«') { "c" } else { "«c»" };
+        let text = format!("version: 1\nclusters: {{ {marked}: {{ {keys} }} }}\n");
+        checked.push(check(code, help, &text, Severity::Error));
+    }
+    assert!(checked.len() >= 60, "{}", checked.len());
+    let wrong: Vec<String> = checked.into_iter().filter_map(Result::err).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Goal: what is doubtful is used, and said. Method: as above, with warnings.
+#[test]
+fn doubts_are_warnings() {
+    for (code, help, keys) in DOUBTFUL {
+        check(code, help, &with_route(keys), Severity::Warning).unwrap();
+    }
+}
+
+/// Goal: one run reports everything, in the order of the file. Method: six mistakes of all layers in one
+/// file.
+#[test]
+fn one_run_reports_all() {
+    let text = "version: 1\ndrain_timeout: 30\nlimts: {}\nlisteners:\n  web:\n    bind: localhost:80\n    \
+                routes:\n      - { to: ordres, timeout: 1 }\nclusters:\n  orders: { endpoints: { static: [] } }\n";
+    let found = config::parse("edge.yaml", text).unwrap_err();
+    let codes: Vec<_> = found
+        .iter()
+        .map(|one| (one.line, one.column, one.code))
+        .collect();
+    let expected = [
+        (2, 16, "TG-C015"),
+        (3, 1, "TG-C010"),
+        (6, 11, "TG-C023"),
+        (8, 15, "TG-C027"),
+        (8, 32, "TG-C015"),
+        (10, 34, "TG-C041"),
+    ];
+    assert_eq!(codes, expected);
+    assert_eq!(
+        found[3].to_string(),
+        "edge.yaml:8:15: error TG-C027: cluster `ordres` not found (did you mean `orders`?)"
+    );
+    assert_eq!(
+        found[3].to_json()["span"]["start"],
+        text.find("ordres").unwrap()
+    );
+}
+
+/// Goal: columns count characters, spans count bytes. Method: a mistake behind letters of two bytes.
+#[test]
+fn columns_are_characters() {
+    let text = "version: 1\nnode: { id: äöü, zone: [] }\n";
+    let found = config::parse("edge.yaml", text).unwrap_err();
+    assert_eq!((found[0].line, found[0].column), (2, 24));
+    assert_eq!(&text[found[0].span.clone()], "[]");
+}
+
+const CLUSTERS_USED: &str = "clusters: { pay: { endpoints: { static: [10.0.0.1:80] } }, orders: { endpoints: { static: [10.0.0.2:80] } } }\n";
+
+fn with_route(keys: &str) -> String {
+    // A route without a mark of its own is pointed at as a whole.
+    let item = match keys
+        .strip_prefix('«')
+        .and_then(|rest| rest.strip_suffix('»'))
+    {
+        Some(whole) if !whole.contains('«') => format!("«{{ {whole} }}»"),
+        _ => format!("{{ {keys} }}"),
+    };
+    format!(
+        "version: 1\nlisteners:\n  web:\n    bind: 127.0.0.1:80\n    routes:\n      - {item}\n{CLUSTERS_USED}"
+    )
+}
+
+/// Whether `marked` brings up what it must; otherwise what it brings up.
+fn check(code: &str, help: &str, marked: &str, severity: Severity) -> Result<(), String> {
+    let start = marked.find('«');
+    let end = marked.find('»').map(|end| end - '«'.len_utf8());
+    let text = marked.replace(['«', '»'], "");
+    let found = match config::parse("edge.yaml", &text) {
+        Ok((_, warnings)) => warnings,
+        Err(all) => all,
+    };
+    let wrong = |what: &str| Err(format!("{what}: {code} in\n{marked}\n{found:#?}"));
+    let errors = found
+        .iter()
+        .filter(|one| one.severity == Severity::Error)
+        .count();
+    if errors != usize::from(severity == Severity::Error) {
+        return wrong("number of errors");
+    }
+    let Some(hit) = found.iter().find(|one| one.code == code) else {
+        return wrong("code");
+    };
+    if !hit.help.as_ref().is_some_and(|text| text.contains(help)) || hit.label.is_empty() {
+        return wrong(&format!("help without `{help}`"));
+    }
+    let (Some(start), Some(end)) = (start, end) else {
+        return Ok(());
+    };
+    let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text[..start].matches('\n').count() + 1;
+    let column = text[line_start..start].chars().count() + 1;
+    if (hit.span.clone(), hit.line, hit.column) != (start..end, line, column) {
+        return wrong(&format!("place, not {start}..{end}, {line}:{column}"));
+    }
+    Ok(())
+}
