@@ -186,7 +186,7 @@ impl BodyTracker {
 
     /// Takes one byte of framing, and says what state it leads to.
     fn frame(&mut self, byte: u8) -> Result<State, BodyError> {
-        self.charge()?;
+        self.charge(byte)?;
         match (self.state, byte) {
             // chunk-size = 1*HEXDIG
             (State::SizeStart | State::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
@@ -248,7 +248,7 @@ impl BodyTracker {
     }
 
     /// Takes the byte off the limit of the part that it stands in.
-    fn charge(&mut self) -> Result<(), BodyError> {
+    fn charge(&mut self, byte: u8) -> Result<(), BodyError> {
         use State::{
             DataLineFeed, DataReturn, EndLineFeed, SizeLineFeed, TrailerLineFeed, TrailerName,
             TrailerStart, TrailerValue,
@@ -262,6 +262,8 @@ impl BodyTracker {
                     .ok_or(BodyError::TrailersTooLarge)?;
                 Ok(())
             }
+            // The line end is not part of the line.
+            _ if byte == b'\r' => Ok(()),
             _ => {
                 self.line_left = self
                     .line_left

@@ -271,7 +271,7 @@ fn field_name_error(window: &[u8]) -> HeadError {
     for line in lines {
         let name_len = run_len(line, is_token_byte);
         match line.get(name_len) {
-            Some(b':') => {}
+            Some(b':') if name_len > 0 => {}
             Some(b' ' | b'\t') if name_len == 0 => return HeadError::FieldFolded,
             Some(b' ' | b'\t') => return HeadError::FieldNameSpace,
             _ => return HeadError::FieldNameInvalid,
