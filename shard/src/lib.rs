@@ -5,18 +5,47 @@
 //! `listener`, `transport`, `downstream`, `request` (the spine: the life of a request, top to bottom),
 //! `upstream`, `relay`, `drain`, `inbox`, `access_log`.
 
+mod access_log;
+mod downstream;
+mod drain;
 mod executor;
+mod inbox;
+mod listener;
+mod local;
+mod probe;
+mod relay;
+mod request;
 mod ring;
 mod timer;
+mod transport;
+mod upstream;
 
-use std::{io, os::fd::OwnedFd, sync::Arc};
+use std::{
+    cell::Cell,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    rc::Rc,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use tidegate_core::{
-    config::model::Ring,
+    config::model::{Limits, Ring},
     id::ShardId,
     message::{AccessRecord, Directive},
     stats::{PerShard, ShardCounters},
 };
+
+pub use listener::bind;
+pub use probe::{HostUnfit, KernelFeatures, probe};
+
+use local::Local;
+use ring::Driver;
+
+/// How often a shard copies the numbers of its ring into its counters.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How one shard is set up.
 #[derive(Clone, Debug)]
@@ -33,68 +62,119 @@ pub struct ShardSettings {
 
 /// The coordinator's handle of a running shard.
 #[derive(Debug)]
-pub struct Shard {}
+pub struct Shard {
+    directives: rtrb::Producer<Directive<OwnedFd>>,
+    wake: EventFd,
+    thread: thread::JoinHandle<io::Result<()>>,
+}
 
-/// Returned by [`Shard::send`] when the shard has not taken the directives before; try again at the next tick.
+/// Returned by [`Shard::send`] when the shard has not taken the directives before; try again at the
+/// next tick.
 #[derive(Debug)]
 pub struct InboxFull(pub Directive<OwnedFd>);
 
 impl Shard {
     /// Starts the thread; returns once its ring is up.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refused; [`probe`] tells the remedy.
     pub fn spawn(
         settings: ShardSettings,
         counters: Arc<PerShard<ShardCounters>>,
         access_log: Option<rtrb::Producer<AccessRecord>>,
     ) -> io::Result<Shard> {
-        let _ = (settings, counters, access_log);
-        Err(io::ErrorKind::Unsupported.into())
+        let (directives, consumer) = rtrb::RingBuffer::new(inbox::CAPACITY);
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?;
+        let wake_reader = Arc::new(wake.as_fd().try_clone_to_owned()?);
+        let (up, is_up) = mpsc::sync_channel(1);
+        let name = format!("shard-{}", settings.id);
+        let thread = executor::spawn_thread(name, settings.cpu, move || async move {
+            let made = Driver::new(&settings.ring, &Limits::default(), wake_reader);
+            let driver = match made {
+                Ok(driver) => driver,
+                Err(error) => {
+                    let _ = up.send(Err(error));
+                    return Ok(());
+                }
+            };
+            let _ = up.send(Ok(()));
+            let local = Local::new(&settings, driver, counters, access_log);
+            run(local, consumer).await
+        })?;
+        is_up
+            .recv()
+            .unwrap_or_else(|_| Err(io::Error::other("the shard's executor failed")))?;
+        Ok(Shard {
+            directives,
+            wake,
+            thread,
+        })
     }
 
     /// Hands a directive over and wakes the shard.
+    ///
+    /// # Errors
+    ///
+    /// [`InboxFull`] gives the directive back.
     pub fn send(&mut self, directive: Directive<OwnedFd>) -> Result<(), InboxFull> {
-        Err(InboxFull(directive))
+        self.directives
+            .push(directive)
+            .map_err(|rtrb::PushError::Full(directive)| InboxFull(directive))?;
+        // An eventfd's write fails only if its count is at its end, and then the shard is awake.
+        let _ = self.wake.write(1);
+        Ok(())
     }
 
     /// Whether the thread has ended.
     pub fn is_finished(&self) -> bool {
-        true
+        self.thread.is_finished()
     }
 
     /// Waits for the thread's end (after [`Directive::Stop`]).
+    ///
+    /// # Errors
+    ///
+    /// What ended the loop, or that the thread panicked.
     pub fn join(self) -> io::Result<()> {
-        Ok(())
+        self.thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the shard panicked")))
     }
 }
 
-/// What the kernel offers, found by trying.
-#[derive(Clone, Debug)]
-pub struct KernelFeatures {
-    /// `6.18.4`
-    pub kernel: String,
-    /// Feature and whether it is there, e.g. `("multishot_receive", true)`.
-    pub features: Vec<(&'static str, bool)>,
+/// The shard's main task.
+async fn run(local: Rc<Local>, directives: rtrb::Consumer<Directive<OwnedFd>>) -> io::Result<()> {
+    let stopped = Rc::new(Cell::new(false));
+    let driver = local.driver.clone();
+    executor::spawn(
+        &driver,
+        inbox::serve(local.clone(), directives, stopped.clone()),
+    );
+    executor::spawn(&driver, upstream::sweep(local.clone()));
+    executor::spawn(&driver, publish(local));
+    executor::run(&driver, || stopped.get()).await
 }
 
-/// Why this host cannot run shards, with the remedy.
-#[derive(Clone, Debug)]
-pub struct HostUnfit {
-    /// What was refused.
-    pub problem: String,
-    /// What to do about it.
-    pub remedy: String,
-}
-
-/// Tries what a shard needs of the kernel, once, on a throw-away ring of these sizes.
-pub fn probe(ring: &Ring) -> Result<KernelFeatures, HostUnfit> {
-    let _ = ring;
-    Err(HostUnfit {
-        problem: String::new(),
-        remedy: String::new(),
-    })
-}
-
-/// Opens a listening socket (SO_REUSEPORT, so that each shard has its own).
-pub fn bind(address: std::net::SocketAddr) -> io::Result<OwnedFd> {
-    let _ = address;
-    Err(io::ErrorKind::Unsupported.into())
+/// Copies the numbers of the ring into the shard's counters, where the coordinator reads them.
+async fn publish(local: Rc<Local>) {
+    let next = local.driver.deadline();
+    loop {
+        let stats = local.driver.stats();
+        let counters = local.counters();
+        counters.loop_turns.set(stats.turns);
+        counters.loop_busy_ns.set(stats.busy_ns);
+        counters.loop_longest_turn_ns.set(stats.longest_turn_ns);
+        counters.ring_enters.set(stats.enters);
+        counters.ring_submitted.set(stats.submitted);
+        counters.ring_completed.set(stats.completed);
+        counters.ring_overflows.set(stats.overflows);
+        counters.ring_starved.set(stats.starved);
+        counters.buffers_spilled.set(stats.spilled);
+        counters.buffers_heads_free.set(stats.heads_free);
+        counters.buffers_bodies_free.set(stats.bodies_free);
+        counters.buffers_heap_bytes.set(stats.heap_bytes);
+        next.set_after(PUBLISH_INTERVAL);
+        next.reached().await;
+    }
 }

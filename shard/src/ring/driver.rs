@@ -167,9 +167,15 @@ impl Driver {
         self.inner.borrow_mut().spare.pop().unwrap_or_default()
     }
 
-    /// Gives a write buffer back that was not sent.
-    pub(crate) fn keep(&self, buffer: Vec<u8>) {
-        self.inner.borrow_mut().keep(buffer);
+    /// Wakes every task that waits for data, so that it looks at what else has changed (a drain).
+    pub(crate) fn wake_readers(&self) {
+        let mut wakes = Vec::new();
+        self.inner
+            .borrow_mut()
+            .sockets
+            .for_each(|slot| wakes.extend(slot.reader.take()));
+        wakes.into_iter().for_each(Waker::wake);
+        self.mark_runnable();
     }
 
     /// Resolves when another thread has written to the shard's eventfd.
@@ -205,6 +211,7 @@ impl Driver {
     }
 
     /// Sockets whose slot is in use, those still closing included.
+    #[cfg(test)]
     pub(crate) fn sockets_open(&self) -> usize {
         self.inner.borrow().sockets.len()
     }
@@ -253,11 +260,6 @@ impl Deadline {
     /// Moves the deadline to `after` from this turn's time.
     pub(crate) fn set_after(&self, after: Duration) {
         self.set(self.driver.now_ns().saturating_add(after.as_nanos() as u64));
-    }
-
-    /// Takes the deadline away.
-    pub(crate) fn clear(&self) {
-        self.driver.wheel.borrow_mut().set(self.id, None);
     }
 
     /// Runs `future` until the deadline, which `future` itself may move.
@@ -332,6 +334,15 @@ impl<T> Slots<T> {
         Some(value)
     }
 
+    fn for_each(&mut self, f: impl FnMut(&mut T)) {
+        self.entries
+            .iter_mut()
+            .flatten()
+            .map(|b| &mut **b)
+            .for_each(f);
+    }
+
+    #[cfg(test)]
     fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }
@@ -398,11 +409,25 @@ pub(super) struct SocketSlot {
 
 /// A listening socket as the driver sees it.
 pub(super) struct AcceptorSlot {
-    fd: OwnedFd,
+    /// `None` once it is closed.
+    fd: Option<OwnedFd>,
     pub(super) accepted: VecDeque<io::Result<OwnedFd>>,
     pub(super) waker: Option<Waker>,
+    /// An accept is in the kernel's hands.
     armed: bool,
+    /// Not to be armed for now.
+    paused: bool,
+    /// To be closed at the end of the accept that is armed.
     closing: bool,
+    /// The owner is gone.
+    abandoned: bool,
+}
+
+impl AcceptorSlot {
+    /// Whether nothing more will be accepted.
+    pub(super) fn is_closed(&self) -> bool {
+        self.fd.is_none()
+    }
 }
 
 /// The eventfd by which other threads wake the shard.
@@ -455,45 +480,86 @@ impl Inner {
 
     pub(super) fn open_acceptor(&mut self, fd: OwnedFd) -> u32 {
         let index = self.acceptors.insert(AcceptorSlot {
-            fd,
+            fd: Some(fd),
             accepted: VecDeque::new(),
             waker: None,
             armed: false,
+            paused: false,
             closing: false,
+            abandoned: false,
         });
         self.arm_accept(index);
         index
     }
 
-    /// Arms the accept again if it has ended.
-    pub(super) fn arm_accept(&mut self, index: u32) {
+    /// Arms the accept, if it has ended; or ends it.
+    pub(super) fn set_accepting(&mut self, index: u32, on: bool) {
         let Some(slot) = self.acceptors.get_mut(index) else {
             return;
         };
-        if slot.armed || slot.closing {
-            return;
+        slot.paused = !on;
+        if on {
+            self.arm_accept(index);
+        } else if slot.armed {
+            self.cancel_accept(index);
         }
+    }
+
+    /// Ends the accept for good. What completed the handshake before is still accepted.
+    /// Returns whom to wake.
+    pub(super) fn close_acceptor(&mut self, index: u32) -> Option<Waker> {
+        let slot = self.acceptors.get_mut(index)?;
+        slot.closing = true;
+        if slot.armed {
+            self.cancel_accept(index);
+            return None;
+        }
+        self.close_listening(index)
+    }
+
+    /// The owner is gone.
+    pub(super) fn free_acceptor(&mut self, index: u32) {
+        let Some(slot) = self.acceptors.get_mut(index) else {
+            return;
+        };
+        slot.abandoned = true;
+        if slot.armed {
+            self.cancel_accept(index);
+        } else {
+            self.acceptors.remove(index);
+        }
+    }
+
+    fn arm_accept(&mut self, index: u32) {
+        let Some(slot) = self.acceptors.get_mut(index) else {
+            return;
+        };
+        let Some(fd) = slot.fd.as_ref().filter(|_| !slot.armed && !slot.paused) else {
+            return;
+        };
         slot.armed = true;
-        let entry = operations::accept(&slot.fd, index);
+        let entry = operations::accept(fd, index);
         // SAFETY: the entry points at nothing.
         unsafe { self.ring.push(&entry) };
     }
 
-    pub(super) fn close_acceptor(&mut self, index: u32) {
-        let Some(slot) = self.acceptors.get_mut(index) else {
-            return;
-        };
-        slot.closing = true;
-        if slot.armed {
-            let entry = operations::cancel(Token {
-                kind: Kind::Accept,
-                slot: index,
-            });
-            // SAFETY: the entry points at nothing.
-            unsafe { self.ring.push(&entry) };
-        } else {
-            self.acceptors.remove(index);
-        }
+    fn cancel_accept(&mut self, index: u32) {
+        let entry = operations::cancel(Token {
+            kind: Kind::Accept,
+            slot: index,
+        });
+        // SAFETY: the entry points at nothing.
+        unsafe { self.ring.push(&entry) };
+    }
+
+    /// Takes what the kernel holds for a listening socket, then closes it: what is left in the backlog
+    /// at the close would be reset.
+    fn close_listening(&mut self, index: u32) -> Option<Waker> {
+        let slot = self.acceptors.get_mut(index)?;
+        let fd = slot.fd.take()?;
+        slot.accepted
+            .extend(super::socket::accept_waiting(&fd).into_iter().map(Ok));
+        slot.waker.take()
     }
 
     pub(super) fn connect(&mut self, index: u32, address: SocketAddr) {
@@ -691,17 +757,20 @@ impl Inner {
             return;
         };
         slot.armed = cqueue::more(flags);
-        if slot.closing {
-            if !slot.armed {
-                self.acceptors.remove(index);
-            }
+        if slot.abandoned && !slot.armed {
+            self.acceptors.remove(index);
             return;
         }
-        let failed = accepted.is_err();
-        slot.accepted.push_back(accepted);
-        wakes.extend(slot.waker.take());
-        // After an error the acceptor decides when to go on (EMFILE must not spin).
-        if !slot.armed && !failed {
+        let cancelled = result == -libc::ECANCELED;
+        let failed = accepted.is_err() && !cancelled;
+        if !cancelled {
+            slot.accepted.push_back(accepted);
+            wakes.extend(slot.waker.take());
+        }
+        if slot.closing && !slot.armed {
+            wakes.extend(self.close_listening(index));
+        } else if !failed {
+            // After an error the acceptor decides when to go on (EMFILE must not spin).
             self.arm_accept(index);
         }
     }
@@ -989,10 +1058,12 @@ impl SocketSlot {
     /// Whether the connection may be used for the next exchange: nothing came unasked, nothing is
     /// under way, nothing has failed.
     pub(super) fn is_quiet(&self) -> bool {
-        self.received.is_empty()
-            && self.end.is_none()
-            && self.sending.is_none()
-            && self.send_error.is_none()
+        self.is_settled() && self.sending.is_none()
+    }
+
+    /// The same, but for a send that may be under way.
+    pub(super) fn is_settled(&self) -> bool {
+        self.received.is_empty() && self.end.is_none() && self.send_error.is_none()
     }
 
     /// Whether a send is in flight.

@@ -28,7 +28,7 @@ use io_uring::{
 };
 use tidegate_core::config::model;
 
-pub(crate) use driver::Driver;
+pub(crate) use driver::{Deadline, Driver};
 pub(crate) use socket::{Acceptor, Chunk, Payload, ReceiveMode, Socket};
 
 /// The queues of one io_uring.
@@ -58,7 +58,7 @@ pub(crate) enum Wait {
 impl Ring {
     /// Sets the ring up. Must be called on the thread that will use it (`SINGLE_ISSUER`).
     pub(crate) fn new(sizes: &model::Ring) -> io::Result<Ring> {
-        let mut io = IoUring::builder()
+        let io = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_coop_taskrun()

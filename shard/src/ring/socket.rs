@@ -193,6 +193,15 @@ impl Socket {
             .is_some_and(|s| s.is_quiet())
     }
 
+    /// Whether the exchange on it ended cleanly; the end of our own bytes may still be under way.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.driver
+            .inner()
+            .sockets
+            .get(self.index)
+            .is_some_and(|s| s.is_settled())
+    }
+
     /// Whether received bytes wait to be read.
     pub(crate) fn has_received(&self) -> bool {
         self.driver
@@ -269,15 +278,19 @@ impl Acceptor {
         }
     }
 
-    /// The next connection. After an error, nothing is accepted until [`Acceptor::resume`].
-    pub(crate) async fn accept(&self) -> io::Result<OwnedFd> {
+    /// The next connection; `None` once it is closed. After an error, nothing is accepted until
+    /// [`Acceptor::resume`].
+    pub(crate) async fn accept(&self) -> Option<io::Result<OwnedFd>> {
         std::future::poll_fn(|cx| {
             let mut inner = self.driver.inner();
             let Some(slot) = inner.acceptors.get_mut(self.index) else {
-                return Poll::Pending;
+                return Poll::Ready(None);
             };
             if let Some(accepted) = slot.accepted.pop_front() {
-                return Poll::Ready(accepted);
+                return Poll::Ready(Some(accepted));
+            }
+            if slot.is_closed() {
+                return Poll::Ready(None);
             }
             register(&mut slot.waker, cx);
             Poll::Pending
@@ -285,15 +298,29 @@ impl Acceptor {
         .await
     }
 
-    /// Accepts again after an error.
+    /// Accepts again after an error or a pause.
     pub(crate) fn resume(&self) {
-        self.driver.inner().arm_accept(self.index);
+        self.driver.inner().set_accepting(self.index, true);
+    }
+
+    /// Stops accepting for now.
+    pub(crate) fn pause(&self) {
+        self.driver.inner().set_accepting(self.index, false);
+    }
+
+    /// Stops accepting for good, once what the kernel holds already was taken.
+    pub(crate) fn close(&self) {
+        let waker = self.driver.inner().close_acceptor(self.index);
+        if let Some(waker) = waker {
+            waker.wake();
+            self.driver.mark_runnable();
+        }
     }
 }
 
 impl Drop for Acceptor {
     fn drop(&mut self) {
-        self.driver.inner().close_acceptor(self.index);
+        self.driver.inner().free_acceptor(self.index);
     }
 }
 
@@ -304,6 +331,17 @@ pub(super) fn accepted(result: i32) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel has just opened this descriptor for us; nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(result) })
+}
+
+/// What waits in the backlog of a listening socket, taken without waiting.
+pub(super) fn accept_waiting(fd: &OwnedFd) -> Vec<OwnedFd> {
+    let socket = SockRef::from(fd);
+    if socket.set_nonblocking(true).is_err() {
+        return Vec::new();
+    }
+    std::iter::from_fn(|| socket.accept().ok())
+        .map(|(socket, _)| socket.into())
+        .collect()
 }
 
 /// Received bytes, without the driver to give them back to. Not dropped, but recycled.
@@ -466,9 +504,18 @@ impl Payload {
         }
     }
 
-    /// Both, as one.
-    pub(crate) fn both(head: Vec<u8>, body: Option<Chunk>) -> Payload {
-        Payload { head, body }
+    /// `chunk` behind what is there already.
+    pub(crate) fn followed_by(mut self, chunk: Chunk) -> Payload {
+        if let Some(body) = self.body.take() {
+            self.head.extend_from_slice(&body);
+        }
+        self.body = Some(chunk);
+        self
+    }
+
+    /// The bytes that we wrote.
+    pub(crate) fn into_head(self) -> Vec<u8> {
+        self.head
     }
 
     /// Bytes in all.

@@ -100,7 +100,7 @@ fn echoes_in_both_modes() {
             });
             on_a_shard(sizes, move |driver| async move {
                 let acceptor = Acceptor::new(&driver, fd);
-                let socket = Socket::new(&driver, acceptor.accept().await.unwrap());
+                let socket = Socket::new(&driver, acceptor.accept().await.unwrap().unwrap());
                 echo(&socket, mode).await;
             });
             client.join().unwrap();
@@ -134,11 +134,11 @@ fn unread_connections_starve_nobody() {
         let acceptor = Acceptor::new(&driver, fd);
         let mut idle = Vec::new();
         for _ in 0..8 {
-            let socket = Socket::new(&driver, acceptor.accept().await.unwrap());
+            let socket = Socket::new(&driver, acceptor.accept().await.unwrap().unwrap());
             socket.set_mode(ReceiveMode::Heads);
             idle.push(socket);
         }
-        let socket = Socket::new(&driver, acceptor.accept().await.unwrap());
+        let socket = Socket::new(&driver, acceptor.accept().await.unwrap().unwrap());
         echo(&socket, ReceiveMode::Heads).await;
     });
     assert_eq!(client.join().unwrap(), b"last");
@@ -165,7 +165,7 @@ fn dropped_sockets_leave_nothing_behind() {
     let (sockets, heads_free) = on_a_shard(model::Ring::default(), move |driver| async move {
         let acceptor = Acceptor::new(&driver, fd);
         for _ in 0..50 {
-            let socket = Socket::new(&driver, acceptor.accept().await.unwrap());
+            let socket = Socket::new(&driver, acceptor.accept().await.unwrap().unwrap());
             socket.set_mode(ReceiveMode::Heads);
             let _ = socket.receive().await.unwrap();
             socket.send(Payload::head(vec![0; 16 << 20])).await.unwrap();
@@ -195,7 +195,7 @@ fn sends_head_and_body_as_one() {
     });
     on_a_shard(model::Ring::default(), move |driver| async move {
         let acceptor = Acceptor::new(&driver, fd);
-        let socket = Socket::new(&driver, acceptor.accept().await.unwrap());
+        let socket = Socket::new(&driver, acceptor.accept().await.unwrap().unwrap());
         socket.set_mode(ReceiveMode::Bodies);
         let mut first = true;
         while let Some(chunk) = socket.receive().await.unwrap() {
@@ -204,7 +204,10 @@ fn sends_head_and_body_as_one() {
             } else {
                 Vec::new()
             };
-            socket.send(Payload::both(head, Some(chunk))).await.unwrap();
+            socket
+                .send(Payload::head(head).followed_by(chunk))
+                .await
+                .unwrap();
         }
         socket.finish().await.unwrap();
     });
@@ -242,7 +245,7 @@ fn deadlines_end_waits() {
     let stream = TcpStream::connect(address).unwrap();
     let waited = on_a_shard(model::Ring::default(), move |driver| async move {
         let acceptor = Acceptor::new(&driver, fd);
-        let socket = Socket::new(&driver, acceptor.accept().await.unwrap());
+        let socket = Socket::new(&driver, acceptor.accept().await.unwrap().unwrap());
         socket.set_mode(ReceiveMode::Heads);
         let deadline = driver.deadline();
         let before_ns = driver.clock_ns();

@@ -1,0 +1,44 @@
+//! What the access log is told of a request. The record is formatted and written by a thread of its own;
+//! a shard only fills it in, and only if the log is on.
+
+use tidegate_codecs::http1::Version;
+use tidegate_core::message::AccessRecord;
+
+use crate::request::Exchange;
+
+/// The record of a finished exchange.
+pub(crate) fn record(exchange: &Exchange<'_>) -> AccessRecord {
+    let (head, bytes) = exchange.head();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned().into_boxed_str();
+    let field = |name| head.field(bytes, name).map(text).unwrap_or_default();
+    let client = exchange.client;
+    let times = &exchange.times;
+    AccessRecord {
+        start_unix_ns: client.local.unix_ns(times.began_ns),
+        shard: client.local.id.0,
+        listener: exchange.listener.name.clone(),
+        route: exchange.route.map(|r| r.name.clone()).unwrap_or_default(),
+        cluster: exchange.cluster.map(|c| c.name.clone()).unwrap_or_default(),
+        client: client.peer(),
+        endpoint: exchange.endpoint,
+        protocol: match head.version {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+        },
+        method: text(head.method.of(bytes)),
+        host: text(head.authority.of(bytes)),
+        target: text(head.target.of(bytes)),
+        user_agent: field("user-agent"),
+        traceparent: field("traceparent"),
+        status: exchange.status,
+        reason: exchange.refusal.map(|r| r.reason),
+        detail: exchange.refusal.map(|r| r.detail).unwrap_or_default(),
+        retries: exchange.retries,
+        received_bytes: exchange.received_bytes,
+        sent_bytes: exchange.sent_bytes,
+        total_ns: times.total_ns(),
+        connect_ns: times.connect_ns,
+        first_byte_ns: times.first_byte_ns,
+        added_ns: times.added_ns,
+    }
+}

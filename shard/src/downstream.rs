@@ -1,0 +1,188 @@
+//! A client's connection, from its accept to its close.
+//!
+//! While it is idle it is a small task around one armed receive: no buffer, no parsed head. The state of
+//! a request is boxed, and lives as long as the request.
+
+use std::{
+    cell::{Cell, OnceCell},
+    net::SocketAddr,
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
+
+use tidegate_core::{
+    config::model::ProxyProtocolIn,
+    reason::Reason,
+    snapshot::{Http, Protocol},
+};
+
+use crate::{
+    local::{ConnectionSlot, Local},
+    relay,
+    request::{self, Next},
+    ring::{Chunk, Deadline, ReceiveMode, Socket},
+    transport,
+};
+
+/// For a PROXY header, on listeners that have no time-out of their own for heads.
+const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a closed connection may still send what we do not read, before it is reset
+/// (RFC 9112, 9.6: lingering keeps the reset from overtaking our answer).
+const LINGER: Duration = Duration::from_secs(2);
+/// How much of it, so that a peer cannot hold us by sending on.
+const LINGER_BYTES_MAX: usize = 1 << 20;
+
+/// A client's connection.
+pub(crate) struct Client {
+    pub(crate) local: Rc<Local>,
+    pub(crate) socket: Socket,
+    /// The one deadline of the connection, moved from step to step.
+    pub(crate) deadline: Deadline,
+    /// The address of the listener it came in by.
+    pub(crate) bind: SocketAddr,
+    /// Requests served on it.
+    pub(crate) served: Cell<u32>,
+    /// The client, as the PROXY header or the socket says; asked for when first needed.
+    peer: OnceCell<Option<SocketAddr>>,
+    /// The client's IP address as text, for `X-Forwarded-For`.
+    peer_ip: OnceCell<Box<str>>,
+    _slot: ConnectionSlot,
+}
+
+impl Client {
+    /// The client's address.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        *self.peer.get_or_init(|| self.socket.peer_address())
+    }
+
+    /// The client's IP address as text; `unknown` (RFC 7239, 6.2) if the socket has lost it.
+    pub(crate) fn peer_ip(&self) -> &str {
+        self.peer_ip.get_or_init(|| {
+            self.peer().map_or("unknown".into(), |peer| {
+                peer.ip().to_string().into_boxed_str()
+            })
+        })
+    }
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(
+    local: Rc<Local>,
+    bind: SocketAddr,
+    socket: Socket,
+    slot: ConnectionSlot,
+) {
+    let client = Client {
+        deadline: local.driver.deadline(),
+        local,
+        socket,
+        bind,
+        served: Cell::new(0),
+        peer: OnceCell::new(),
+        peer_ip: OnceCell::new(),
+        _slot: slot,
+    };
+    client.socket.set_mode(ReceiveMode::Heads);
+    let Some(plane) = client.local.plane() else {
+        return;
+    };
+    let Some(listener) = plane.listener(bind) else {
+        return;
+    };
+    if listener.proxy_protocol == ProxyProtocolIn::Require
+        && !Box::pin(take_proxy_header(&client)).await
+    {
+        client.local.counters().refuse(Reason::ProxyHeader);
+        return;
+    }
+    match &listener.protocol {
+        Protocol::Tcp(tcp) => Box::pin(relay::serve(&client, &plane, listener, tcp)).await,
+        Protocol::Http(http) => {
+            let first_wait = http.timeouts.header;
+            // An idle connection must not keep an old snapshot alive.
+            drop(plane);
+            serve_http(&client, first_wait).await;
+        }
+    }
+}
+
+/// Requests, one after the other, until either side has enough.
+async fn serve_http(client: &Client, first_wait: Duration) {
+    let mut wait = first_wait;
+    while let Some(first) = wait_for_request(client, wait).await {
+        match Box::pin(request::serve_request(client, first)).await {
+            Next::KeepAlive => {}
+            Next::Close => return close(client).await,
+            Next::Linger => return Box::pin(linger(client)).await,
+            Next::Abort => return client.socket.reset_on_close(),
+        }
+        client.served.set(client.served.get().saturating_add(1));
+        wait = keep_alive(client);
+    }
+}
+
+/// The first bytes of the next request; `None` if there will be none.
+async fn wait_for_request(client: &Client, wait: Duration) -> Option<Chunk> {
+    let usual_ns = client
+        .local
+        .driver
+        .now_ns()
+        .saturating_add(wait.as_nanos() as u64);
+    let waiting = std::future::poll_fn(|cx| {
+        if let Poll::Ready(received) = client.socket.poll_receive(cx) {
+            return Poll::Ready(received.ok().flatten());
+        }
+        // Here, since a drain that begins meanwhile wakes us to move it.
+        client
+            .deadline
+            .set(client.local.drain.idle_until_ns(usual_ns));
+        Poll::Pending
+    });
+    client.deadline.bound(waiting).await.ok().flatten()
+}
+
+fn keep_alive(client: &Client) -> Duration {
+    let Some(plane) = client.local.plane() else {
+        return Duration::ZERO;
+    };
+    match plane.listener(client.bind).map(|l| &l.protocol) {
+        Some(Protocol::Http(Http { timeouts, .. })) => timeouts.keep_alive,
+        _ => Duration::ZERO,
+    }
+}
+
+async fn take_proxy_header(client: &Client) -> bool {
+    client.deadline.set_after(PROXY_HEADER_TIMEOUT);
+    let header = transport::read_proxy_header(&client.local.driver, &client.socket);
+    let Ok(Some(proxied)) = client.deadline.bound(header).await else {
+        return false;
+    };
+    if let Some(source) = proxied.source {
+        let _ = client.peer.set(Some(source));
+    }
+    true
+}
+
+/// Closes after everything was sent. The request was read to its end, so nothing can provoke a reset.
+async fn close(client: &Client) {
+    client.deadline.set_after(LINGER);
+    let _ = client.deadline.bound(client.socket.flush()).await;
+}
+
+/// Closes after everything was sent and the peer has stopped sending, or has had its time for it.
+pub(crate) async fn linger(client: &Client) {
+    client.deadline.set_after(LINGER);
+    let lingering = async {
+        client.socket.finish().await?;
+        let mut left = LINGER_BYTES_MAX;
+        while let Some(chunk) = client.socket.receive().await? {
+            left = left.saturating_sub(chunk.len());
+            if left == 0 {
+                break;
+            }
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    let _ = client.deadline.bound(lingering).await;
+}

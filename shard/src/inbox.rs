@@ -1,0 +1,70 @@
+//! Directives of the coordinator: an SPSC ring, and an eventfd that wakes the shard through its own ring.
+
+use std::{cell::Cell, collections::HashMap, net::SocketAddr, os::fd::OwnedFd, rc::Rc};
+
+use tidegate_core::message::Directive;
+
+use crate::{listener::Listening, local::Local};
+
+/// Directives that may wait; the coordinator retries at its next tick when the ring is full.
+pub(crate) const CAPACITY: usize = 64;
+
+/// Carries out directives until [`Directive::Stop`], which sets `stopped`.
+pub(crate) async fn serve(
+    local: Rc<Local>,
+    mut directives: rtrb::Consumer<Directive<OwnedFd>>,
+    stopped: Rc<Cell<bool>>,
+) {
+    let mut listening = HashMap::new();
+    while !stopped.get() {
+        while let Ok(directive) = directives.pop() {
+            obey(&local, directive, &mut listening, &stopped);
+        }
+        if directives.is_abandoned() {
+            stopped.set(true);
+        }
+        if !stopped.get() {
+            local.driver.rung().await;
+        }
+    }
+    local.driver.mark_runnable();
+}
+
+fn obey(
+    local: &Rc<Local>,
+    directive: Directive<OwnedFd>,
+    listening: &mut HashMap<SocketAddr, Listening>,
+    stopped: &Cell<bool>,
+) {
+    match directive {
+        Directive::Install { snapshot, sockets } => {
+            listening.retain(|bind, _| snapshot.listeners.iter().any(|l| l.bind == *bind));
+            local.install(snapshot);
+            for (bind, socket) in sockets {
+                listening.insert(bind, Listening::start(local, bind, socket));
+            }
+        }
+        Directive::Health { epoch, verdicts } => {
+            let Some(plane) = local.plane().filter(|p| p.snapshot.epoch == epoch) else {
+                return;
+            };
+            for (cluster, endpoint, availability) in verdicts {
+                if let Some((_, state)) = plane.cluster(cluster) {
+                    state.set_availability(endpoint, availability, local.now());
+                }
+            }
+        }
+        Directive::Drain { deadline } => {
+            listening.values().for_each(Listening::pause);
+            local.drain.begin(deadline, local.driver.now_ns());
+            local.counters().draining.set(1);
+            local.driver.wake_readers();
+        }
+        Directive::Undrain => {
+            listening.values().for_each(Listening::resume);
+            local.drain.end();
+            local.counters().draining.set(0);
+        }
+        Directive::Stop => stopped.set(true),
+    }
+}

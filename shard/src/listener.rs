@@ -1,0 +1,101 @@
+//! Listening sockets: one per shard and address (SO_REUSEPORT), so that a connection lives and dies on
+//! the shard that accepted it.
+
+use std::{io, net::SocketAddr, os::fd::OwnedFd, rc::Rc, time::Duration};
+
+use socket2::{Domain, Socket as RawSocket, Type};
+
+use crate::{
+    downstream, executor,
+    local::Local,
+    ring::{Acceptor, Socket},
+};
+
+/// Connections that the kernel may hold for us per shard; it caps this at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+/// The pause after an accept that failed for want of descriptors or memory: EMFILE must not spin.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Opens a listening socket for one shard.
+pub fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Inherited by what is accepted, which saves a call per connection.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A listening socket at work. Dropping it stops accepting and closes it.
+pub(crate) struct Listening {
+    acceptor: Rc<Acceptor>,
+}
+
+impl Listening {
+    /// Accepts on `socket` from now on.
+    pub(crate) fn start(local: &Rc<Local>, bind: SocketAddr, socket: OwnedFd) -> Listening {
+        let acceptor = Rc::new(Acceptor::new(&local.driver, socket));
+        executor::spawn(&local.driver, accept(local.clone(), bind, acceptor.clone()));
+        Listening { acceptor }
+    }
+
+    /// Stops accepting; the socket stays, and what arrives waits in its backlog.
+    pub(crate) fn pause(&self) {
+        self.acceptor.pause();
+    }
+
+    /// Accepts again.
+    pub(crate) fn resume(&self) {
+        self.acceptor.resume();
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.acceptor.close();
+    }
+}
+
+async fn accept(local: Rc<Local>, bind: SocketAddr, acceptor: Rc<Acceptor>) {
+    let pause = local.driver.deadline();
+    while let Some(accepted) = acceptor.accept().await {
+        match accepted {
+            Ok(fd) => admit(&local, bind, fd),
+            Err(error) if is_transient(&error) => acceptor.resume(),
+            Err(_) => {
+                local.counters().accept_errors.add(1);
+                pause.set_after(PAUSE);
+                pause.reached().await;
+                acceptor.resume();
+            }
+        }
+    }
+}
+
+fn admit(local: &Rc<Local>, bind: SocketAddr, fd: OwnedFd) {
+    let Some(slot) = local.admit_connection() else {
+        local.counters().connections_refused.add(1);
+        local
+            .counters()
+            .refuse(tidegate_core::reason::Reason::ConnectionLimit);
+        return;
+    };
+    let socket = Socket::new(&local.driver, fd);
+    executor::spawn(
+        &local.driver,
+        downstream::serve(local.clone(), bind, socket, slot),
+    );
+}
+
+/// The one connection went away before we took it; the next is fine.
+fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::EPROTO | libc::EPERM)
+    )
+}

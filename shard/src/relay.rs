@@ -1,0 +1,316 @@
+//! Byte relays: TCP listeners, and HTTP connections after a 101.
+
+use std::{
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tidegate_codecs::proxy_protocol;
+use tidegate_core::{
+    balancer::Outcome,
+    config::model::{ProxyProtocolOut, Retry},
+    message::AccessRecord,
+    reason::Reason,
+    snapshot::{self, Listener, Tcp},
+    steering::hash_address,
+};
+
+use crate::{
+    downstream::Client,
+    local::Plane,
+    ring::{Payload, ReceiveMode, Socket},
+    upstream::{Connection, Destination, Ticket},
+};
+
+/// Endpoints tried for one connection: what HAProxy tries by default.
+const CONNECT_TRIES_MAX: usize = 1 + Retry::BUDGET_MIN as usize;
+/// After this many small pieces in a row, a direction receives in small pieces again.
+const SMALL_STREAK: u8 = 16;
+
+/// Limits on one relay, on the driver's clock.
+#[derive(Clone, Copy)]
+pub(crate) struct RelayLimits {
+    /// For any movement in either direction.
+    pub(crate) idle: Duration,
+    /// When it ends whatever moves.
+    pub(crate) until_ns: u64,
+    /// Size of a small provided buffer: a piece that fills one has more behind it.
+    pub(crate) head_buffer_bytes: usize,
+}
+
+/// How a relay ended, and what it moved.
+pub(crate) struct Relayed {
+    pub(crate) from_client: u64,
+    pub(crate) from_upstream: u64,
+    /// `None` if both sides finished.
+    pub(crate) reason: Option<Reason>,
+}
+
+/// Serves a connection of a TCP listener to its end.
+pub(crate) async fn serve(client: &Client, plane: &Rc<Plane>, listener: &Listener, tcp: &Tcp) {
+    let local = &client.local;
+    let began_ns = local.driver.now_ns();
+    let mut record = AccessRecord {
+        start_unix_ns: local.unix_ns(began_ns),
+        shard: local.id.0,
+        listener: listener.name.clone(),
+        protocol: "TCP",
+        ..AccessRecord::default()
+    };
+    let relayed = match connect(client, plane, tcp, &mut record).await {
+        // The ticket counts the connection at its endpoint until the relay ends.
+        Ok((connection, _ticket)) => {
+            let until_ns = tcp
+                .max_age
+                .map_or(u64::MAX, |age| began_ns + age.as_nanos() as u64);
+            let limits = RelayLimits {
+                idle: tcp.idle_timeout,
+                until_ns,
+                head_buffer_bytes: plane.snapshot.config.shards.ring.head_buffer_bytes as usize,
+            };
+            run(client, &connection.socket, &limits).await
+        }
+        Err(reason) => {
+            client.socket.reset_on_close();
+            Relayed {
+                from_client: 0,
+                from_upstream: 0,
+                reason: Some(reason),
+            }
+        }
+    };
+    if let Some(reason) = relayed.reason {
+        local.counters().refuse(reason);
+    }
+    if local.logs_access() {
+        record.client = client.peer();
+        record.reason = relayed.reason;
+        record.received_bytes = relayed.from_client;
+        record.sent_bytes = relayed.from_upstream;
+        record.total_ns = local.driver.clock_ns().saturating_sub(began_ns);
+        local.log_access(record);
+    }
+}
+
+/// Connects to an endpoint of the listener's cluster, to another one if the first will not.
+async fn connect(
+    client: &Client,
+    plane: &Plane,
+    tcp: &Tcp,
+    record: &mut AccessRecord,
+) -> Result<(Connection, Ticket), Reason> {
+    let local = &client.local;
+    let destination = tcp
+        .split
+        .pick(local.random())
+        .and_then(|id| plane.cluster(id));
+    let (settings, cluster) = destination.ok_or(Reason::NoEndpoint)?;
+    record.cluster = settings.name.clone();
+    // The port says nothing about who the client is.
+    let hash = client
+        .peer()
+        .map(|peer| hash_address(SocketAddr::new(peer.ip(), 0)));
+    let to = Destination {
+        local,
+        settings,
+        cluster,
+        hash,
+    };
+    let mut tried = Vec::new();
+    let mut reason = Reason::NoEndpoint;
+    while tried.len() < CONNECT_TRIES_MAX {
+        let ticket = cluster.pick(hash, local.random(), &tried, local.now());
+        let Some(mut ticket) = ticket.filter(|t| !tried.contains(&t.id)) else {
+            break;
+        };
+        record.endpoint = Some(ticket.endpoint.address);
+        match Connection::connect(to, &ticket.endpoint).await {
+            Ok(connection) => {
+                ticket.end(Outcome::Success, Duration::ZERO, local.now());
+                announce(client, settings, &connection).await?;
+                return Ok((connection, ticket));
+            }
+            Err(refused) => {
+                ticket.end(Outcome::Failure, Duration::ZERO, local.now());
+                tried.push(ticket.id);
+                reason = refused;
+            }
+        }
+    }
+    Err(reason)
+}
+
+/// Sends the PROXY protocol header, if the cluster wants one.
+async fn announce(
+    client: &Client,
+    settings: &snapshot::Cluster,
+    connection: &Connection,
+) -> Result<(), Reason> {
+    let Some(version) = settings.config.proxy_protocol else {
+        return Ok(());
+    };
+    let mut header = client.local.driver.buffer();
+    match (client.peer().zip(client.socket.local_address()), version) {
+        (Some((source, to)), ProxyProtocolOut::V1) => {
+            proxy_protocol::write_v1(source, to, &mut header);
+        }
+        (Some((source, to)), ProxyProtocolOut::V2) => {
+            proxy_protocol::write_v2(source, to, &mut header);
+        }
+        (None, ProxyProtocolOut::V1) => header.extend_from_slice(proxy_protocol::V1_UNKNOWN),
+        (None, ProxyProtocolOut::V2) => header.extend_from_slice(&proxy_protocol::V2_LOCAL),
+    }
+    connection
+        .socket
+        .send(Payload::head(header))
+        .await
+        .map_err(|_| Reason::UpstreamReset)
+}
+
+/// Moves bytes both ways until both sides have finished, one has failed, or a limit is reached. A side
+/// that half-closes is half-closed on the other; the opposite direction goes on.
+pub(crate) async fn run(client: &Client, upstream: &Socket, limits: &RelayLimits) -> Relayed {
+    let local = &client.local;
+    let extend = || {
+        let idle_until = local
+            .driver
+            .now_ns()
+            .saturating_add(limits.idle.as_nanos() as u64);
+        client.deadline.set(idle_until.min(limits.until_ns));
+    };
+    let mut up = Direction::default();
+    let mut down = Direction::default();
+    extend();
+    let moving = std::future::poll_fn(|cx| {
+        let before = (up.bytes, down.bytes);
+        let up_done = up.poll(cx, &client.socket, upstream, limits.head_buffer_bytes);
+        let down_done = down.poll(cx, upstream, &client.socket, limits.head_buffer_bytes);
+        if before != (up.bytes, down.bytes) {
+            extend();
+        }
+        match (up_done, down_done) {
+            (Poll::Ready(Err(broken)), _) => Poll::Ready(Some(broken.reason(Side::Client))),
+            (_, Poll::Ready(Err(broken))) => Poll::Ready(Some(broken.reason(Side::Upstream))),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(None),
+            _ => Poll::Pending,
+        }
+    });
+    let reason = match client.deadline.bound(moving).await {
+        Ok(reason) => reason,
+        Err(_) if local.driver.now_ns() >= limits.until_ns => Some(Reason::MaxAge),
+        Err(_) => Some(Reason::IdleTimeout),
+    };
+    if reason.is_some() {
+        client.socket.reset_on_close();
+        upstream.reset_on_close();
+    }
+    let counters = local.counters();
+    counters.downstream_received_bytes.add(up.bytes);
+    counters.upstream_sent_bytes.add(up.bytes);
+    counters.upstream_received_bytes.add(down.bytes);
+    counters.downstream_sent_bytes.add(down.bytes);
+    Relayed {
+        from_client: up.bytes,
+        from_upstream: down.bytes,
+        reason,
+    }
+}
+
+/// One direction of a relay: at most one piece is held, which is the back-pressure.
+#[derive(Default)]
+struct Direction {
+    pending: Option<Payload>,
+    bytes: u64,
+    small_streak: u8,
+    state: DirectionState,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum DirectionState {
+    #[default]
+    Open,
+    /// The source has finished; what is left is being sent.
+    Finishing,
+    Done,
+}
+
+/// Where a direction broke.
+enum Broken {
+    Source,
+    Sink,
+}
+
+/// Which side is the source of a direction.
+#[derive(PartialEq, Eq)]
+enum Side {
+    Client,
+    Upstream,
+}
+
+impl Broken {
+    fn reason(&self, source: Side) -> Reason {
+        match (self, source) {
+            (Broken::Source, Side::Client) | (Broken::Sink, Side::Upstream) => Reason::ClientGone,
+            _ => Reason::UpstreamReset,
+        }
+    }
+}
+
+impl Direction {
+    fn poll(
+        &mut self,
+        cx: &Context<'_>,
+        from: &Socket,
+        to: &Socket,
+        head_buffer_bytes: usize,
+    ) -> Poll<Result<(), Broken>> {
+        loop {
+            if self.pending.is_some() {
+                match to.poll_send(cx, &mut self.pending) {
+                    Poll::Ready(sent) => sent.map_err(|_: io::Error| Broken::Sink)?,
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            match self.state {
+                DirectionState::Done => return Poll::Ready(Ok(())),
+                DirectionState::Finishing => {
+                    let Poll::Ready(flushed) = to.poll_flush(cx) else {
+                        return Poll::Pending;
+                    };
+                    flushed.map_err(|_| Broken::Sink)?;
+                    to.shutdown_write();
+                    self.state = DirectionState::Done;
+                }
+                DirectionState::Open => {
+                    let Poll::Ready(received) = from.poll_receive(cx) else {
+                        return Poll::Pending;
+                    };
+                    match received.map_err(|_| Broken::Source)? {
+                        Some(chunk) => {
+                            self.bytes += chunk.len() as u64;
+                            self.learn(from, chunk.len(), head_buffer_bytes);
+                            self.pending = Some(Payload::chunk(chunk));
+                        }
+                        None => self.state = DirectionState::Finishing,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Receives in large pieces while pieces are large: a piece costs as much as its bytes.
+    fn learn(&mut self, from: &Socket, len: usize, head_buffer_bytes: usize) {
+        if len >= head_buffer_bytes {
+            self.small_streak = 0;
+            from.set_mode(ReceiveMode::Bodies);
+        } else {
+            self.small_streak = self.small_streak.saturating_add(1);
+            if self.small_streak == SMALL_STREAK {
+                from.set_mode(ReceiveMode::Heads);
+            }
+        }
+    }
+}

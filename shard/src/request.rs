@@ -1,0 +1,134 @@
+//! The spine: the life of one HTTP request, top to bottom.
+//!
+//! [`serve_request`] reads like the list of its steps: read the head → route → limit → steer → pick an
+//! endpoint → check out a connection → exchange → answer → record. Every decision is taken here; the
+//! helpers compute and return.
+//!
+//! * `exchange.rs`: what is known of the request so far.
+//! * `head.rs`: reading heads, which may arrive in pieces, and writing them for the next hop.
+//! * `upload.rs`: the request on its way to the endpoint.
+//! * `answer.rs`: the answer on its way to the client, and answers of our own.
+//! * `retry.rs`: what failed, and whether it is worth another try.
+
+mod answer;
+mod exchange;
+mod head;
+mod retry;
+mod upload;
+
+use std::rc::Rc;
+
+use tidegate_core::{
+    reason::Reason,
+    snapshot::{Action, Forward, Route},
+};
+
+pub(crate) use exchange::{Exchange, Refusal, Scratch};
+
+use crate::{
+    downstream::Client,
+    local::Plane,
+    ring::Chunk,
+    upstream::{Connection, Destination, Ticket},
+};
+use retry::Failure;
+
+/// What becomes of the client's connection after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It serves the next request.
+    KeepAlive,
+    /// It is closed; the request was read to its end.
+    Close,
+    /// It is closed, but what the client still sends is read for a while.
+    Linger,
+    /// It is reset: the client must not take a broken answer for a complete one.
+    Abort,
+}
+
+/// Serves the request that begins with `first`.
+pub(crate) async fn serve_request(client: &Client, first: Chunk) -> Next {
+    let Some(plane) = client.local.plane() else {
+        return Next::Close;
+    };
+    let Some(mut exchange) = Exchange::begin(client, &plane) else {
+        return Next::Close;
+    };
+    let next = match run(&mut exchange, &plane, first).await {
+        Ok(next) => next,
+        Err(refusal) => exchange.refuse(refusal).await,
+    };
+    exchange.record();
+    next
+}
+
+async fn run<'a>(
+    exchange: &mut Exchange<'a>,
+    plane: &'a Rc<Plane>,
+    first: Chunk,
+) -> Result<Next, Refusal> {
+    exchange.read_head(first).await?;
+    let route = exchange.find_route()?;
+    let forward = match &route.action {
+        Action::Forward(forward) => forward,
+        Action::Redirect(redirect) => return exchange.redirect(route, redirect).await,
+        Action::Respond(respond) => return exchange.respond(route, respond).await,
+    };
+    let to = exchange.steer(plane, forward)?;
+    let mut admission = to.admit().ok_or(Reason::CircuitRequests)?;
+    exchange.start_clock(forward);
+    let mut tried = Vec::new();
+    // A pooled connection that the endpoint closes at this very moment costs one free try on a new one.
+    let mut fresh = false;
+    loop {
+        let mut ticket = exchange.pick(to, &tried)?;
+        let asked = ask(exchange, route, forward, to, &ticket, fresh).await;
+        exchange.judge(&mut ticket, &asked);
+        let failure = match asked {
+            Ok((connection, head)) => match exchange.unwanted_status(forward) {
+                Some(failure) if exchange.may_retry(forward, &failure, &mut admission) => failure,
+                _ => return exchange.answer(route, to, connection, head).await,
+            },
+            Err(Failure::Stale) => {
+                fresh = true;
+                continue;
+            }
+            Err(failure) if exchange.may_retry(forward, &failure, &mut admission) => failure,
+            Err(failure) => return Err(failure.into_refusal()),
+        };
+        tried.push(ticket.id);
+        drop(ticket);
+        exchange.back_off(forward, &failure).await?;
+        fresh = false;
+    }
+}
+
+/// One try: a connection, the request, the head of the answer.
+async fn ask<'a>(
+    exchange: &mut Exchange<'a>,
+    route: &'a Route,
+    forward: &'a Forward,
+    to: Destination<'_>,
+    ticket: &Ticket,
+    fresh: bool,
+) -> Result<(Connection, Chunk), Failure> {
+    let reused = if fresh {
+        None
+    } else {
+        Connection::reuse(to, &ticket.endpoint)
+    };
+    let was_idle = reused.is_some();
+    let mut connection = match reused {
+        Some(connection) => connection,
+        None => exchange.connect(to, &ticket.endpoint).await?,
+    };
+    match exchange
+        .send_and_read_head(route, forward, &mut connection)
+        .await
+    {
+        Ok(head) => Ok((connection, head)),
+        // Nothing came back on a connection that had been idle: it was closed under our hands.
+        Err(Failure::Reset) if was_idle && exchange.is_repeatable() => Err(Failure::Stale),
+        Err(failure) => Err(failure),
+    }
+}

@@ -1,0 +1,392 @@
+//! What is known of a request so far, and the steps that only compute.
+
+use std::{net::SocketAddr, rc::Rc, time::Duration};
+
+use tidegate_codecs::{
+    http1::{RequestHead, ResponseHead},
+    limits::Http1Limits,
+};
+use tidegate_core::{
+    balancer::Outcome,
+    id::EndpointId,
+    reason::Reason,
+    snapshot::{self, Forward, Http, Listener, Protocol, Route},
+    stats::{EndpointCounters, Phase},
+    steering::{RequestView, sticky_hash},
+};
+
+use super::{retry::Failure, upload::Upload};
+use crate::{
+    access_log,
+    downstream::Client,
+    local::Plane,
+    ring::Chunk,
+    upstream::{Connection, Destination, Endpoint, Ticket},
+};
+
+/// A scratch whose buffers grew beyond this is freed rather than kept.
+const SCRATCH_BYTES_MAX: usize = 16 << 10;
+
+/// The parts of an exchange that allocate, kept from request to request.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub(super) request: RequestHead,
+    pub(super) response: ResponseHead,
+    /// The request head as received: the spans of `request` point into it. A copy, so that the provided
+    /// buffer goes back at once: it must not be held while an endpoint thinks.
+    pub(super) bytes: Vec<u8>,
+    /// The rewritten target.
+    pub(super) target: Vec<u8>,
+}
+
+impl Scratch {
+    /// Whether it stayed small enough to keep.
+    pub(crate) fn is_worth_keeping(&self) -> bool {
+        self.bytes.capacity() <= SCRATCH_BYTES_MAX && self.target.capacity() <= SCRATCH_BYTES_MAX
+    }
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) reason: Reason,
+    pub(crate) status: u16,
+    /// More about the reason, in words; may be empty.
+    pub(crate) detail: &'static str,
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Refusal {
+        Refusal {
+            reason,
+            status: reason.status(),
+            detail: "",
+        }
+    }
+}
+
+impl Refusal {
+    pub(super) fn with_detail(reason: Reason, detail: &'static str) -> Refusal {
+        Refusal {
+            detail,
+            ..Refusal::from(reason)
+        }
+    }
+}
+
+/// Where the time of a request went, on the driver's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Times {
+    /// The last bytes of the head arrived.
+    pub(crate) began_ns: u64,
+    /// The request was given to the kernel.
+    pub(super) sent_ns: u64,
+    /// Making connections.
+    pub(crate) connect_ns: u64,
+    /// From `sent_ns` to the arrival of the answer's head.
+    pub(crate) first_byte_ns: u64,
+    /// What this process added: from the head's arrival until the request was given to the kernel
+    /// (without `connect_ns`), and from the arrival of the answer's head until it was given to the kernel.
+    pub(crate) added_ns: u64,
+    /// The last bytes of the answer were given to the kernel.
+    pub(super) ended_ns: u64,
+}
+
+impl Times {
+    pub(crate) fn total_ns(&self) -> u64 {
+        self.ended_ns.saturating_sub(self.began_ns)
+    }
+}
+
+/// How long the parts of an exchange may take.
+#[derive(Clone, Copy)]
+pub(super) struct Pace {
+    /// When it ends whatever moves, on the driver's clock.
+    pub(super) until_ns: u64,
+    /// For any movement.
+    pub(super) idle: Duration,
+}
+
+impl Pace {
+    /// Something moved.
+    pub(super) fn moved(&self, client: &Client) {
+        let idle_until = client
+            .local
+            .driver
+            .now_ns()
+            .saturating_add(self.idle.as_nanos() as u64);
+        client.deadline.set(idle_until.min(self.until_ns));
+    }
+}
+
+/// One request and its answer.
+pub(crate) struct Exchange<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) listener: &'a Listener,
+    pub(super) http: &'a Http,
+    pub(super) scratch: Box<Scratch>,
+    pub(super) upload: Upload,
+    pub(crate) times: Times,
+    pub(crate) route: Option<&'a Route>,
+    pub(crate) cluster: Option<&'a snapshot::Cluster>,
+    pub(crate) endpoint: Option<SocketAddr>,
+    /// Sent to the client; 0 before.
+    pub(crate) status: u16,
+    pub(crate) refusal: Option<Refusal>,
+    pub(crate) retries: u8,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    pub(super) head_buffer_bytes: u32,
+    /// When the whole exchange must have ended.
+    pub(super) until_ns: u64,
+    /// When this try must have brought the head of an answer.
+    pub(super) try_until_ns: u64,
+    /// Bytes of the final answer are on their way: it can no longer be replaced.
+    pub(super) answering: bool,
+}
+
+impl<'a> Exchange<'a> {
+    /// An exchange on `client`'s connection; `None` if its listener is gone.
+    pub(super) fn begin(client: &'a Client, plane: &'a Rc<Plane>) -> Option<Exchange<'a>> {
+        let listener = plane.listener(client.bind)?;
+        let Protocol::Http(http) = &listener.protocol else {
+            return None;
+        };
+        client.local.counters().requests_active.add(1);
+        Some(Exchange {
+            client,
+            listener,
+            http,
+            scratch: client.local.scratch(),
+            upload: Upload::default(),
+            times: Times::default(),
+            route: None,
+            cluster: None,
+            endpoint: None,
+            status: 0,
+            refusal: None,
+            retries: 0,
+            received_bytes: 0,
+            sent_bytes: 0,
+            head_buffer_bytes: plane.snapshot.config.shards.ring.head_buffer_bytes,
+            until_ns: u64::MAX,
+            try_until_ns: u64::MAX,
+            answering: false,
+        })
+    }
+
+    /// The parsed head, and the bytes its spans point into.
+    pub(crate) fn head(&self) -> (&RequestHead, &[u8]) {
+        (&self.scratch.request, &self.scratch.bytes)
+    }
+
+    /// The first route that matches.
+    pub(super) fn find_route(&mut self) -> Result<&'a Route, Refusal> {
+        let (head, bytes) = (&self.scratch.request, &self.scratch.bytes);
+        let id = self
+            .client
+            .local
+            .with_route_scratch(|scratch| self.http.table.find(scratch, &View { head, bytes }));
+        let route = id
+            .and_then(|id| self.http.routes.get(id.index()))
+            .ok_or(Reason::NoRoute)?;
+        self.route = Some(route);
+        if let Some(counters) = route.counters.get(self.client.local.id) {
+            counters.requests.add(1);
+        }
+        Ok(route)
+    }
+
+    /// The cluster that the route sends this request to.
+    pub(super) fn steer(
+        &mut self,
+        plane: &'a Rc<Plane>,
+        forward: &Forward,
+    ) -> Result<Destination<'a>, Refusal> {
+        let local = &self.client.local;
+        let hash = self.hash(forward).unwrap_or_else(|| local.random());
+        let chosen = forward.split.pick(hash).and_then(|id| plane.cluster(id));
+        let (settings, cluster) = chosen.ok_or(Reason::NoEndpoint)?;
+        self.cluster = Some(settings);
+        Ok(Destination {
+            local,
+            settings,
+            cluster,
+            hash: self.hash(forward),
+        })
+    }
+
+    /// From here on the route's time-out counts.
+    pub(super) fn start_clock(&mut self, forward: &Forward) {
+        if let Some(timeout) = forward.timeout {
+            self.until_ns = self
+                .times
+                .began_ns
+                .saturating_add(timeout.as_nanos() as u64);
+        }
+    }
+
+    /// An endpoint for the next try.
+    pub(super) fn pick(
+        &mut self,
+        to: Destination<'_>,
+        tried: &[EndpointId],
+    ) -> Result<Ticket, Refusal> {
+        let local = &self.client.local;
+        let ticket = to.cluster.pick(to.hash, local.random(), tried, local.now());
+        let ticket = ticket.ok_or(Reason::NoEndpoint)?;
+        self.endpoint = Some(ticket.endpoint.address);
+        Ok(ticket)
+    }
+
+    /// Makes a connection, within the time that is left.
+    pub(super) async fn connect(
+        &mut self,
+        to: Destination<'_>,
+        endpoint: &Rc<Endpoint>,
+    ) -> Result<Connection, Failure> {
+        let driver = &self.client.local.driver;
+        let began_ns = driver.clock_ns();
+        self.client.deadline.set(self.until_ns);
+        let made = self
+            .client
+            .deadline
+            .bound(Connection::connect(to, endpoint))
+            .await;
+        self.times.connect_ns += driver.clock_ns().saturating_sub(began_ns);
+        match made {
+            Ok(made) => made.map_err(Failure::Connect),
+            Err(_) => Err(Failure::Refused(Reason::RequestTimeout.into())),
+        }
+    }
+
+    /// Tells balancer and counters what came of a try.
+    pub(super) fn judge(&self, ticket: &mut Ticket, asked: &Result<(Connection, Chunk), Failure>) {
+        let outcome = match asked {
+            Ok(_) if self.scratch.response.status >= 500 => Outcome::Failure,
+            Ok(_) => Outcome::Success,
+            Err(Failure::Refused(refusal)) if refusal.reason != Reason::RequestTimeout => {
+                Outcome::Neutral
+            }
+            Err(Failure::Stale | Failure::Connect(Reason::CircuitConnections)) => Outcome::Neutral,
+            Err(_) => Outcome::Failure,
+        };
+        let latency = Duration::from_nanos(self.times.first_byte_ns);
+        ticket.end(outcome, latency, self.client.local.now());
+        let Some(counters) = ticket.endpoint.counters() else {
+            return;
+        };
+        if let Some(counter) = counter_of(asked, self.scratch.response.status, counters) {
+            counter.add(1);
+        }
+    }
+
+    /// Limits and grammar for the codec, as the listener has them.
+    pub(super) fn codec_limits(&self) -> Http1Limits {
+        let limits = &self.http.limits;
+        Http1Limits {
+            head_bytes_max: limits.header_list as usize,
+            fields_max: usize::from(limits.header_fields),
+            target_bytes_max: limits.target as usize,
+            trailer_bytes_max: limits.header_list as usize,
+            ..Http1Limits::default()
+        }
+    }
+
+    pub(super) fn pace(&self) -> Pace {
+        Pace {
+            until_ns: self.until_ns,
+            idle: self.http.timeouts.idle,
+        }
+    }
+
+    /// Counts and logs the finished exchange.
+    pub(super) fn record(mut self) {
+        let local = &self.client.local;
+        let counters = local.counters();
+        if self.times.ended_ns == 0 {
+            self.times.ended_ns = local.driver.clock_ns();
+        }
+        counters.requests_active.sub(1);
+        counters.requests.add(1);
+        if self.status > 0 {
+            counters.response(self.status);
+        }
+        if let Some(refusal) = self.refusal {
+            counters.refuse(refusal.reason);
+        }
+        counters.downstream_received_bytes.add(self.received_bytes);
+        counters.downstream_sent_bytes.add(self.sent_bytes);
+        counters.phase(Phase::Total, self.times.total_ns());
+        if self.times.sent_ns > 0 {
+            counters.phase(Phase::Connect, self.times.connect_ns);
+            counters.phase(Phase::FirstByte, self.times.first_byte_ns);
+            counters.phase(Phase::Added, self.times.added_ns);
+        }
+        if self.status >= 500
+            && let Some(route) = self.route.and_then(|r| r.counters.get(local.id))
+        {
+            route.failed_5xx.add(1);
+        }
+        if local.logs_access() {
+            local.log_access(access_log::record(&self));
+        }
+        local.keep_scratch(self.scratch);
+    }
+
+    fn hash(&self, forward: &Forward) -> Option<u64> {
+        let on = forward.hash.as_ref()?;
+        let view = View {
+            head: &self.scratch.request,
+            bytes: &self.scratch.bytes,
+        };
+        sticky_hash(on, &view, self.client.peer().map(|peer| peer.ip()))
+    }
+}
+
+/// A parsed head as routing sees it.
+struct View<'a> {
+    head: &'a RequestHead,
+    bytes: &'a [u8],
+}
+
+impl RequestView for View<'_> {
+    fn method(&self) -> &[u8] {
+        self.head.method.of(self.bytes)
+    }
+
+    fn host(&self) -> &[u8] {
+        self.head.host.of(self.bytes)
+    }
+
+    fn path(&self) -> &[u8] {
+        self.head.path.of(self.bytes)
+    }
+
+    fn query(&self) -> Option<&[u8]> {
+        self.head.query.map(|query| query.of(self.bytes))
+    }
+
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        self.head.field(self.bytes, name)
+    }
+}
+
+fn counter_of<'c>(
+    asked: &Result<(Connection, Chunk), Failure>,
+    status: u16,
+    counters: &'c EndpointCounters,
+) -> Option<&'c tidegate_core::stats::Counter> {
+    match asked {
+        Ok(_) if status >= 500 => Some(&counters.failed_5xx),
+        Ok(_) => Some(&counters.succeeded),
+        Err(Failure::Reset) => Some(&counters.failed_reset),
+        Err(Failure::Protocol(_)) => Some(&counters.failed_protocol),
+        Err(Failure::TryTimeout) => Some(&counters.failed_deadline),
+        Err(Failure::Refused(refusal)) if refusal.reason == Reason::RequestTimeout => {
+            Some(&counters.failed_deadline)
+        }
+        // Counted where the connection is made.
+        Err(Failure::Connect(_) | Failure::Status | Failure::Stale | Failure::Refused(_)) => None,
+    }
+}

@@ -1,0 +1,265 @@
+//! Heads: the request's from the client and for the endpoint, the answer's from the endpoint.
+
+use std::{io, rc::Rc};
+
+use tidegate_codecs::{
+    http1::{
+        ForwardedFor, HeadError, Progress, RequestEdits, RequestKind, ResponseHead, forward_request,
+    },
+    limits::Http1Limits,
+};
+use tidegate_core::{
+    config::model::XForwarded,
+    reason::Reason,
+    snapshot::{Forward, Route},
+};
+
+use super::{
+    exchange::{Exchange, Pace, Refusal},
+    retry::Failure,
+    upload::Upload,
+};
+use crate::{
+    ring::{Chunk, Driver, Payload, Socket},
+    upstream::Connection,
+};
+
+impl<'a> Exchange<'a> {
+    /// Reads the request's head, of which `first` is the beginning; bytes behind it go back to the socket.
+    pub(super) async fn read_head(&mut self, first: Chunk) -> Result<(), Refusal> {
+        let client = self.client;
+        client.deadline.set_after(self.http.timeouts.header);
+        let limits = self.codec_limits();
+        let mut chunk = first;
+        loop {
+            let parsed = self.scratch.request.parse(&chunk, &limits);
+            if parsed.map_err(refuse_head)? == Progress::Complete {
+                break;
+            }
+            let more = gather(
+                &client.local.driver,
+                &client.socket,
+                chunk,
+                limits.head_bytes_max,
+            );
+            chunk = match client.deadline.bound(more).await {
+                Ok(Ok(Some(more))) => more,
+                Ok(Ok(None) | Err(_)) => return Err(Reason::ClientGone.into()),
+                Err(_) => return Err(Reason::HeaderTimeout.into()),
+            };
+        }
+        self.times.began_ns = client.socket.received_at_ns();
+        let len = self.scratch.request.len;
+        self.received_bytes += len as u64;
+        self.scratch.bytes.clear();
+        self.scratch
+            .bytes
+            .extend_from_slice(chunk.get(..len).unwrap_or_default());
+        chunk.advance(len);
+        if !chunk.is_empty() {
+            client.socket.put_back(chunk);
+        }
+        let head = &self.scratch.request;
+        if head.is_connect() {
+            return Err(Reason::MethodNotServed.into());
+        }
+        self.upload = Upload::new(head, &limits, self.http.limits.body, self.head_buffer_bytes)?;
+        Ok(())
+    }
+
+    /// Sends the request on `connection` and reads the head of the final answer, which is parsed into the
+    /// scratch. Interim answers are passed on. The chunk begins with the head.
+    pub(super) async fn send_and_read_head(
+        &mut self,
+        route: &'a Route,
+        forward: &'a Forward,
+        connection: &mut Connection,
+    ) -> Result<Chunk, Failure> {
+        let driver = &self.client.local.driver;
+        let head = self.write_request_head(route, forward);
+        let try_timeout = forward.retry.as_ref().and_then(|r| r.per_try_timeout);
+        self.try_until_ns = try_timeout.map_or(u64::MAX, |limit| {
+            driver.now_ns().saturating_add(limit.as_nanos() as u64)
+        });
+        self.upload.begin(Payload::head(head));
+        self.times.sent_ns = driver.clock_ns();
+        let waited_ns = self.times.sent_ns.saturating_sub(self.times.began_ns);
+        self.times.added_ns = waited_ns.saturating_sub(self.times.connect_ns);
+        loop {
+            let mut chunk = self.read_response_head(connection).await?;
+            let arrived_ns = connection.socket.received_at_ns();
+            self.times.first_byte_ns = arrived_ns.saturating_sub(self.times.sent_ns);
+            match self.scratch.response.status {
+                101 if self.scratch.request.upgrade.is_none() => {
+                    return Err(Failure::Protocol("a 101 that nobody asked for"));
+                }
+                100 | 102..=199 => {
+                    self.pass_interim(&chunk).await?;
+                    chunk.advance(self.scratch.response.len);
+                    connection.socket.put_back(chunk);
+                }
+                _ => return Ok(chunk),
+            }
+        }
+    }
+
+    async fn read_response_head(&mut self, connection: &Connection) -> Result<Chunk, Failure> {
+        let pace = Pace {
+            until_ns: self.until_ns.min(self.try_until_ns),
+            ..self.pace()
+        };
+        let limits = Http1Limits::default();
+        let Exchange {
+            client,
+            upload,
+            scratch,
+            ..
+        } = self;
+        let socket = &connection.socket;
+        let kind = scratch.request.kind();
+        let reading = read_response(
+            &client.local.driver,
+            socket,
+            &mut scratch.response,
+            kind,
+            &limits,
+        );
+        pace.moved(client);
+        let both = upload.alongside(client, socket, pace, reading);
+        match client.deadline.bound(both).await {
+            Ok(read) => read?,
+            Err(_) => {
+                let now_ns = client.local.driver.now_ns();
+                if now_ns >= self.until_ns {
+                    Err(Failure::Refused(Reason::RequestTimeout.into()))
+                } else if now_ns >= self.try_until_ns {
+                    Err(Failure::TryTimeout)
+                } else {
+                    Err(Failure::Refused(Reason::IdleTimeout.into()))
+                }
+            }
+        }
+    }
+
+    /// The head for the endpoint, with the listener's and the route's edits.
+    fn write_request_head(&mut self, route: &Route, forward: &Forward) -> Vec<u8> {
+        let local = &self.client.local;
+        let scratch = &mut *self.scratch;
+        let head = &scratch.request;
+        scratch.target.clear();
+        if let Some(rewriter) = &forward.path_rewrite {
+            let path = head.path.of(&scratch.bytes);
+            local.with_route_scratch(|s| rewriter.rewrite(s, path, &mut scratch.target));
+            if let Some(query) = head.query {
+                scratch.target.push(b'?');
+                scratch.target.extend_from_slice(query.of(&scratch.bytes));
+            }
+        }
+        let forwarded_for = match self.http.forwarded.x_forwarded {
+            XForwarded::Append => ForwardedFor::Append(self.client.peer_ip().as_bytes()),
+            XForwarded::Replace => ForwardedFor::Replace(self.client.peer_ip().as_bytes()),
+            XForwarded::Preserve => ForwardedFor::Preserve,
+        };
+        let edits = RequestEdits {
+            target: forward
+                .path_rewrite
+                .as_ref()
+                .map(|_| scratch.target.as_slice()),
+            host: forward.host_rewrite.as_deref().map(str::as_bytes),
+            via: self.http.forwarded.via.as_deref(),
+            forwarded_for,
+            proto: "http",
+            remove: &route.request_headers.remove,
+            set: &route.request_headers.set,
+            append: &route.request_headers.append,
+            upgrade: head.upgrade.is_some(),
+            drop_expect: false,
+        };
+        let mut out = local.driver.buffer();
+        forward_request(&scratch.bytes, head, &edits, &mut out);
+        out
+    }
+}
+
+/// Reads the head of an answer into `head`; the chunk begins with it.
+async fn read_response(
+    driver: &Rc<Driver>,
+    socket: &Socket,
+    head: &mut ResponseHead,
+    kind: RequestKind,
+    limits: &Http1Limits,
+) -> Result<Chunk, Failure> {
+    let first = socket.receive().await.map_err(|_| Failure::Reset)?;
+    let mut chunk = first.ok_or(Failure::Reset)?;
+    loop {
+        let parsed = head
+            .parse(&chunk, kind, limits)
+            .map_err(|e| Failure::Protocol(e.detail()))?;
+        if parsed == Progress::Complete {
+            return Ok(chunk);
+        }
+        let more = gather(driver, socket, chunk, limits.head_bytes_max).await;
+        chunk = more.map_err(|_| Failure::Reset)?.ok_or(Failure::Reset)?;
+    }
+}
+
+/// Joins `chunk` with what follows, until a whole head may be in it. Parsing anew for each byte of a
+/// head that trickles in would cost its square; so it is parsed again only when an empty line has come,
+/// or the limit is passed, which the codec then refuses. `None` at the end of the stream.
+async fn gather(
+    driver: &Rc<Driver>,
+    socket: &Socket,
+    chunk: Chunk,
+    bytes_max: usize,
+) -> io::Result<Option<Chunk>> {
+    let mut joined = chunk.to_vec();
+    drop(chunk);
+    while let Some(more) = socket.receive().await? {
+        // The line end before may be the last byte seen so far.
+        let search_from = joined.len().saturating_sub(2);
+        joined.extend_from_slice(&more);
+        let has_empty_line = joined.get(search_from..).is_some_and(holds_empty_line);
+        if has_empty_line || joined.len() > bytes_max {
+            return Ok(Some(Chunk::from_vec(driver, joined)));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether two line ends follow each other. A bare LF counts: the codec refuses it, the sooner the better.
+fn holds_empty_line(bytes: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', bytes)
+        .any(|at| matches!(bytes.get(at + 1..), Some([b'\n', ..] | [b'\r', b'\n', ..])))
+}
+
+fn refuse_head(error: HeadError) -> Refusal {
+    let reason = match error.status() {
+        413 => Reason::BodyTooLarge,
+        414 => Reason::TargetTooLong,
+        417 => Reason::ExpectationFailed,
+        431 => Reason::HeadTooLarge,
+        501 => Reason::UnknownTransferCoding,
+        505 => Reason::UnknownVersion,
+        _ => Reason::BadRequest,
+    };
+    Refusal::with_detail(reason, error.detail())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a head that trickles in is parsed again at its end, and only there. Method: heads with and
+    /// without an empty line.
+    #[test]
+    fn finds_empty_lines() {
+        for whole in [
+            &b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..],
+            b"a\n\n",
+            b"a\n\r\n",
+        ] {
+            assert!(holds_empty_line(whole));
+            assert!(!holds_empty_line(&whole[..whole.len() - 1]));
+        }
+    }
+}

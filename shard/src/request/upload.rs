@@ -1,0 +1,224 @@
+//! The request on its way to the endpoint, body included, while its answer may already be coming back.
+
+use std::task::{Context, Poll};
+
+use tidegate_codecs::{
+    http1::{BodyTracker, Framing, RequestHead},
+    limits::Http1Limits,
+};
+use tidegate_core::reason::Reason;
+
+use super::exchange::{Pace, Refusal};
+use crate::{
+    downstream::Client,
+    ring::{Chunk, Payload, ReceiveMode, Socket},
+};
+
+/// The request's own bytes, from the client to the endpoint. It holds at most one piece, which is the
+/// back-pressure.
+#[derive(Default)]
+pub(super) struct Upload {
+    /// `None` for a request without body.
+    body: Option<Box<Body>>,
+    pending: Option<Payload>,
+    /// Everything was handed on; or the endpoint takes no more, and its answer decides.
+    finished: bool,
+    /// Bytes given to the endpoint's socket.
+    pub(super) sent_bytes: u64,
+}
+
+struct Body {
+    tracker: BodyTracker,
+    /// Bytes of payload that the listener allows.
+    payload_max: u64,
+    /// Bytes taken from the client.
+    taken: u64,
+    /// A chunk of this size filled its buffer: more is behind it.
+    full_piece: usize,
+    /// The client waits for a 100 before it sends.
+    expects_continue: bool,
+}
+
+impl Upload {
+    /// The upload of a request with this head.
+    pub(super) fn new(
+        head: &RequestHead,
+        limits: &Http1Limits,
+        payload_max: Option<u64>,
+        head_buffer_bytes: u32,
+    ) -> Result<Upload, Refusal> {
+        let payload_max = payload_max.unwrap_or(u64::MAX);
+        match head.framing {
+            Framing::None => return Ok(Upload::default()),
+            Framing::Length(length) if length > payload_max => {
+                return Err(Reason::BodyTooLarge.into());
+            }
+            _ => {}
+        }
+        let body = Body {
+            tracker: BodyTracker::new(head.framing, limits),
+            payload_max,
+            taken: 0,
+            full_piece: head_buffer_bytes as usize,
+            expects_continue: head.expect_continue,
+        };
+        Ok(Upload {
+            body: Some(Box::new(body)),
+            ..Upload::default()
+        })
+    }
+
+    /// Starts (again) with `head`.
+    pub(super) fn begin(&mut self, head: Payload) {
+        self.pending = Some(head);
+        self.finished = false;
+    }
+
+    /// Whether body bytes were taken from the client: they cannot be sent a second time.
+    pub(super) fn has_taken_body(&self) -> bool {
+        self.body.as_ref().is_some_and(|b| b.taken > 0)
+    }
+
+    /// Body bytes taken from the client.
+    pub(super) fn taken_bytes(&self) -> u64 {
+        self.body.as_ref().map_or(0, |b| b.taken)
+    }
+
+    /// Whether the request was read to its end: what comes next is the next request.
+    pub(super) fn is_read(&self) -> bool {
+        self.body.as_ref().is_none_or(|b| b.tracker.is_done())
+    }
+
+    /// Whether the request was handed to the endpoint to its end.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_read() && self.pending.is_none()
+    }
+
+    /// Whether the client may never send the body, since it waits for a 100 that did not come.
+    pub(super) fn may_stay_unsent(&self) -> bool {
+        self.body
+            .as_ref()
+            .is_some_and(|b| b.expects_continue && b.taken == 0)
+    }
+
+    /// Runs `future` while the upload goes on. A client that breaks off ends both.
+    pub(super) async fn alongside<T>(
+        &mut self,
+        client: &Client,
+        upstream: &Socket,
+        pace: Pace,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Refusal> {
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(|cx| {
+            if !self.finished {
+                if let Poll::Ready(uploaded) = self.poll(cx, client, upstream, pace) {
+                    uploaded?;
+                    self.finished = true;
+                }
+            } else if client.socket.poll_failed(cx).is_ready() {
+                return Poll::Ready(Err(Reason::ClientGone.into()));
+            }
+            future.as_mut().poll(cx).map(Ok)
+        })
+        .await
+    }
+
+    /// Reads the rest of the body and drops it, at most `bytes_max` of it.
+    pub(super) async fn discard(&mut self, client: &Client, bytes_max: u64) -> Result<(), Refusal> {
+        let Some(body) = &mut self.body else {
+            return Ok(());
+        };
+        let until = body.taken.saturating_add(bytes_max);
+        while !body.tracker.is_done() && body.taken < until {
+            let received = client
+                .socket
+                .receive()
+                .await
+                .map_err(|_| Reason::ClientGone)?;
+            body.take(client, received.ok_or(Reason::ClientGone)?)?;
+        }
+        Ok(())
+    }
+
+    fn poll(
+        &mut self,
+        cx: &Context<'_>,
+        client: &Client,
+        upstream: &Socket,
+        pace: Pace,
+    ) -> Poll<Result<(), Refusal>> {
+        loop {
+            self.join_waiting_body(client)?;
+            if let Some(pending) = &self.pending {
+                let len = pending.len() as u64;
+                match upstream.poll_send(cx, &mut self.pending) {
+                    Poll::Pending => return Poll::Pending,
+                    // An endpoint may answer and close without reading on: its answer decides.
+                    Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
+                    Poll::Ready(Ok(())) => self.sent_bytes += len,
+                }
+                pace.moved(client);
+            }
+            let Some(body) = self.body.as_mut().filter(|b| !b.tracker.is_done()) else {
+                return Poll::Ready(Ok(()));
+            };
+            let Poll::Ready(received) = client.socket.poll_receive(cx) else {
+                return Poll::Pending;
+            };
+            let chunk = received.map_err(|_| Reason::ClientGone)?.ok_or(CUT_SHORT)?;
+            self.pending = Some(Payload::chunk(body.take(client, chunk)?));
+        }
+    }
+
+    /// Lets a body that has arrived already travel with the head, in one send.
+    fn join_waiting_body(&mut self, client: &Client) -> Result<(), Refusal> {
+        let Some(body) = self
+            .body
+            .as_mut()
+            .filter(|b| b.taken == 0 && !b.tracker.is_done())
+        else {
+            return Ok(());
+        };
+        if self.pending.is_some()
+            && let Some(chunk) = client.socket.try_receive()
+        {
+            let chunk = body.take(client, chunk)?;
+            self.pending = self.pending.take().map(|head| head.followed_by(chunk));
+        }
+        Ok(())
+    }
+}
+
+/// The client half-closed inside its body.
+const CUT_SHORT: Refusal = Refusal {
+    reason: Reason::ClientBody,
+    status: Reason::ClientBody.status(),
+    detail: "the connection ended inside the body",
+};
+
+impl Body {
+    /// Takes of `chunk` what belongs to the body; the rest goes back to the socket.
+    fn take(&mut self, client: &Client, chunk: Chunk) -> Result<Chunk, Refusal> {
+        let n = self
+            .tracker
+            .advance(&chunk)
+            .map_err(|e| Refusal::with_detail(Reason::ClientBody, e.detail()))?;
+        self.taken += n as u64;
+        if self.tracker.payload_bytes() > self.payload_max {
+            return Err(Reason::BodyTooLarge.into());
+        }
+        if self.tracker.is_done() {
+            client.socket.set_mode(ReceiveMode::Heads);
+        } else if chunk.len() >= self.full_piece {
+            client.socket.set_mode(ReceiveMode::Bodies);
+        }
+        if n == chunk.len() {
+            return Ok(chunk);
+        }
+        let (chunk, rest) = chunk.split(n);
+        rest.into_iter()
+            .for_each(|rest| client.socket.put_back(rest));
+        Ok(chunk)
+    }
+}
