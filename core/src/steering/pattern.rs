@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 
 use hashbrown::HashMap;
 use regex_automata::{
-    Input, PatternSet,
+    Input, MatchKind, PatternSet,
     meta::{self, Regex},
     util::{captures::Captures, syntax},
 };
@@ -184,15 +184,22 @@ fn compile(
             message: e.to_string(),
         })?;
     }
-    build(&anchored, false, size_max).or_else(|_| build(&anchored, true, size_max))
+    // All patterns that match are asked for, not the one that a backtracking engine would prefer.
+    let kind = match anchor {
+        Anchor::Whole => MatchKind::All,
+        Anchor::Anywhere => MatchKind::LeftmostFirst,
+    };
+    build(&anchored, kind, false, size_max).or_else(|_| build(&anchored, kind, true, size_max))
 }
 
 fn build(
     patterns: &[String],
+    kind: MatchKind,
     unicode: bool,
     size_max: Option<usize>,
 ) -> Result<Regex, PatternError> {
     let config = meta::Config::new()
+        .match_kind(kind)
         .utf8_empty(false)
         .nfa_size_limit(size_max);
     Regex::builder()
