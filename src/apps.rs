@@ -113,6 +113,7 @@ fn serve(routers: Vec<(TcpListener, Router)>) {
 fn router(behaviour: Behaviour) -> Router {
     Router::new()
         .route("/echo", any(echo))
+        .route("/shop/echo", any(echo))
         .route("/health", any(|| async { "ok\n" }))
         .fallback(hello)
         .layer(middleware::from_fn_with_state(behaviour.clone(), behave))
@@ -144,12 +145,9 @@ async fn behave(State(app): State<Behaviour>, request: Request, next: Next) -> R
 
 async fn hello(State(app): State<Behaviour>, uri: Uri) -> String {
     format!(
-        "Hello from application `{}` behind Tidegate.\nYou asked for {}\n\n\
-         Try also:\n  /echo    sends back what it got\n  /slow/   an application that takes {} ms\n  \
-         /flaky/  an application that fails 1 in {FLAKY_EVERY}; the gateway tries again\n",
+        "Hello from application `{}` behind Tidegate. You asked for {}\n",
         app.name,
-        uri.path(),
-        SLOW.as_millis()
+        uri.path()
     )
 }
 

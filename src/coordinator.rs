@@ -356,7 +356,7 @@ impl Coordinator {
         if let Ok(monotonic) = reloading {
             notify(&[monotonic]);
         }
-        let changes = crate::describe::changes(&self.config, &loaded.config);
+        let changes = tidegate_core::config::diff(&self.config, &loaded.config);
         let source = SourceInfo {
             name: self.source.name(),
             fingerprint,

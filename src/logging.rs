@@ -1,6 +1,6 @@
 //! The operational log: one line an event, to standard error. Its level can be changed while running.
 
-use std::io::{self, IsTerminal};
+use std::io;
 
 use tracing_subscriber::{
     EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
@@ -37,7 +37,7 @@ pub(crate) fn start() -> LogLevel {
     let events = fmt::layer()
         .with_writer(io::stderr)
         .with_target(false)
-        .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none());
+        .with_ansi(crate::cli::colour_stderr());
     // Fails only if a subscriber is there already, which then does the work.
     let _ = tracing_subscriber::registry()
         .with(filter)

@@ -18,7 +18,6 @@ mod apps;
 mod cli;
 mod coordinator;
 mod demo;
-mod describe;
 mod exit;
 mod fleet;
 mod health;

@@ -4,16 +4,14 @@ use std::{net::SocketAddr, sync::Arc};
 
 use serde_json::{Map, Value, json};
 use tidegate_core::{
+    config,
     message::Availability,
     reason::Reason,
     snapshot::{Cluster, Protocol, Snapshot},
     stats::{EndpointCounters, HistogramCounts, MetricInfo, PerShard, Phase, ShardCounters},
 };
 
-use crate::{
-    describe,
-    status::{Live, Status},
-};
+use crate::status::{Live, Status};
 
 /// `/server_info`
 pub(crate) fn server_info(status: &Status) -> Value {
@@ -46,13 +44,15 @@ fn epoch(live: &Live) -> u64 {
         .map_or(0, |snapshot| snapshot.epoch.0)
 }
 
-/// `/config_dump`: the configuration in use, complete, with units and defaults filled in. Each route says
-/// where it stands in the file.
+/// `/config_dump`: the configuration in use as a file would say it, defaults written out, what may be
+/// secret redacted; and where each route stands in the file.
 pub(crate) fn config_dump(status: &Status) -> Value {
     let live = status.live();
+    let snapshot = live.snapshot.as_ref();
     json!({
         "source": config_info(&live),
-        "config": live.snapshot.as_ref().map(|snapshot| describe::config(&snapshot.config)),
+        "config": snapshot.map(|snapshot| config::to_json(&snapshot.config)),
+        "origins": snapshot.map(|snapshot| config::origins(&snapshot.config)),
     })
 }
 
@@ -121,7 +121,6 @@ fn cluster(cluster: &Cluster, live: &Live) -> Value {
         .collect();
     json!({
         "name": &*cluster.name,
-        "balance": describe::balance_word(cluster.config.balance),
         "dns_error": live.dns_errors.get(&cluster.name),
         "endpoints": endpoints,
     })

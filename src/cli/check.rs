@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use tidegate_core::config::{Diagnostic, Severity};
+use tidegate_core::config::{self, Diagnostic, Severity};
 
 use super::{Format, render};
 use crate::{
-    describe,
     exit::{Exit, Failure},
     source::{LoadError, Loaded, Source},
 };
@@ -57,7 +56,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     let changes = |one: &Checked| {
         let (old, new) = (old.as_ref()?, one.loaded.as_ref()?);
-        Some(describe::changes(&old.config, &new.config))
+        Some(config::diff(&old.config, &new.config))
     };
     match args.format {
         Format::Json => {

@@ -3,8 +3,10 @@
 
 mod check;
 mod demo;
-//mod explain;
+mod explain;
 mod proxy;
+#[cfg(test)]
+mod reference;
 pub(crate) mod render;
 mod run;
 mod schema;
@@ -58,6 +60,8 @@ enum Verb {
     Proxy(proxy::Args),
     /// Check configuration files; say what would change
     Check(check::Args),
+    /// Say why a request goes where it goes
+    Explain(explain::Args),
     /// Print the JSON Schema of the configuration, for editors
     Schema(schema::Args),
     /// Print the version and what the kernel offers
@@ -82,7 +86,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(args),
         Verb::Proxy(args) => proxy::run(args),
         Verb::Check(args) => check::run(&args),
-        //Verb::Explain(args) => explain::run(&args),
+        Verb::Explain(args) => explain::run(&args),
         Verb::Schema(args) => schema::run(&args),
         Verb::Version(args) => version::run(&args),
     };
@@ -118,19 +122,10 @@ fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
     print(&format!("{value:#}\n"))
 }
 
-/// Whether to colour what goes to standard output.
-fn colour_stdout() -> bool {
-    io::stdout().is_terminal() && no_color_unset()
-}
-
-/// Whether to colour what goes to standard error.
-fn colour_stderr() -> bool {
-    io::stderr().is_terminal() && no_color_unset()
-}
-
-/// <https://no-color.org>: set and not empty means no colour.
-fn no_color_unset() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+/// Whether to colour what goes to standard error: on a terminal, unless <https://no-color.org> is asked for.
+pub(crate) fn colour_stderr() -> bool {
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stderr().is_terminal() && !no_color
 }
 
 #[cfg(test)]

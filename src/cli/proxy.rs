@@ -55,7 +55,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 /// The configuration that the arguments stand for.
 fn configuration(args: &Args) -> Result<String, Failure> {
     let admin = match &*args.admin {
-        "off" => String::new(),
+        "off" => "admin: off\n".to_owned(),
         address => {
             let parsed: SocketAddr = address
                 .parse()

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tidegate_core::config;
+
 use crate::{apps, exit::Failure, logging, service::Service, source::Source};
 
 #[derive(clap::Args)]
@@ -40,18 +42,19 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 }
 
 const WELCOME: &str = "
-  try      curl http://127.0.0.1:8080/          an application behind the gateway
-           curl http://127.0.0.1:8080/flaky/    one that fails 1 in 5: see the retries
-           curl http://127.0.0.1:8080/slow/     one that takes its time
-  look     http://127.0.0.1:9901/               dashboard, metrics, config_dump
-  next     tidegate run -c FILE                 your own configuration
+  try      curl http://127.0.0.1:8080/               the gateway itself
+           curl http://127.0.0.1:8080/shop/          applications behind it
+           curl http://127.0.0.1:8080/shop/echo      what an application gets to see
+  look     http://127.0.0.1:9901/                    dashboard, metrics, configuration
+  next     tidegate run -c FILE                      your own configuration
   end      Ctrl-C
 ";
 
-/// A gateway in front of the built-in applications.
-pub(super) fn embedded(apps: &apps::Apps) -> String {
-    include_str!("embedded.yaml")
-        .replace("STEADY", &apps.steady.address.to_string())
-        .replace("SLOW", &apps.slow.address.to_string())
-        .replace("FLAKY", &apps.flaky.address.to_string())
+/// A gateway in front of the built-in applications: a shop of a quick and a slow one, and a canary that
+/// fails now and then, which retries hide.
+fn embedded(apps: &apps::Apps) -> String {
+    config::demo_config(
+        &[apps.steady.address, apps.slow.address],
+        apps.flaky.address,
+    )
 }

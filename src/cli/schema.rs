@@ -1,5 +1,7 @@
 //! `tidegate schema`: the JSON Schema of the configuration.
 
+use tidegate_core::config;
+
 use crate::exit::Failure;
 
 #[derive(clap::Args)]
@@ -11,5 +13,5 @@ Examples:
 pub(super) struct Args {}
 
 pub(super) fn run(_: &Args) -> Result<(), Failure> {
-    super::print_json(&serde_json::Value::Null)
+    super::print_json(&config::json_schema())
 }

@@ -124,7 +124,7 @@ impl Service {
 }
 
 /// Says what is wrong with a configuration, on standard error.
-fn report(error: LoadError) -> Failure {
+pub(crate) fn report(error: LoadError) -> Failure {
     match error {
         LoadError::Unreadable(failure) => failure,
         LoadError::Invalid(diagnostics, text) => {

@@ -1,0 +1,160 @@
+//! The generated reference: `docs/reference/{cli,metrics,reasons}.md`, written from the definitions that
+//! the program uses and compared with what is committed. `TIDEGATE_BLESS=1 cargo test` writes them anew.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::indexing_slicing
+)]
+
+use std::{collections::BTreeSet, fmt::Write, fs, path::Path};
+
+use clap::{Command, CommandFactory};
+use tidegate_core::{
+    reason::Reason,
+    stats::{EndpointCounters, MetricInfo, RouteCounters, ShardCounters},
+};
+
+use crate::admin::prometheus;
+
+/// Goal: the reference says what the program does. Method: generate it and compare.
+#[test]
+fn reference_is_current() {
+    for (name, text) in [
+        ("cli", cli()),
+        ("metrics", metrics()),
+        ("reasons", reasons()),
+    ] {
+        compare(name, &text);
+    }
+}
+
+/// Goal: no counter that nobody counts. Method: each field of the slabs is used by name somewhere
+/// outside of its definition.
+#[test]
+fn every_counter_is_counted() {
+    let mut sources = String::new();
+    for folder in ["shard/src", "src"] {
+        read_sources(&root().join(folder), &mut sources);
+    }
+    let slabs: [(&str, &[MetricInfo]); 3] = [
+        ("shard", ShardCounters::METRICS),
+        ("endpoint", EndpointCounters::METRICS),
+        ("route", RouteCounters::METRICS),
+    ];
+    let unused: BTreeSet<_> = slabs
+        .iter()
+        .flat_map(|(slab, metrics)| metrics.iter().map(move |info| (*slab, info.name)))
+        .filter(|(slab, name)| {
+            let counted = sources
+                .match_indices(&format!(".{name}"))
+                .any(|(at, found)| !sources[at + found.len()..].starts_with(is_word));
+            // Counted by a helper of the slab.
+            let helped = *slab == "shard" && name.starts_with("responses_");
+            !counted && !helped
+        })
+        .collect();
+    assert!(unused.is_empty(), "never counted: {unused:?}");
+}
+
+fn cli() -> String {
+    let mut command = super::Cli::command();
+    command.build();
+    let mut text = String::from(
+        "# Command line\n\n<!-- Generated from src/cli; see src/cli/reference.rs. -->\n\n",
+    );
+    let version = env!("CARGO_PKG_VERSION");
+    write_command(&mut text, &mut command, "tidegate");
+    for verb in command.get_subcommands() {
+        let name = format!("tidegate {}", verb.get_name());
+        write_command(&mut text, &mut verb.clone(), &name);
+    }
+    text.replace(version, "VERSION")
+}
+
+fn write_command(text: &mut String, command: &mut Command, name: &str) {
+    // A fixed width: the reference must not depend on the terminal it was made on.
+    let mut command = command.clone().term_width(100);
+    let help = command.render_long_help().to_string();
+    let help: Vec<&str> = help.lines().map(str::trim_end).collect();
+    writeln!(
+        text,
+        "## {name}\n\n```text\n{}\n```\n",
+        help.join("\n").trim_end()
+    )
+    .unwrap();
+}
+
+fn metrics() -> String {
+    let mut text = String::from(
+        "# Metrics\n\n<!-- Generated from core/src/stats.rs and src/admin/prometheus.rs. -->\n\n\
+         What `/stats/prometheus` (`/metrics`) of the admin server says. Series by endpoint are off by \
+         default: `/metrics?endpoints=1`.\n\n\
+         | metric | kind | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for family in prometheus::families() {
+        let labels: Vec<String> = family.labels.iter().map(|l| format!("`{l}`")).collect();
+        writeln!(
+            text,
+            "| `{}` | {} | {} | {} |",
+            family.name,
+            family.kind,
+            labels.join(", "),
+            family.help.replace('|', "\\|")
+        )
+        .unwrap();
+    }
+    text
+}
+
+fn reasons() -> String {
+    let mut text = String::from(
+        "# Reasons\n\n<!-- Generated from core/src/reason.rs. -->\n\n\
+         One word per refusal: the same in the access log, in the label of `tidegate_refused_total` and in \
+         the `x-tidegate-reason` field of our own answers. A status of – means that the connection is \
+         closed without an answer, or that the route decides.\n",
+    );
+    for reason in Reason::ALL {
+        let status = match reason.status() {
+            0 => "–".to_owned(),
+            status => status.to_string(),
+        };
+        let (word, what, remedy) = (reason.word(), reason.describe(), reason.remedy());
+        write!(text, "\n## {word}\n\nStatus {status}. {what}\n\n{remedy}\n").unwrap();
+    }
+    text
+}
+
+fn compare(name: &str, text: &str) {
+    let path = root().join("docs/reference").join(format!("{name}.md"));
+    if std::env::var_os("TIDEGATE_BLESS").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+    }
+    let committed = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == text,
+        "docs/reference/{name}.md is out of date: run `TIDEGATE_BLESS=1 cargo test -p tidegate`"
+    );
+}
+
+fn read_sources(folder: &Path, into: &mut String) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            read_sources(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            // Without white space: a call may be broken over lines.
+            let source = fs::read_to_string(&path).unwrap();
+            into.extend(source.chars().filter(|c| !c.is_whitespace()));
+        }
+    }
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
