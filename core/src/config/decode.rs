@@ -376,6 +376,8 @@ fn destinations(fields: &Fields<'_>, key: &str, clusters: &Names<'_>) -> Vec<Wei
         });
     }
     fields.refuse_empty("split");
+    // Keys of a map have no order: written differently, a sticky split must not move its clients.
+    split.sort_by(|a, b| a.cluster.cmp(&b.cluster));
     let sum: u32 = split.iter().map(|one| one.share).sum();
     if all_read && !split.is_empty() && sum != WHOLE {
         let sum = super::quantity::format_share(sum);

@@ -187,21 +187,39 @@ fn line(subject: &str, change: &str) -> String {
 
 /// A value as a person reads it; secrets and long ones cut.
 fn shown(path: &str, value: &Value) -> String {
-    const SHOWN: usize = 60;
+    const SHOWN: usize = 120;
     let header = path.rsplit('.').next().unwrap_or("");
     if path.contains("_headers.") && dump::is_secret(header) {
         return dump::REDACTED.to_owned();
     }
-    let text = match value {
-        Value::String(text) if !text.is_empty() && !text.contains(char::is_whitespace) => {
-            text.clone()
-        }
-        Value::Object(_) if has_secret(value) => dump::REDACTED.to_owned(),
-        other => other.to_string(),
+    let text = match has_secret(value) {
+        true => dump::REDACTED.to_owned(),
+        false => compact(value),
     };
     match text.char_indices().nth(SHOWN) {
         Some((at, _)) => format!("{}…", text.get(..at).unwrap_or("")),
         None => text,
+    }
+}
+
+/// A value as it would stand in a file.
+fn compact(value: &Value) -> String {
+    match value {
+        Value::String(text) if !text.is_empty() && !text.contains(char::is_whitespace) => {
+            text.clone()
+        }
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(compact).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Value::Object(entries) if !entries.is_empty() => {
+            let entries = entries.iter();
+            let entries: Vec<String> = entries
+                .map(|(key, value)| format!("{key}: {}", compact(value)))
+                .collect();
+            format!("{{ {} }}", entries.join(", "))
+        }
+        other => other.to_string(),
     }
 }
 

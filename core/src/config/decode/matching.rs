@@ -76,6 +76,8 @@ fn headers(fields: &Fields<'_>) -> Vec<(Arc<str>, ValuePattern)> {
         }
         headers.push((name, value));
     }
+    // Keys of a map have no order.
+    headers.sort_by(|(a, _), (b, _)| a.cmp(b));
     headers
 }
 
@@ -89,7 +91,9 @@ fn query(fields: &Fields<'_>) -> Vec<(Arc<str>, ValuePattern)> {
         }
         Some((text.text.into(), value(fields, entry)?))
     });
-    conditions.collect()
+    let mut conditions: Vec<_> = conditions.collect();
+    conditions.sort_by(|(a, _): &(Arc<str>, _), (b, _)| a.cmp(b));
+    conditions
 }
 
 /// A condition on a value: text, or a map with one key.

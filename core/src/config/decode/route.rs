@@ -464,5 +464,6 @@ fn header_lines(fields: &Fields<'_>, key: &'static str) -> Vec<(Arc<str>, Arc<st
         }
         lines.push((name, value));
     }
+    lines.sort();
     lines
 }
