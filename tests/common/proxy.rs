@@ -114,14 +114,14 @@ impl Proxy {
 
     #[track_caller]
     pub fn admin_get(&self, target: &str) -> Response {
-        let request = format!("GET {target} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         Client::connect(self.admin).exchange(request)
     }
 
     #[track_caller]
     pub fn admin_post(&self, target: &str) -> Response {
         let request = format!(
-            "POST {target} HTTP/1.1\r\nHost: admin\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            "POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         );
         Client::connect(self.admin).exchange(request)
     }
