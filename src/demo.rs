@@ -52,7 +52,7 @@ const HEAD_MAX: usize = 16 << 10;
 pub(crate) fn run(time: Duration, rate: u32) -> Result<(), Failure> {
     let log = logging::start();
     // The story is on standard output; of the log only what went wrong.
-    let _ = log.set("warn");
+    let _ = log.set("error");
     let apps = apps::start()?;
     let service = Service {
         source: Source::Embedded(configuration(&apps)),
@@ -85,11 +85,11 @@ listeners:
   edge:
     bind: 127.0.0.1:0
     routes:
-      - {{ name: all, to: apps, timeout: 2s, retry: {{ on: [connect, 503], times: 3, budget: 100% }} }}
+      - {{ name: all, to: apps, timeout: 2s, retry: {{ on: [connect, 503], times: 3, budget: 100%, backoff: 0s }} }}
 clusters:
   apps:
     endpoints: {{ static: [ \"{}\", \"{}\", \"{}\" ] }}
-    health: {{ http: /health, interval: 500ms, timeout: 250ms, healthy_after: 2, unhealthy_after: 2 }}
+    health: {{ http: {{ path: /health }}, interval: 500ms, timeout: 250ms, healthy_after: 2, unhealthy_after: 2 }}
 ",
         apps.steady.address, apps.slow.address, apps.flaky.address
     )
