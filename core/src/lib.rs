@@ -15,6 +15,7 @@
 //! 8. [`message`]: everything that crosses a thread.
 //! 9. [`coordinator`]: what is decided for all shards together.
 #![forbid(unsafe_code)]
+#![warn(clippy::iter_over_hash_type)]
 
 pub mod balancer;
 pub mod config;
