@@ -214,6 +214,11 @@ fn forwarded_for() {
             "GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.1.1.1\r\nx-forwarded-proto: http\r\nA: b\r\nx-forwarded-for: 2.2.2.2\r\nVia: 1.1 me\r\n\r\n",
         ),
         (
+            "GET / HTTP/1.1\r\nHost: x\r\nForwarded: for=1\r\nX-Forwarded-Host: y\r\n\r\n",
+            ForwardedFor::Replace(b"9.9.9.9"),
+            "GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 9.9.9.9\r\nX-Forwarded-Proto: https\r\nVia: 1.1 me\r\n\r\n",
+        ),
+        (
             bare,
             ForwardedFor::Preserve,
             "GET / HTTP/1.1\r\nHost: x\r\nVia: 1.1 me\r\n\r\n",

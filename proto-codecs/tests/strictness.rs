@@ -97,6 +97,7 @@ const REQUEST_LINES: &[(&str, &str, Outcome)] = &[
     ("9112 3.1", "GE(T / HTTP/1.1", Err(MethodInvalid)),
     ("9112 3.1", "G\u{c9}T / HTTP/1.1", Err(MethodInvalid)),
     ("9112 3", "ABCDEFGHIJABCDEFGHIJABCDEFGHIJABC / HTTP/1.1", Err(MethodTooLong)),
+    ("9112 3", "ABCDEFGHIJABCDEFGHIJABCDEFGHIJAB / HTTP/1.1", Ok(Framing::None)),
     ("9112 3.1", "PURGE / HTTP/1.1", Ok(Framing::None)),
     ("9112 2.3", "GET / HTTX/1.1", Err(VersionInvalid)),
     ("9112 2.3", "GET / http/1.1", Err(VersionInvalid)),

@@ -184,6 +184,11 @@ pub(super) const CONNECTION_OPTIONS_MAX: usize = 32;
 impl ConnectionOptions {
     /// Adds one `Connection` field.
     pub(super) fn add(&mut self, value: &[u8]) -> Result<(), HeadError> {
+        // By far the most common field, worth a short cut.
+        if value.eq_ignore_ascii_case(b"keep-alive") {
+            self.keep_alive = true;
+            return Ok(());
+        }
         for option in elements(value) {
             self.count += 1;
             if self.count > CONNECTION_OPTIONS_MAX {

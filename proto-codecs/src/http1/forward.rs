@@ -21,7 +21,8 @@ use super::{
 pub enum ForwardedFor<'a> {
     /// The address is appended to `X-Forwarded-For`; `X-Forwarded-Proto` is set where it is absent.
     Append(&'a [u8]),
-    /// `X-Forwarded-For` and `X-Forwarded-Proto` become what this proxy sees.
+    /// `X-Forwarded-For` and `X-Forwarded-Proto` become what this proxy sees; `X-Forwarded-Host` and
+    /// `Forwarded`, in which a client could claim the same things, are left out.
     Replace(&'a [u8]),
     /// Both go on as they came.
     #[default]
@@ -101,6 +102,7 @@ pub fn forward_request(
         remove: edits.remove,
         set: edits.set,
     };
+    let distrusts_client = matches!(edits.forwarded_for, ForwardedFor::Replace(_));
     let mut has_proto = false;
     let mut wants_trailers = false;
     lines.copy(out, |field| {
@@ -117,10 +119,12 @@ pub fn forward_request(
             FieldKind::TransferEncoding => Line::Chunked,
             FieldKind::Expect => Line::keep_if(head.expect_continue && !edits.drop_expect),
             FieldKind::XForwardedFor if edits.forwarded_for != ForwardedFor::Preserve => Line::Drop,
+            FieldKind::XForwardedProto | FieldKind::XForwardedHost | FieldKind::Forwarded
+                if distrusts_client =>
+            {
+                Line::Drop
+            }
             FieldKind::XForwardedProto => {
-                if matches!(edits.forwarded_for, ForwardedFor::Replace(_)) {
-                    return Line::Drop;
-                }
                 let line = unless_edited();
                 has_proto |= line == Line::Keep;
                 line
