@@ -586,3 +586,27 @@ fn statuses() {
         assert!(!error.detail().is_empty());
     }
 }
+
+/// Goal: a head that is used again costs no allocation and remembers nothing. Method: heads of other
+/// shapes, partial and bad ones between two parses of the same.
+#[test]
+fn heads_are_reused() {
+    let limits = Http1Limits::default();
+    let full = b"POST /a?b HTTP/1.1\r\nHost: a\r\nConnection: close, x\r\nX: y\r\nUpgrade: z\r\nContent-Length: 1\r\n\r\n";
+    let mut head = RequestHead::default();
+    assert_eq!(head.parse(full, &limits), Ok(Progress::Complete));
+    let (first, at) = (format!("{head:?}"), head.fields.as_ptr());
+    let empty = format!("{:?}", RequestHead::default());
+    for (bytes, outcome) in [
+        (&full[..40], Ok(Progress::Partial)),
+        (b"GET / HTTP/1.1\r\n\r\n", Err(HostMissing)),
+        (b"GET / HTTP/1.0\r\n\r\n", Ok(Progress::Complete)),
+    ] {
+        assert_eq!(head.parse(bytes, &limits), outcome);
+        assert!(outcome == Ok(Progress::Complete) || format!("{head:?}") == empty);
+        assert!(head.fields.is_empty());
+    }
+    assert_eq!(head.parse(full, &limits), Ok(Progress::Complete));
+    assert_eq!(format!("{head:?}"), first);
+    assert_eq!(head.fields.as_ptr(), at);
+}
