@@ -287,14 +287,8 @@ impl Coordinator {
         match command {
             Command::Quit => self.stop(),
             Command::Reload => self.reload().await,
-            Command::Drain if self.stopping.is_none() => {
-                self.drain(State::Draining);
-            }
-            Command::Undrain if self.stopping.is_none() => {
-                tracing::info!("taking connections again");
-                self.status.set_state(State::Ready);
-                self.fleet.tell(|_| Directive::Undrain);
-            }
+            Command::Drain if self.status.state() == State::Ready => self.drain(State::Draining),
+            Command::Undrain if self.status.state() == State::Draining => self.undrain().await,
             Command::Drain | Command::Undrain => {}
         }
         Next::Continue
@@ -315,8 +309,8 @@ impl Coordinator {
         {
             self.reload().await;
         }
-        if self.recompile && self.stopping.is_none() {
-            self.reinstall().await;
+        if self.recompile && self.status.state() == State::Ready {
+            self.reinstall(Vec::new()).await;
         }
         if let Some(period) = sd_notify::watchdog_enabled()
             && self.ticks.is_multiple_of(watchdog_ticks(period))
@@ -388,11 +382,11 @@ impl Coordinator {
         self.status.live_mut().last_error = Some(lines.join("\n"));
     }
 
-    /// Compiles the configuration in use again, with new addresses.
-    async fn reinstall(&mut self) {
+    /// Compiles the configuration in use again, with what changed around it: addresses, sockets.
+    async fn reinstall(&mut self, sockets: Vec<Sockets>) {
         let (config, bound) = (self.config.clone(), mem::take(&mut self.bound));
         let source = self.status.live().source.clone();
-        self.install(config, source, bound, Vec::new()).await;
+        self.install(config, source, bound, sockets).await;
     }
 
     fn on_resolved(&mut self, resolved: Resolved) {
@@ -492,6 +486,21 @@ impl Coordinator {
         );
         self.status.set_state(state);
         self.fleet.tell(|_| Directive::Drain { deadline });
+    }
+
+    /// Takes connections again, on new sockets at the same addresses.
+    async fn undrain(&mut self) {
+        let sockets = match sockets::reopen(&self.bound, self.fleet.len()) {
+            Ok(sockets) => sockets,
+            Err(failure) => {
+                tracing::error!("cannot take connections again: {failure}");
+                return;
+            }
+        };
+        self.fleet.tell(|_| Directive::Undrain);
+        self.reinstall(sockets).await;
+        self.status.set_state(State::Ready);
+        tracing::info!("taking connections again");
     }
 
     fn stop(&mut self) {

@@ -29,12 +29,13 @@ pub enum Directive<S> {
         /// Endpoint and whether it may be chosen.
         verdicts: Vec<(ClusterId, EndpointId, Availability)>,
     },
-    /// Stop accepting, say `Connection: close`, finish what is in flight; after `deadline` cut the rest.
+    /// Take what the listening sockets hold, close them, say `Connection: close` and finish what is in
+    /// flight; after `deadline` cut the rest.
     Drain {
         /// How long connections may take to finish.
         deadline: Duration,
     },
-    /// Accept again.
+    /// Serve as usual again. The listening sockets come with the next [`Directive::Install`].
     Undrain,
     /// Leave the loop now.
     Stop,

@@ -55,13 +55,14 @@ fn obey(
             }
         }
         Directive::Drain { deadline } => {
-            listening.values().for_each(Listening::pause);
+            // Closed, not paused: what arrives must be refused, or taken by another process that listens
+            // on the address, and not wait in a backlog that nobody empties.
+            listening.clear();
             local.drain.begin(deadline, local.driver.now_ns());
             local.counters().draining.set(1);
             local.driver.wake_readers();
         }
         Directive::Undrain => {
-            listening.values().for_each(Listening::resume);
             local.drain.end();
             local.counters().draining.set(0);
         }

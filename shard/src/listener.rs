@@ -44,15 +44,6 @@ impl Listening {
         Listening { acceptor }
     }
 
-    /// Stops accepting; the socket stays, and what arrives waits in its backlog.
-    pub(crate) fn pause(&self) {
-        self.acceptor.pause();
-    }
-
-    /// Accepts again.
-    pub(crate) fn resume(&self) {
-        self.acceptor.resume();
-    }
 }
 
 impl Drop for Listening {

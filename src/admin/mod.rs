@@ -172,7 +172,7 @@ impl Admin {
     fn ask(&self, command: Command) -> Response {
         tracing::info!("admin: {command:?} asked for");
         match self.service.commands.try_send(command) {
-            Ok(()) => (StatusCode::ACCEPTED, "accepted\n").into_response(),
+            Ok(()) => "OK\n".into_response(),
             Err(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the coordinator is busy: try again\n",

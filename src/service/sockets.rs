@@ -48,6 +48,22 @@ pub(crate) fn open(
     Ok((now_bound, per_shard))
 }
 
+/// Opens sockets again for the addresses of `bound`, after a drain has closed them.
+pub(crate) fn reopen(
+    bound: &BTreeMap<SocketAddr, SocketAddr>,
+    shards: usize,
+) -> Result<Vec<Sockets>, Failure> {
+    let mut per_shard: Vec<Sockets> = (0..shards).map(|_| Sockets::new()).collect();
+    for (address, actual) in bound {
+        let (_, sockets) =
+            open_one(*actual, shards, false).map_err(|e| refused("undrain", *actual, &e))?;
+        for (socket, shard) in sockets.into_iter().zip(&mut per_shard) {
+            shard.push((*address, socket));
+        }
+    }
+    Ok(per_shard)
+}
+
 /// One socket a shard on the same address; for port 0 the first one's port decides.
 fn open_one(
     address: SocketAddr,
