@@ -43,7 +43,6 @@ impl Listening {
         executor::spawn(&local.driver, accept(local.clone(), bind, acceptor.clone()));
         Listening { acceptor }
     }
-
 }
 
 impl Drop for Listening {

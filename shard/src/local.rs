@@ -35,6 +35,8 @@ pub(crate) struct Local {
     random: Cell<u64>,
     /// Client connections open.
     connections: Cell<u32>,
+    /// Boxed, since a scratch moves in and out with every request.
+    #[allow(clippy::vec_box)]
     scratches: RefCell<Vec<Box<Scratch>>>,
     route_scratch: RefCell<RouteScratch>,
     /// What to add to the driver's clock to get Unix time.

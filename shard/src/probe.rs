@@ -71,6 +71,8 @@ struct Host {
     memlock_bytes: Option<u64>,
 }
 
+/// Runs before there is a shard that could be blocked.
+#[allow(clippy::disallowed_methods)]
 fn read_host() -> Host {
     let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();
     Host {

@@ -246,6 +246,7 @@ fn refuse_head(error: HeadError) -> Refusal {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing)]
 mod tests {
     use super::*;
 

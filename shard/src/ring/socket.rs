@@ -142,7 +142,7 @@ impl Socket {
             *payload = None;
             return Poll::Ready(Ok(()));
         }
-        if let Poll::Pending = self.poll_flush(cx)? {
+        if self.poll_flush(cx)?.is_pending() {
             return Poll::Pending;
         }
         if let Some(payload) = payload.take() {
@@ -298,14 +298,9 @@ impl Acceptor {
         .await
     }
 
-    /// Accepts again after an error or a pause.
+    /// Accepts again after an error.
     pub(crate) fn resume(&self) {
         self.driver.inner().set_accepting(self.index, true);
-    }
-
-    /// Stops accepting for now.
-    pub(crate) fn pause(&self) {
-        self.driver.inner().set_accepting(self.index, false);
     }
 
     /// Stops accepting for good, once what the kernel holds already was taken.

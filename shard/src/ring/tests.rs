@@ -1,5 +1,11 @@
 //! The ring against real sockets of the standard library, with ordinary and with the smallest sizes.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+// The peers of these tests are the standard library's blocking sockets, on threads of their own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods
+)]
 
 use std::{
     io::{Read, Write},
