@@ -79,7 +79,7 @@ codes! {
         "Durations, sizes and percentages carry a unit: `800ms`, `64KiB`, `20%`. A bare number would mean seconds to one reader and milliseconds to the next."
         "version: 1\ndrain_timeout: 30\n";
     QUANTITY "TG-C016" Error "Malformed quantity"
-        "The value is not a duration (`us`, `ms`, `s`, `m`, `h`), a size (`B`, `KiB`, `MiB`, `GiB`), a percentage or a whole number."
+        "The value is not a duration (`us`, `ms`, `s`, `m`, `h`), a size (`B`, `KiB`, `MiB`, `GiB`, `TiB`), a percentage or a whole number."
         "version: 1\ndrain_timeout: 30sec\n";
     RANGE "TG-C017" Error "Out of range"
         "The value lies outside of what makes sense. The bounds stand in the message and in the reference."

@@ -6,14 +6,18 @@
 
 use std::{ops::Range, rc::Rc, time::Duration};
 
+use self::scalar::{is_off, read_duration, read_size, scalar, too_many, unavailable, unknown_word};
 use super::{
-    codes::{self, Code},
+    codes,
     diagnostic::{Problem, Report, list, suggest},
     keys,
-    quantity::{self, QuantityError},
     shape::{Field, Kind, Presence, Section},
     tree::{self, Entry, Node, Value},
 };
+
+mod scalar;
+
+pub(super) use self::scalar::{malformed, read_integer, read_share, read_text, wrong_type};
 
 /// The map of one section, keys checked.
 #[derive(Clone)]
@@ -138,14 +142,7 @@ impl<'a> Fields<'a> {
         if is_off(&node, &field.kind) {
             return None;
         }
-        let text = scalar(self.report, key, &node, &field.kind)?;
-        let value = quantity::duration(text);
-        let value = quantity_of(self.report, key, &node, &field.kind, value, "s")?;
-        let in_range =
-            field.kind.alternatives().iter().any(
-                |kind| matches!(kind, Kind::Duration(min, max) if (*min..=*max).contains(&value)),
-            );
-        range(self.report, key, &node, &field.kind, in_range).then_some(value)
+        read_duration(self.report, key, &node, &field.kind)
     }
 
     pub(super) fn size(&self, key: &str) -> u64 {
@@ -163,15 +160,7 @@ impl<'a> Fields<'a> {
         if is_off(&node, &field.kind) {
             return None;
         }
-        let text = scalar(self.report, key, &node, &field.kind)?;
-        let value = quantity::size(text);
-        let value = quantity_of(self.report, key, &node, &field.kind, value, "KiB")?;
-        let in_range = field
-            .kind
-            .alternatives()
-            .iter()
-            .any(|kind| matches!(kind, Kind::Size(min, max) if (*min..=*max).contains(&value)));
-        range(self.report, key, &node, &field.kind, in_range).then_some(value)
+        read_size(self.report, key, &node, &field.kind)
     }
 
     /// In basis points.
@@ -371,9 +360,7 @@ impl<'a> Fields<'a> {
         if let Some(entry) = self.entry(key) {
             return Some((Rc::clone(&entry.value), field));
         }
-        let text = field.default_text()?;
-        let scratch = Report::new("default", text);
-        Some((tree::read(text, &scratch)?, field))
+        Some((tree::default(field.default_text()?)?, field))
     }
 
     fn check_keys(&self) {
@@ -465,267 +452,4 @@ impl Section {
             place => format!("`{place}`"),
         }
     }
-}
-
-/// Reads a whole number of the kind's bounds.
-pub(super) fn read_integer(
-    report: &Report<'_>,
-    key: &str,
-    node: &Node,
-    kind: &Kind,
-) -> Option<u64> {
-    let text = match &node.value {
-        Value::Scalar { text, plain: true } => text,
-        Value::Scalar { text, plain: false } if text.parse::<u64>().is_ok() => {
-            let message = format!("`{key}` is a number, this is text");
-            let problem = Problem::new(codes::TYPE, node.span.clone(), message);
-            report.add(
-                problem
-                    .label("quoted")
-                    .help(format!("remove the quotes: `{key}: {text}`")),
-            );
-            return None;
-        }
-        _ => {
-            wrong_type(report, key, node, kind);
-            return None;
-        }
-    };
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let negative = text
-        .strip_prefix('-')
-        .is_some_and(|rest| rest.parse::<u64>().is_ok());
-    if !digits && !negative {
-        if kind.words().next().is_some() {
-            unknown_word(report, key, text, node, kind);
-            return None;
-        }
-        let message = format!("`{key}` is a whole number, this is `{text}`");
-        let problem = Problem::new(codes::QUANTITY, node.span.clone(), message);
-        report.add(
-            problem
-                .label("not a whole number")
-                .help(format!("write {}", kind.describe())),
-        );
-        return None;
-    }
-    let value = text.parse::<u64>().ok();
-    let in_range = |kind: &Kind| match (kind, value) {
-        (Kind::Integer(min, max) | Kind::PowerOfTwo(min, max), Some(value)) => {
-            (*min..=*max).contains(&value)
-        }
-        (Kind::Among(numbers), Some(value)) => numbers.contains(&value),
-        _ => false,
-    };
-    if !range(
-        report,
-        key,
-        node,
-        kind,
-        kind.alternatives().iter().any(in_range),
-    ) {
-        return None;
-    }
-    let value = value?;
-    if matches!(kind, Kind::PowerOfTwo(..)) && !value.is_power_of_two() {
-        let below = 1u64 << value.ilog2();
-        let message = format!("`{key}` is {value}, which is no power of two");
-        let problem = Problem::new(codes::POWER_OF_TWO, node.span.clone(), message);
-        report.add(
-            problem
-                .label("not a power of two")
-                .help(format!("write {below} or {}", below * 2)),
-        );
-        return None;
-    }
-    Some(value)
-}
-
-/// Reads a percentage, in basis points.
-pub(super) fn read_share(report: &Report<'_>, key: &str, node: &Node, kind: &Kind) -> Option<u32> {
-    let text = scalar(report, key, node, kind)?;
-    let value = quantity_of(report, key, node, kind, quantity::share(text), "%")?;
-    let in_range = matches!(kind, Kind::Share(min, max) if (*min..=*max).contains(&value));
-    range(report, key, node, kind, in_range).then_some(value)
-}
-
-/// Reads a text, at most as long as its kind says.
-pub(super) fn read_text(report: &Report<'_>, key: &str, node: &Node, kind: &Kind) -> Option<Text> {
-    let text = scalar(report, key, node, kind)?;
-    let limit = kind.alternatives().iter().find_map(|kind| match kind {
-        Kind::Text(_, max) | Kind::List(Kind::Text(_, max), _) => Some(*max),
-        _ => None,
-    });
-    let limit = limit.unwrap_or(keys::TEXT_MAX);
-    if text.len() > limit {
-        let message = format!(
-            "`{key}` is {} bytes long, at most {limit} are allowed",
-            text.len()
-        );
-        let problem = Problem::new(codes::TOO_LONG, node.span.clone(), message);
-        report.add(problem.label("too long").help("shorten it"));
-        return None;
-    }
-    Some(Text {
-        text: text.to_owned(),
-        span: node.span.clone(),
-    })
-}
-
-/// The text of a scalar; reports anything else.
-fn scalar<'n>(report: &Report<'_>, key: &str, node: &'n Node, kind: &Kind) -> Option<&'n str> {
-    match &node.value {
-        Value::Scalar { text, .. } => Some(text),
-        _ => {
-            wrong_type(report, key, node, kind);
-            None
-        }
-    }
-}
-
-fn is_off(node: &Node, kind: &Kind) -> bool {
-    let may = kind
-        .alternatives()
-        .iter()
-        .any(|kind| matches!(kind, Kind::Off));
-    may && matches!(&node.value, Value::Scalar { text, .. } if text == "off")
-}
-
-/// Reports a value of the wrong type.
-pub(super) fn wrong_type(report: &Report<'_>, key: &str, node: &Node, kind: &Kind) {
-    if matches!(node.value, Value::Broken) {
-        return;
-    }
-    let (is, expected) = (node.kind(), kind.describe());
-    let problem = Problem::new(
-        codes::TYPE,
-        node.span.clone(),
-        format!("`{key}` cannot be {is}"),
-    );
-    let address = matches!(kind.alternatives(), [Kind::Text("an address", _), ..]);
-    let help = match &node.value {
-        Value::List(_) if address => {
-            format!("write {expected}; IPv6 addresses need quotes: \"[::1]:80\"")
-        }
-        _ => format!("write {expected}"),
-    };
-    report.add(problem.label(format!("this is {is}")).help(help));
-}
-
-/// Reports a word that is none of the key's.
-pub(super) fn unknown_word(report: &Report<'_>, key: &str, text: &str, node: &Node, kind: &Kind) {
-    if let Some(what) = kind.planned(text) {
-        return report.add(unavailable(text, what, node.span.clone()));
-    }
-    let message = format!("`{key}` cannot be `{text}`");
-    let problem = Problem::new(codes::UNKNOWN_VALUE, node.span.clone(), message);
-    // What other formats and YAML 1.1 call it.
-    let off = matches!(
-        text,
-        "false" | "no" | "none" | "never" | "disabled" | "unlimited" | "0"
-    );
-    let suggestion = if off {
-        Some("off")
-    } else {
-        suggest(text, kind.words())
-    };
-    let suggestion = suggestion.filter(|word| kind.words().any(|known| known == *word));
-    let help = match suggestion {
-        Some(word) => format!("did you mean `{word}`? allowed is {}", kind.describe()),
-        None => format!("allowed is {}", kind.describe()),
-    };
-    report.add(problem.label("not a value of this key").help(help));
-}
-
-/// Unwraps a quantity, or reports what is wrong with it; `unit` is the one that people leave out.
-fn quantity_of<T>(
-    report: &Report<'_>,
-    key: &str,
-    node: &Node,
-    kind: &Kind,
-    value: Result<T, QuantityError>,
-    unit: &str,
-) -> Option<T> {
-    let Value::Scalar { text, .. } = &node.value else {
-        return None;
-    };
-    let expected = kind.describe();
-    let problem = match value {
-        Ok(value) => return Some(value),
-        Err(QuantityError::NoUnit) => {
-            let message = format!("`{key}: {text}` has no unit");
-            let problem =
-                Problem::new(codes::UNIT, node.span.clone(), message).label("which unit?");
-            problem.help(format!(
-                "write `{text}{unit}` if you mean that; {key} is {expected}"
-            ))
-        }
-        Err(QuantityError::Malformed) if kind.words().next().is_some() && is_word(text) => {
-            return {
-                unknown_word(report, key, text, node, kind);
-                None
-            };
-        }
-        Err(QuantityError::Malformed) => {
-            let message = format!("`{key}` cannot be `{text}`");
-            let problem = Problem::new(codes::QUANTITY, node.span.clone(), message);
-            let units = match unit {
-                "s" => "; units are `us`, `ms`, `s`, `m`, `h`",
-                "KiB" => "; units are `B`, `KiB`, `MiB`, `GiB`",
-                _ => ", with at most two decimals",
-            };
-            problem
-                .label("not understood")
-                .help(format!("write {expected}{units}"))
-        }
-    };
-    report.add(problem);
-    None
-}
-
-fn is_word(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_alphabetic())
-}
-
-/// Reports a value out of bounds; passes `in_range` on.
-fn range(report: &Report<'_>, key: &str, node: &Node, kind: &Kind, in_range: bool) -> bool {
-    if let (false, Value::Scalar { text, .. }) = (in_range, &node.value) {
-        let message = format!("`{key}: {text}` is out of range");
-        let problem = Problem::new(codes::RANGE, node.span.clone(), message);
-        report.add(
-            problem
-                .label("out of range")
-                .help(format!("write {}", kind.describe())),
-        );
-    }
-    in_range
-}
-
-fn too_many(report: &Report<'_>, key: &str, span: Range<usize>, count: usize, limit: usize) {
-    let message = format!("`{key}` holds {count}, at most {limit} are allowed");
-    let problem = Problem::new(codes::TOO_MANY, span, message).label("too many");
-    report.add(problem.help("split the work over several listeners, clusters or proxies"));
-}
-
-fn unavailable(name: &str, what: &str, span: Range<usize>) -> Problem {
-    let message = format!("`{name}` is not available in this version: {what}");
-    let problem = Problem::new(codes::UNAVAILABLE, span, message).label("not available yet");
-    problem.help("remove it; it is refused rather than ignored, so that nothing is believed to work that does not")
-}
-
-/// Reports that `text`, the value of `key`, is malformed.
-pub(super) fn malformed(
-    report: &Report<'_>,
-    code: &'static Code,
-    key: &str,
-    text: &Text,
-    why: &str,
-    help: &str,
-) {
-    let message = format!("`{key}` cannot be `{}`", text.text);
-    report.add(
-        Problem::new(code, text.span.clone(), message)
-            .label(why)
-            .help(help),
-    );
 }

@@ -22,6 +22,7 @@ const DURATION_UNITS: &[(&str, u64)] = &[
 
 /// Bytes per unit of a size, largest first.
 const SIZE_UNITS: &[(&str, u64)] = &[
+    ("TiB", 1 << 40),
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
     ("KiB", 1 << 10),
@@ -105,7 +106,7 @@ fn exact(whole: &str, decimals: &str, scale: u64) -> Option<u64> {
 }
 
 fn format_scaled(value: u64, units: &[(&str, u64)]) -> String {
-    let fits = |(_, scale): &&(&str, u64)| value >= *scale && value % scale == 0;
+    let fits = |(_, scale): &&(&str, u64)| value >= *scale && value.is_multiple_of(*scale);
     match units.iter().find(fits) {
         Some((unit, scale)) => format!("{}{unit}", value / scale),
         // Zero, and what no unit divides (less than a microsecond never comes from a file).

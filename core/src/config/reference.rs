@@ -26,11 +26,15 @@ pub fn reference() -> String {
 }
 
 fn write_section(page: &mut String, section: &Section) {
-    let title = match section.place {
-        "" => "The file".to_owned(),
-        place => format!("`{place}`: {}", section.name),
+    let place = match section.place {
+        "" => String::new(),
+        place => format!("`{place}`: "),
     };
-    page.push_str(&format!("\n## {title}\n\n{}\n", prose(section.doc)));
+    page.push_str(&format!(
+        "\n## {}\n\n{place}{}\n",
+        title(section),
+        prose(section.doc)
+    ));
     if !section.fields.is_empty() {
         page.push_str("\n| Key | Value | Default | Meaning |\n|---|---|---|---|\n");
     }
@@ -106,7 +110,10 @@ fn value_cell(kind: &Kind) -> String {
     match kind {
         Kind::Section(section) => format!("[map](#{})", anchor(section)),
         Kind::Map(key, value, _) => format!("map: {key} → {}", value_cell(value)),
-        Kind::List(item, _) => format!("list of {}", value_cell(item)),
+        Kind::List(item, _) => format!("list, each {}", value_cell(item)),
+        Kind::Any([one, Kind::List(item, _)]) if one.describe() == item.describe() => {
+            format!("{}, or a list of such", value_cell(one))
+        }
         Kind::Any(kinds) => {
             let cells = kinds
                 .iter()
@@ -124,18 +131,16 @@ fn value_cell(kind: &Kind) -> String {
     }
 }
 
+/// The name of a section, with a capital.
+fn title(section: &Section) -> String {
+    let mut letters = section.name.chars();
+    let first = letters.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
+}
+
 /// The anchor that Markdown viewers give to a section's title.
 fn anchor(section: &Section) -> String {
-    let title = match section.place {
-        "" => "The file".to_owned(),
-        place => format!("{place}: {}", section.name),
-    };
-    let kept = title.chars().filter_map(|c| match c {
-        ' ' => Some('-'),
-        c if c.is_alphanumeric() || c == '-' || c == '_' => Some(c.to_ascii_lowercase()),
-        _ => None,
-    });
-    kept.collect()
+    section.name.to_lowercase().replace(' ', "-")
 }
 
 fn default_cell(field: &Field) -> String {
@@ -179,7 +184,7 @@ pub fn json_schema() -> Value {
 }
 
 fn definition_name(section: &Section) -> String {
-    section.name.replace(' ', "_")
+    section.name.to_lowercase().replace(' ', "_")
 }
 
 fn section_schema(section: &Section) -> Value {
@@ -262,7 +267,7 @@ fn kind_schema(kind: &Kind) -> Value {
             json!({ "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)? ?(us|ms|s|m|h)$" })
         }
         Kind::Size(..) => {
-            json!({ "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)? ?(B|KiB|MiB|GiB)$" })
+            json!({ "type": "string", "pattern": "^[0-9]+(\\.[0-9]+)? ?(B|KiB|MiB|GiB|TiB)$" })
         }
         Kind::Share(..) => json!({ "type": "string", "pattern": "^[0-9]+(\\.[0-9]{1,2})? ?%$" }),
         Kind::Word(words) => {

@@ -105,7 +105,10 @@ pub(super) fn read(text: &str, report: &Report<'_>) -> Option<Rc<Node>> {
         match step {
             Ok((event, span)) => builder.event(event, span)?,
             Err(error) => {
-                report.add(syntax_error(text, &error));
+                report.add(match error.kind() {
+                    ErrorKind::RecursionLimitExceeded => too_deep(error_span(text, &error)),
+                    _ => syntax_error(text, &error),
+                });
                 return None;
             }
         }
@@ -117,6 +120,20 @@ pub(super) fn read(text: &str, report: &Report<'_>) -> Option<Rc<Node>> {
         ));
     }
     builder.root
+}
+
+/// The node of a default, which stands in no file.
+pub(super) fn default(text: &'static str) -> Option<Rc<Node>> {
+    if text.starts_with(['[', '"']) {
+        return read(text, &Report::new("default", text));
+    }
+    // Nearly all are plain words, and a large file asks for a million: no parser is needed.
+    Some(Rc::new(Node {
+        span: 0..0,
+        value: scalar(text, ScalarStyle::Plain),
+        nodes: 1,
+        depth: 0,
+    }))
 }
 
 /// Turns events into nodes, without recursion.
@@ -389,15 +406,22 @@ fn unknown_alias(name: &str, range: Range<usize>) -> Problem {
 }
 
 fn syntax_error(text: &str, error: &ScanError) -> Problem {
+    let span = error_span(text, error);
+    let start = span.start;
+    let message = format!("not valid YAML: {}", error.info());
+    let problem = Problem::new(codes::SYNTAX, span, message).label("here");
+    problem.help(syntax_help(text, start, error.kind()))
+}
+
+/// The character at which the parser gave up; the tab, where one indents the line.
+fn error_span(text: &str, error: &ScanError) -> Range<usize> {
     let start = error.marker().byte_offset().unwrap_or(0).min(text.len());
     let start = indenting_tab(text, start).unwrap_or(start);
     let end = text
         .get(start..)
         .and_then(|rest| rest.chars().next())
         .map_or(start, |first| start + first.len_utf8());
-    let message = format!("not valid YAML: {}", error.info());
-    let problem = Problem::new(codes::SYNTAX, start..end, message).label("here");
-    problem.help(syntax_help(text, start, error.kind()))
+    start..end
 }
 
 /// The first tab in the indentation of the line of `at`.

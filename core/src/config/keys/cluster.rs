@@ -187,7 +187,7 @@ pub(in super::super) static HEALTH: Section = Section {
 };
 
 pub(in super::super) static TCP_PROBE: Section = Section {
-    name: "tcp probe",
+    name: "TCP probe",
     place: "clusters.<name>.health.tcp",
     doc: "A connection is made and closed. It has no keys yet: `{}`.",
     fields: &[],
@@ -198,7 +198,7 @@ pub(in super::super) static TCP_PROBE: Section = Section {
 };
 
 pub(in super::super) static HTTP_PROBE: Section = Section {
-    name: "http probe",
+    name: "HTTP probe",
     place: "clusters.<name>.health.http",
     doc: "A GET is sent; its answer must have one of the statuses.",
     fields: &[

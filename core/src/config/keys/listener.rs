@@ -45,9 +45,8 @@ pub(in super::super) static LISTENER: Section = Section {
         Field::new(
             "routes",
             Kind::List(&Kind::Section(&ROUTE), ROUTES_MAX),
-            "Of an HTTP listener. The most specific host that matches is taken (exact, then the longest \
-             wildcard, then none), and within it the first route that matches. Nothing matching \
-             answers 404.",
+            "Of an HTTP listener. The first that matches is taken, of those with the most specific host for the request \
+             (exact, then the longest wildcard, then `*`) and those that name no host. None: 404.",
         )
         .absent("needed for `http`, not allowed for `tcp`"),
         Field::new("to", CLUSTER_NAME, "Of a TCP listener: the cluster that connections go to.")
@@ -90,13 +89,13 @@ pub(in super::super) const SPLIT: Kind =
     Kind::Map("cluster", &Kind::Share(0, 10_000), ROUTE_LIST_MAX);
 
 pub(in super::super) static HTTP_TIMEOUTS: Section = Section {
-    name: "http timeouts",
+    name: "HTTP timeouts",
     place: "listeners.<name>.timeouts",
     doc: "Time-outs on the client's side of an HTTP listener.",
     fields: &[
         Field::new("header", TIMEOUT, "For the whole head of a request.").default(
             "10s",
-            "slow heads are an attack; HAProxy's manual suggests 5 to 10 s",
+            "slow heads are an attack; a few seconds cover lost packets",
         ),
         Field::new(
             "keep_alive",
@@ -124,7 +123,7 @@ pub(in super::super) static HTTP_TIMEOUTS: Section = Section {
 };
 
 pub(in super::super) static TCP_TIMEOUTS: Section = Section {
-    name: "tcp timeouts",
+    name: "TCP timeouts",
     place: "listeners.<name>.timeouts",
     doc: "Time-outs of a TCP listener.",
     fields: &[
@@ -141,7 +140,7 @@ pub(in super::super) static TCP_TIMEOUTS: Section = Section {
 };
 
 pub(in super::super) static HTTP_LIMITS: Section = Section {
-    name: "http limits",
+    name: "HTTP limits",
     place: "listeners.<name>.limits",
     doc: "What a client of an HTTP listener may send.",
     fields: &[

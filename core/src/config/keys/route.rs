@@ -99,10 +99,10 @@ pub(in super::super) static MATCH: Section = Section {
         Field::new(
             "host",
             Kind::Any(&[Kind::Text("a host", 255), Kind::List(&Kind::Text("a host", 255), ROUTE_LIST_MAX)]),
-            "One or several of `pay.example`, `\"*.example\"` (any name below) and `pay.*`. Compared without \
-             case and port.",
+            "One or several of `pay.example`, `\"*.example\"` (any name below), `pay.*` and `\"*\"` (every \
+             host that no other route of the listener names). Compared without case and port.",
         )
-        .absent("any host"),
+        .absent("takes part for every host"),
         Field::new(
             "path",
             Kind::Text("a path", TEXT_MAX),
@@ -248,7 +248,7 @@ pub(in super::super) static RETRY: Section = Section {
             ),
             "Outcomes on which it is.",
         )
-        .default("[connect, reset]", "neither can have done anything twice"),
+        .default("[connect, reset]", "neither does anything twice that must not be"),
         Field::new("times", Kind::Integer(1, 10), "At most this often.")
             .default("1", "as Envoy; a second retry seldom helps and doubles the load"),
         Field::new(

@@ -5,7 +5,7 @@ use super::*;
 pub(in super::super) static ROOT: Section = Section {
     name: "file",
     place: "",
-    doc: "The whole file.",
+    doc: "The top of the file.",
     fields: &[
         Field::new("version", Kind::Integer(1, 1), "Version of the format.").required(),
         Field::new("node", Kind::Section(&NODE), "Who this proxy is.").absent("all its defaults"),
