@@ -297,41 +297,26 @@ impl Samples {
         status: &Status,
         snapshot: Option<&Snapshot>,
     ) -> fmt::Result {
-        let name = &family.name;
         match family.source {
             Source::Shard(column, factor) => {
                 for (shard, values) in self.shards.iter().enumerate() {
-                    writeln!(
-                        out,
-                        "{name}{{shard=\"{shard}\"}} {}",
-                        number(values, column, factor)
-                    )?;
+                    let shard = shard.to_string();
+                    family.sample(out, &[&shard], number(values, column, factor))?;
                 }
             }
             Source::Cluster(column, factor) => {
                 for (cluster, values) in &self.clusters {
-                    let value = number(values, column, factor);
-                    writeln!(out, "{name}{{cluster=\"{}\"}} {value}", Label(cluster))?;
+                    family.sample(out, &[cluster], number(values, column, factor))?;
                 }
             }
             Source::Endpoint(column, factor) => {
                 for (cluster, endpoint, values) in &self.endpoints {
-                    let value = number(values, column, factor);
-                    let cluster = Label(cluster);
-                    writeln!(
-                        out,
-                        "{name}{{cluster=\"{cluster}\",endpoint=\"{endpoint}\"}} {value}"
-                    )?;
+                    family.sample(out, &[cluster, endpoint], number(values, column, factor))?;
                 }
             }
             Source::Route(column, factor) => {
                 for (listener, route, values) in &self.routes {
-                    let value = number(values, column, factor);
-                    let (listener, route) = (Label(listener), Label(route));
-                    writeln!(
-                        out,
-                        "{name}{{listener=\"{listener}\",route=\"{route}\"}} {value}"
-                    )?;
+                    family.sample(out, &[listener, route], number(values, column, factor))?;
                 }
             }
             Source::Refused => {
@@ -339,21 +324,35 @@ impl Samples {
                     let count = status
                         .counters
                         .sum(|shard| shard.refused.get(*reason as usize).map_or(0, |c| c.get()));
-                    writeln!(out, "{name}{{reason=\"{}\"}} {count}", reason.word())?;
+                    family.sample(out, &[reason.word()], count as f64)?;
                 }
             }
             Source::Phases => {
                 for phase in Phase::ALL {
-                    histogram(out, name, phase, status)?;
+                    histogram(out, &family.name, phase, status)?;
                 }
             }
-            Source::EndpointsAvailable => endpoints_available(out, name, status, snapshot)?,
-            Source::BuildInfo => {
-                writeln!(out, "{name}{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))?;
-            }
-            Source::Process(value) => writeln!(out, "{name} {}", value(status))?,
+            Source::EndpointsAvailable => endpoints_available(out, family, status, snapshot)?,
+            Source::BuildInfo => family.sample(out, &[env!("CARGO_PKG_VERSION")], 1.0)?,
+            Source::Process(value) => family.sample(out, &[], value(status))?,
         }
         Ok(())
+    }
+}
+
+impl Family {
+    /// One line: the labels of the family with these values, and the sample.
+    fn sample(&self, out: &mut String, labels: &[&str], value: f64) -> fmt::Result {
+        debug_assert_eq!(labels.len(), self.labels.len());
+        out.push_str(&self.name);
+        for (i, (label, text)) in self.labels.iter().zip(labels).enumerate() {
+            let open = if i == 0 { '{' } else { ',' };
+            write!(out, "{open}{label}=\"{}\"", Label(text))?;
+        }
+        if !labels.is_empty() {
+            out.push('}');
+        }
+        writeln!(out, " {value}")
     }
 }
 
@@ -384,7 +383,7 @@ fn histogram(out: &mut String, name: &str, phase: Phase, status: &Status) -> fmt
 
 fn endpoints_available(
     out: &mut String,
-    name: &str,
+    family: &Family,
     status: &Status,
     snapshot: Option<&Snapshot>,
 ) -> fmt::Result {
@@ -396,12 +395,8 @@ fn endpoints_available(
             .iter()
             .filter(|endpoint| view::is_available(&live, cluster, endpoint.address))
             .count();
-        let label = Label(&cluster.name);
         for (word, count) in [("true", available), ("false", all - available)] {
-            writeln!(
-                out,
-                "{name}{{cluster=\"{label}\",available=\"{word}\"}} {count}"
-            )?;
+            family.sample(out, &[&cluster.name, word], count as f64)?;
         }
     }
     Ok(())
