@@ -1,0 +1,35 @@
+//! The perf lab: proxies under the same load on the same machine, and what they cost.
+//!
+//! In reading order:
+//! - [`row`]: what is measured, the rows of the budget; [`run`]: in which order, and [`report`]: what
+//!   comes of it, by [`statistics`].
+//! - [`measure`]: one measurement of one peer, from its start to its stop.
+//! - [`peer`]: the proxies as plug-ins: definition, rendering of their configuration, their process.
+//! - [`worker`]: the loaded thread, with the [`origin`] and the [`load`] generator over [`poll`];
+//!   [`control`] is how it is led through the phases, [`response`] how answers are read.
+//! - [`cost`]: what a process tree has consumed; [`machine`]: where all this happened; [`cpu`],
+//!   [`clock`], [`error`]: small things.
+//! - [`cli`]: the command line.
+//!
+//! Not here: TLS, HTTP/2 and scenario files.
+
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod clock;
+pub mod control;
+pub mod cost;
+pub mod cpu;
+pub mod error;
+pub mod load;
+pub mod machine;
+pub mod measure;
+pub mod origin;
+pub mod peer;
+pub mod poll;
+pub mod report;
+pub mod response;
+pub mod row;
+pub mod run;
+pub mod statistics;
+pub mod worker;

@@ -1,0 +1,594 @@
+//! The connections of a load, as one state machine per slot, driven by the loop of
+//! [`crate::worker`].
+//!
+//! A slot's life: closed → (connect) → busy → idle → busy → … A kept connection does one exchange,
+//! its *greeting*, right after connecting: only then is it certain that the peer has accepted it and
+//! not just the kernel. Greetings are neither counted nor recorded.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Read, Write},
+    net::TcpStream,
+    sync::Arc,
+};
+
+use serde::Serialize;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{
+    Connections, Exchange, LoadSpec, Pace,
+    arrivals::Schedule,
+    latency::{LatencySummary, Recorder, Times},
+};
+use crate::{
+    clock::{Clock, Nanos},
+    control::{Control, Phase},
+    error::Error,
+    poll::{Moved, Poller, Token, moved},
+    response::{Progress, ResponseReader, Reuse},
+};
+
+/// Connections being opened at once, below every peer's accept backlog.
+const OPENING_MAX: usize = 64;
+/// After so many failed exchanges the load gives up: the run is void anyway.
+const FAILURES_MAX: u64 = 1_000;
+/// How long outstanding answers are waited for after the measurement.
+const DRAIN_MAX: Nanos = Nanos::from_millis(2_000);
+/// Bytes read at once: large enough that a big body costs few calls, small enough for the cache.
+const READ_BYTES: usize = 128 << 10;
+
+/// Generates one load.
+pub struct Generator {
+    spec: LoadSpec,
+    control: Arc<Control>,
+    clock: Clock,
+    /// What is written for each exchange.
+    request: Vec<u8>,
+    slots: Vec<Slot>,
+    /// Slots that may begin an exchange, longest idle first, so that all take their turn.
+    /// May hold slots that have been closed since.
+    idle: VecDeque<usize>,
+    /// Slots to be (re)opened.
+    closed: VecDeque<usize>,
+    /// Slots between connecting and the end of their greeting.
+    opening: usize,
+    schedule: Option<Schedule>,
+    recorder: Recorder,
+    buffer: Vec<u8>,
+    phase: Phase,
+    /// Requests due in here are recorded.
+    window: Window,
+    failures: u64,
+    first_failure: Option<String>,
+    reconnects: u64,
+}
+
+/// What a load came to.
+#[derive(Clone, Debug, Serialize)]
+pub struct LoadOutcome {
+    /// The latencies.
+    pub latency: LatencySummary,
+    /// Exchanges that went wrong, over the whole run; any makes it void.
+    pub failures: u64,
+    /// What went wrong first.
+    pub first_failure: Option<String>,
+    /// Kept connections that the peer closed between two exchanges.
+    pub reconnects: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    start: Nanos,
+    end: Nanos,
+}
+
+impl Window {
+    const NEVER: Window = Window {
+        start: Nanos(u64::MAX),
+        end: Nanos(u64::MAX),
+    };
+
+    fn holds(&self, due: Nanos) -> bool {
+        self.start <= due && due < self.end
+    }
+}
+
+struct Slot {
+    socket: Option<TcpStream>,
+    state: State,
+    purpose: Purpose,
+    reader: Reader,
+    /// Bytes of the request that were written.
+    written: usize,
+    due: Nanos,
+    free: Nanos,
+    sent: Nanos,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Closed,
+    Idle,
+    /// Connecting, sending or receiving: the kernel knows which, and the result of each call says it.
+    Busy,
+    /// Answered; waiting for the server to close.
+    Ending,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Greeting,
+    Work,
+}
+
+enum Reader {
+    Http(ResponseReader),
+    Echo { left: usize },
+}
+
+/// How an exchange ended.
+enum Answer {
+    Pending,
+    Complete(Reuse),
+    Failed(String),
+}
+
+impl Generator {
+    /// A generator that has not connected yet.
+    pub fn new(spec: LoadSpec, control: Arc<Control>, clock: Clock) -> Result<Generator, Error> {
+        let recorder = Recorder::new()
+            .ok_or_else(|| Error::Load("the histogram's bounds are wrong".to_owned()))?;
+        let slots: Vec<Slot> = (0..spec.connections)
+            .map(|_| Slot::new(&spec.exchange))
+            .collect();
+        Ok(Generator {
+            request: request_bytes(&spec),
+            closed: (0..slots.len()).collect(),
+            slots,
+            idle: VecDeque::with_capacity(spec.connections),
+            opening: 0,
+            schedule: None,
+            recorder,
+            buffer: vec![0; READ_BYTES],
+            phase: Phase::Origin,
+            window: Window::NEVER,
+            failures: 0,
+            first_failure: None,
+            reconnects: 0,
+            spec,
+            control,
+            clock,
+        })
+    }
+
+    /// Whether the loop must not sleep, because a request may fall due at any microsecond.
+    pub fn must_be_punctual(&self) -> bool {
+        self.schedule.is_some()
+    }
+
+    /// Follows the phase and does what is due; called once per turn of the loop.
+    pub fn turn(&mut self, poller: &Poller, now: Nanos) {
+        let phase = self.control.phase();
+        if phase != self.phase {
+            self.enter(phase, poller, now);
+        }
+        if self.phase != Phase::Origin && !self.closed.is_empty() {
+            self.open_some(poller, now);
+        }
+        self.send_due(poller, now);
+        if self.phase == Phase::Drain && self.is_drained(now) {
+            self.control.set_drained();
+        }
+    }
+
+    /// Sends what is due, if connections are free; whatever is not waits in the schedule.
+    pub fn send_due(&mut self, poller: &Poller, now: Nanos) {
+        while let Some(schedule) = &mut self.schedule
+            && schedule.peek() <= now
+        {
+            let Some(index) = self.idle.pop_front() else {
+                return;
+            };
+            if self
+                .slots
+                .get(index)
+                .is_none_or(|slot| slot.state != State::Idle)
+            {
+                continue;
+            }
+            let due = schedule.take();
+            self.begin(index, Purpose::Work, due, poller);
+        }
+    }
+
+    /// Moves a connection on after an event.
+    pub fn on_event(&mut self, index: usize, poller: &Poller) {
+        match self.state(index) {
+            State::Closed => {}
+            State::Idle => self.check_idle(index),
+            State::Ending => self.await_end(index, poller),
+            State::Busy => {
+                if self.write(index) {
+                    self.read(index, poller);
+                }
+            }
+        }
+    }
+
+    /// Sums up after the last turn.
+    pub fn outcome(mut self) -> LoadOutcome {
+        let end = self.window.end;
+        for slot in &self.slots {
+            if slot.is_working_on(self.window) {
+                self.recorder.record_unfinished(slot.due, end);
+            }
+        }
+        if let Some(schedule) = &mut self.schedule {
+            // Never sent: the connections were all busy.
+            while schedule.peek() < end && end != Window::NEVER.end {
+                let due = schedule.take();
+                if self.window.holds(due) {
+                    self.recorder.record_unfinished(due, end);
+                }
+            }
+        }
+        LoadOutcome {
+            latency: self.recorder.summary(),
+            failures: self.failures,
+            first_failure: self.first_failure,
+            reconnects: self.reconnects,
+        }
+    }
+
+    fn enter(&mut self, phase: Phase, poller: &Poller, now: Nanos) {
+        self.phase = phase;
+        match phase {
+            Phase::Origin | Phase::Open | Phase::Stop => {}
+            Phase::WarmUp => match self.spec.pace {
+                Pace::Due(arrivals) => self.schedule = Some(Schedule::new(arrivals, now)),
+                Pace::Saturate => {
+                    for index in std::mem::take(&mut self.idle) {
+                        self.begin(index, Purpose::Work, now, poller);
+                    }
+                }
+                Pace::Hold => {}
+            },
+            Phase::Measure => {
+                self.window = Window {
+                    start: now,
+                    end: Nanos(u64::MAX),
+                };
+            }
+            Phase::Drain => self.window.end = now,
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::WarmUp | Phase::Measure)
+    }
+
+    fn is_drained(&self, now: Nanos) -> bool {
+        let outstanding = self
+            .slots
+            .iter()
+            .any(|slot| slot.is_working_on(self.window));
+        !outstanding || now > self.window.end + DRAIN_MAX
+    }
+
+    fn state(&self, index: usize) -> State {
+        self.slots
+            .get(index)
+            .map_or(State::Closed, |slot| slot.state)
+    }
+
+    fn open_some(&mut self, poller: &Poller, now: Nanos) {
+        while self.opening < OPENING_MAX
+            && let Some(index) = self.closed.pop_front()
+        {
+            match self.spec.keep {
+                Connections::Keep => {
+                    self.opening += 1;
+                    self.begin(index, Purpose::Greeting, now, poller);
+                }
+                Connections::PerRequest => {
+                    self.control.count_opened();
+                    self.rest(index, now, poller);
+                }
+            }
+        }
+    }
+
+    /// Begins an exchange, connecting first where there is no connection.
+    fn begin(&mut self, index: usize, purpose: Purpose, due: Nanos, poller: &Poller) {
+        let now = self.clock.now();
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        slot.purpose = purpose;
+        slot.state = State::Busy;
+        slot.written = 0;
+        slot.due = due;
+        slot.sent = now;
+        slot.reader = Reader::new(&self.spec.exchange);
+        if slot.socket.is_none() {
+            let connected = connect(&self.spec).and_then(|socket| {
+                poller.add(&socket, Token::Load(index))?;
+                Ok(socket)
+            });
+            match connected {
+                Ok(socket) => slot.socket = Some(socket),
+                Err(error) => return self.fail(index, &format!("connect: {error}")),
+            }
+        }
+        self.write(index);
+    }
+
+    /// Writes what is left of the request; returns false if the exchange failed. While the
+    /// connection is being made the kernel answers "later", so there is no state for that.
+    fn write(&mut self, index: usize) -> bool {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return false;
+        };
+        let Some(socket) = &mut slot.socket else {
+            return false;
+        };
+        while let Some(rest) = self.request.get(slot.written..)
+            && !rest.is_empty()
+        {
+            match moved(socket.write(rest)) {
+                Ok(Moved::Bytes(count)) => slot.written += count,
+                Ok(Moved::Later | Moved::End) => return true,
+                Err(error) => {
+                    self.fail(index, &format!("write: {error}"));
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn read(&mut self, index: usize, poller: &Poller) {
+        loop {
+            let Some(slot) = self.slots.get_mut(index) else {
+                return;
+            };
+            let Some(socket) = &mut slot.socket else {
+                return;
+            };
+            let count = match moved(socket.read(&mut self.buffer)) {
+                Ok(Moved::Bytes(count)) => count,
+                Ok(Moved::Later) => return,
+                Ok(Moved::End) => match slot.reader.end(&self.spec.exchange) {
+                    Answer::Complete(reuse) => return self.complete(index, reuse, poller),
+                    Answer::Pending => return self.fail(index, "closed before the answer"),
+                    Answer::Failed(problem) => return self.fail(index, &problem),
+                },
+                Err(error) => return self.fail(index, &format!("read: {error}")),
+            };
+            let bytes = self.buffer.get(..count).unwrap_or_default();
+            match slot.reader.feed(bytes, &self.spec.exchange) {
+                Answer::Complete(reuse) => return self.complete(index, reuse, poller),
+                Answer::Failed(problem) => return self.fail(index, &problem),
+                Answer::Pending if count < READ_BYTES => return,
+                Answer::Pending => {}
+            }
+        }
+    }
+
+    fn complete(&mut self, index: usize, reuse: Reuse, poller: &Poller) {
+        let now = self.clock.now();
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        match slot.purpose {
+            Purpose::Greeting => {
+                self.opening -= 1;
+                self.control.count_opened();
+            }
+            Purpose::Work => {
+                self.control.count_completed();
+                if self.window.holds(slot.due) {
+                    self.recorder.record(Times {
+                        due: slot.due,
+                        free: slot.free,
+                        sent: slot.sent,
+                        done: now,
+                    });
+                }
+            }
+        }
+        slot.purpose = Purpose::Greeting;
+        match (self.spec.keep, reuse) {
+            (Connections::Keep, Reuse::KeepAlive) => self.rest(index, now, poller),
+            (Connections::Keep, Reuse::Close) => self.reopen(index),
+            (Connections::PerRequest, _) => {
+                slot.state = State::Ending;
+                self.await_end(index, poller);
+            }
+        }
+    }
+
+    /// A slot is free: it goes on at once, or waits for its turn.
+    fn rest(&mut self, index: usize, now: Nanos, poller: &Poller) {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        slot.state = State::Idle;
+        slot.free = now;
+        if self.is_running() && self.spec.pace == Pace::Saturate {
+            self.begin(index, Purpose::Work, now, poller);
+        } else {
+            self.idle.push_back(index);
+        }
+    }
+
+    /// Reads until the server's end of the stream, then the slot is free.
+    fn await_end(&mut self, index: usize, poller: &Poller) {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        let Some(socket) = &mut slot.socket else {
+            return;
+        };
+        // Whether it ends in order or by a reset, the answer was complete.
+        if let Ok(Moved::Bytes(_) | Moved::Later) = moved(socket.read(&mut self.buffer)) {
+            return;
+        }
+        slot.socket = None;
+        let now = self.clock.now();
+        self.rest(index, now, poller);
+    }
+
+    /// An idle connection reports something: the server closed it, or it is nothing.
+    fn check_idle(&mut self, index: usize) {
+        let Some(socket) = self
+            .slots
+            .get_mut(index)
+            .and_then(|slot| slot.socket.as_mut())
+        else {
+            return;
+        };
+        match moved(socket.read(&mut self.buffer)) {
+            Ok(Moved::Later) => {}
+            Ok(Moved::Bytes(_)) => self.fail(index, "bytes that nobody asked for"),
+            Ok(Moved::End) | Err(_) => self.reopen(index),
+        }
+    }
+
+    fn reopen(&mut self, index: usize) {
+        self.reconnects += 1;
+        self.close(index);
+    }
+
+    fn fail(&mut self, index: usize, problem: &str) {
+        self.failures += 1;
+        if self.first_failure.is_none() {
+            self.first_failure = Some(problem.to_owned());
+        }
+        if self.failures >= FAILURES_MAX {
+            self.control.set_failed();
+        }
+        let greeting = self
+            .slots
+            .get(index)
+            .is_some_and(|slot| slot.state == State::Busy && slot.purpose == Purpose::Greeting);
+        if greeting {
+            self.opening -= 1;
+        }
+        self.close(index);
+    }
+
+    fn close(&mut self, index: usize) {
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.socket = None;
+            slot.state = State::Closed;
+            self.closed.push_back(index);
+        }
+    }
+}
+
+impl Slot {
+    fn new(exchange: &Exchange) -> Slot {
+        Slot {
+            socket: None,
+            state: State::Closed,
+            purpose: Purpose::Greeting,
+            reader: Reader::new(exchange),
+            written: 0,
+            due: Nanos::ZERO,
+            free: Nanos::ZERO,
+            sent: Nanos::ZERO,
+        }
+    }
+
+    fn is_working_on(&self, window: Window) -> bool {
+        self.state == State::Busy && self.purpose == Purpose::Work && window.holds(self.due)
+    }
+}
+
+impl Reader {
+    fn new(exchange: &Exchange) -> Reader {
+        match exchange {
+            Exchange::Http { .. } => Reader::Http(ResponseReader::default()),
+            Exchange::Echo { bytes } => Reader::Echo { left: *bytes },
+        }
+    }
+
+    fn feed(&mut self, input: &[u8], exchange: &Exchange) -> Answer {
+        match self {
+            Reader::Http(reader) => match reader.feed(input) {
+                Ok(Progress::More) => Answer::Pending,
+                Ok(Progress::Done { response, consumed }) if consumed == input.len() => {
+                    judge(response, exchange)
+                }
+                Ok(Progress::Done { .. }) => Answer::Failed("bytes after the response".to_owned()),
+                Err(problem) => Answer::Failed(problem.to_string()),
+            },
+            Reader::Echo { left } => match left.checked_sub(input.len()) {
+                Some(0) => Answer::Complete(Reuse::KeepAlive),
+                Some(rest) => {
+                    *left = rest;
+                    Answer::Pending
+                }
+                None => Answer::Failed("more bytes came back than were sent".to_owned()),
+            },
+        }
+    }
+
+    fn end(&mut self, exchange: &Exchange) -> Answer {
+        match self {
+            Reader::Http(reader) => match reader.end() {
+                Ok(Some(response)) => judge(response, exchange),
+                Ok(None) => Answer::Pending,
+                Err(problem) => Answer::Failed(problem.to_string()),
+            },
+            Reader::Echo { .. } => Answer::Pending,
+        }
+    }
+}
+
+fn judge(response: crate::response::Response, exchange: &Exchange) -> Answer {
+    if !(200..300).contains(&response.status) {
+        return Answer::Failed(format!("status {}", response.status));
+    }
+    match exchange {
+        Exchange::Http {
+            body_bytes: Some(expected),
+            ..
+        } if *expected != response.body_bytes => Answer::Failed(format!(
+            "a body of {} bytes instead of {expected}",
+            response.body_bytes
+        )),
+        _ => Answer::Complete(response.reuse),
+    }
+}
+
+fn request_bytes(spec: &LoadSpec) -> Vec<u8> {
+    match &spec.exchange {
+        Exchange::Http { host, path, .. } => {
+            let connection = match spec.keep {
+                Connections::Keep => "",
+                Connections::PerRequest => "Connection: close\r\n",
+            };
+            // The fields that a plain client sends, so that a proxy has something to pass on.
+            format!(
+                "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: tidegate-lab\r\nAccept: */*\r\n{connection}\r\n"
+            )
+            .into_bytes()
+        }
+        Exchange::Echo { bytes } => vec![b'.'; *bytes],
+    }
+}
+
+/// Starts a connection without waiting for it.
+fn connect(spec: &LoadSpec) -> io::Result<TcpStream> {
+    let domain = Domain::for_address(spec.target);
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&spec.target.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(socket.into())
+}

@@ -1,0 +1,199 @@
+//! A peer's configuration for one row: its templates (Jinja syntax) filled with the row's setting.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::Path};
+
+use minijinja::{AutoEscape, Environment, UndefinedBehavior, syntax::SyntaxConfig, value::Serde};
+use serde::Serialize;
+
+use super::Peer;
+use crate::{cpu::Cpu, error::Error};
+
+/// What a row asks of every peer alike.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting<'a> {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where its origin is.
+    pub upstream: SocketAddr,
+    /// What it speaks.
+    pub mode: Mode,
+    /// Routes by path prefix, all to the same origin; none is "everything goes there".
+    pub routes: &'a [String],
+    /// The core it has for itself.
+    pub cpu: Cpu,
+    /// Descriptors it may open.
+    pub descriptors: u64,
+    /// Its working directory.
+    pub dir: &'a Path,
+}
+
+/// What a peer speaks in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// HTTP/1.1 on both sides.
+    Http,
+    /// A byte relay.
+    Tcp,
+}
+
+/// The names that templates may use.
+#[derive(Serialize)]
+struct Names<'a> {
+    listen: SocketAddr,
+    listen_host: String,
+    listen_port: u16,
+    upstream: SocketAddr,
+    upstream_host: String,
+    upstream_port: u16,
+    mode: Mode,
+    routes: &'a [String],
+    cpu: Cpu,
+    descriptors: u64,
+    dir: String,
+}
+
+/// A peer's files and arguments, filled in.
+#[derive(Clone, Debug)]
+pub struct Rendered {
+    /// By file name.
+    pub files: BTreeMap<String, String>,
+    /// The arguments that start it.
+    pub start: Vec<String>,
+}
+
+impl Peer {
+    /// Fills in everything that is a template.
+    pub fn render(&self, setting: &Setting<'_>) -> Result<Rendered, Error> {
+        let names = Names::of(setting);
+        let mut files = BTreeMap::new();
+        for (file, template) in &self.templates {
+            files.insert(file.clone(), self.fill(file, template, &names)?);
+        }
+        let mut start = Vec::new();
+        for template in &self.manifest.start {
+            start.push(self.fill("start", template, &names)?);
+        }
+        Ok(Rendered { files, start })
+    }
+
+    /// The directories to look for its program in before `PATH`.
+    pub fn search_directories(&self, lab_dir: &Path) -> Result<Vec<String>, Error> {
+        let names = BTreeMap::from([("lab_dir", lab_dir.display().to_string())]);
+        let directories = self.manifest.search.iter();
+        directories
+            .map(|template| self.fill("search", template, &names))
+            .collect()
+    }
+
+    fn fill(&self, what: &str, template: &str, names: impl Serialize) -> Result<String, Error> {
+        let wrong = |error: minijinja::Error| Error::Plugin {
+            peer: self.name.clone(),
+            problem: format!("{what}: {error:#}"),
+        };
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .keep_trailing_newline(true)
+            .build()
+            .map_err(wrong)?;
+        let mut environment = Environment::new();
+        environment.set_syntax(syntax);
+        // A misspelt name is an error and not an empty string; text goes in as it is.
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.set_auto_escape_callback(|_| AutoEscape::None);
+        environment
+            .render_named_str(what, template, Serde(names))
+            .map_err(wrong)
+    }
+}
+
+impl<'a> Names<'a> {
+    fn of(setting: &Setting<'a>) -> Names<'a> {
+        Names {
+            listen: setting.listen,
+            listen_host: setting.listen.ip().to_string(),
+            listen_port: setting.listen.port(),
+            upstream: setting.upstream,
+            upstream_host: setting.upstream.ip().to_string(),
+            upstream_port: setting.upstream.port(),
+            mode: setting.mode,
+            routes: setting.routes,
+            cpu: setting.cpu,
+            descriptors: setting.descriptors,
+            dir: setting.dir.display().to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+    use super::*;
+
+    fn setting<'a>(mode: Mode, routes: &'a [String]) -> Setting<'a> {
+        Setting {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8001)),
+            upstream: SocketAddr::from(([127, 0, 0, 1], 9001)),
+            mode,
+            routes,
+            cpu: Cpu(3),
+            descriptors: 20_000,
+            dir: Path::new("/tmp/peer"),
+        }
+    }
+
+    fn rendered(peer: &str, mode: Mode, routes: &[String]) -> Rendered {
+        let peers = Peer::all(None).unwrap();
+        peers[peer].render(&setting(mode, routes)).unwrap()
+    }
+
+    /// Every shipped peer renders in every mode, and names its listener and its origin there.
+    #[test]
+    fn all_modes_render() {
+        let routes: Vec<String> = vec!["/a/".to_owned(), "/b/".to_owned()];
+        for peer in ["tidegate", "haproxy", "nginx", "envoy"] {
+            for (mode, routes) in [
+                (Mode::Http, &[][..]),
+                (Mode::Http, &routes),
+                (Mode::Tcp, &[]),
+            ] {
+                let rendered = rendered(peer, mode, routes);
+                let whole: String = rendered.files.into_values().collect();
+                for needle in ["127.0.0.1", "8001", "9001"] {
+                    assert!(whole.contains(needle), "{peer} {mode:?}: {whole}");
+                }
+                let forwards = whole.contains("location") || whole.contains("match");
+                assert!(mode == Mode::Http || !forwards, "{peer}: {whole}");
+                assert!(!whole.contains("{%"), "{peer}: {whole}");
+            }
+        }
+    }
+
+    /// Our own file, rendered whole: routes become prefixes, the core is ours.
+    #[test]
+    fn tidegate_renders() {
+        let rendered = rendered("tidegate", Mode::Http, &["/a/".to_owned()]);
+        let file = &rendered.files["tidegate.yaml"];
+        assert!(file.contains(
+            "shards: { cpus: \"3\" }\nadmin: off\nlisteners:\n  lab:\n    bind: 127.0.0.1:8001\n    routes:\n      \
+             - { match: { path: \"/a/**\" }, to: origin }\nclusters:\n"
+        ), "{file}");
+        assert_eq!(rendered.start, ["run", "-c", "/tmp/peer/tidegate.yaml"]);
+        let peer = &Peer::all(None).unwrap()["tidegate"];
+        let search = peer.search_directories(Path::new("/opt/lab")).unwrap();
+        assert_eq!(search, ["/opt/lab", "target/release"]);
+    }
+
+    /// A template that uses a name that does not exist is the plug-in's error, with its place.
+    #[test]
+    fn unknown_names_are_errors() {
+        let mut peer = Peer::all(None).unwrap()["haproxy"].clone();
+        peer.templates
+            .insert("haproxy.cfg".to_owned(), "\n\n{{ lissten }}".to_owned());
+        let error = peer.render(&setting(Mode::Http, &[])).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("haproxy.cfg") && text.contains('3'), "{text}");
+    }
+}

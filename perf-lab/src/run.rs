@@ -1,0 +1,377 @@
+//! A run: rows one after the other, and in each row the peers in turn, there and back (A B C, C B A),
+//! so that a drift of the machine hits all alike.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+use crate::{
+    error::Error,
+    machine::Machine,
+    measure::{Bench, Measurement, Task, measure},
+    peer::{DIRECT, OURS, Peer},
+    row::{Load, Row},
+    statistics::Spread,
+};
+
+/// Set by SIGINT and SIGTERM, so that peers are stopped before the lab ends.
+#[derive(Clone, Debug, Default)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// Listens to the signals from now on.
+    pub fn listen() -> Result<Interrupt, Error> {
+        let interrupt = Interrupt::default();
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            signal_hook::flag::register(signal, interrupt.0.clone())
+                .map_err(Error::io("listening to signals"))?;
+        }
+        Ok(interrupt)
+    }
+
+    /// An error once a signal came.
+    pub fn check(&self) -> Result<(), Error> {
+        match self.0.load(Ordering::Relaxed) {
+            true => Err(Error::Interrupted),
+            false => Ok(()),
+        }
+    }
+
+    /// Sleeps, unless a signal comes.
+    pub fn sleep(&self, duration: Duration) -> Result<(), Error> {
+        const SLICE: Duration = Duration::from_millis(50);
+        let end = Instant::now() + duration;
+        loop {
+            self.check()?;
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(SLICE));
+        }
+    }
+}
+
+/// A peer that is on this machine.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The peer.
+    pub peer: Peer,
+    /// Its program; `None` for the direct connection.
+    pub program: Option<PathBuf>,
+    /// What it says about its version.
+    pub version: String,
+}
+
+/// Everything a run found out.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunResult {
+    /// Version of this file's shape.
+    pub format: u32,
+    /// Where.
+    pub machine: Machine,
+    /// Versions by peer.
+    pub peers: BTreeMap<String, String>,
+    /// How long each measurement took.
+    pub seconds: f64,
+    /// Rounds per row.
+    pub rounds: usize,
+    /// In order.
+    pub rows: Vec<RowResult>,
+}
+
+/// What a row found out.
+#[derive(Clone, Debug, Serialize)]
+pub struct RowResult {
+    /// The row.
+    pub row: Row,
+    /// In the order in which they were taken.
+    pub measurements: Vec<Measurement>,
+    /// Peers that are not in it, and why.
+    pub left_out: BTreeMap<String, String>,
+}
+
+impl RowResult {
+    /// One peer's measurements that are not void, by round.
+    pub fn valid<'a>(&'a self, peer: &'a str) -> impl Iterator<Item = &'a Measurement> {
+        self.measurements
+            .iter()
+            .filter(move |measurement| measurement.peer == peer && measurement.void.is_empty())
+    }
+
+    /// Peers that were measured, in their order.
+    pub fn peers(&self) -> Vec<&str> {
+        let mut peers: Vec<&str> = Vec::new();
+        for measurement in &self.measurements {
+            if !peers.contains(&measurement.peer.as_str()) {
+                peers.push(&measurement.peer);
+            }
+        }
+        peers
+    }
+
+    /// Median throughput of a peer.
+    pub fn capacity(&self, peer: &str) -> Option<f64> {
+        Spread::of(self.valid(peer).map(Measurement::requests_per_s)).map(|spread| spread.median)
+    }
+}
+
+/// The rows asked for, each after the one it depends on, in the table's order.
+pub fn with_bases(rows: &[&'static Row]) -> Vec<&'static Row> {
+    let wanted = |row: &Row| {
+        rows.iter()
+            .any(|asked| asked.name == row.name || asked.base().is_some_and(|base| base == row))
+    };
+    crate::row::ROWS.iter().filter(|row| wanted(row)).collect()
+}
+
+/// Measures `rows` with `candidates`, calling `progress` with a line for a person now and then.
+pub fn run(
+    rows: &[&'static Row],
+    candidates: &[Candidate],
+    rounds: usize,
+    bench: &Bench,
+    mut progress: impl FnMut(&str),
+) -> Result<Vec<RowResult>, Error> {
+    let mut results: Vec<RowResult> = Vec::new();
+    for row in rows {
+        let base = row
+            .base()
+            .and_then(|base| results.iter().find(|result| result.row == *base));
+        let rates = Rates::of(row, base);
+        let mut result = RowResult {
+            row: **row,
+            measurements: Vec::new(),
+            left_out: BTreeMap::new(),
+        };
+        for round in 0..rounds {
+            for candidate in in_turn(candidates, round) {
+                let name = &candidate.peer.name;
+                if result.left_out.contains_key(name) {
+                    continue;
+                }
+                let measured = able(candidate, row)
+                    .and_then(|()| rates.rate(name))
+                    .and_then(|rate| {
+                        let task = Task {
+                            peer: &candidate.peer,
+                            program: candidate.program.as_deref(),
+                            row,
+                            rate,
+                            round,
+                        };
+                        measure(task, bench)
+                    });
+                match measured {
+                    Ok(measurement) => {
+                        progress(&line(row, rounds, &measurement));
+                        result.measurements.push(measurement);
+                    }
+                    Err(Error::Interrupted) => return Err(Error::Interrupted),
+                    Err(error) => {
+                        progress(&format!("{}: {error}", row.name));
+                        result.left_out.insert(name.clone(), error.to_string());
+                    }
+                }
+            }
+        }
+        results.push(result);
+    }
+    Ok(results)
+}
+
+/// The candidates, in every second round backwards.
+fn in_turn(candidates: &[Candidate], round: usize) -> Vec<&Candidate> {
+    let mut order: Vec<&Candidate> = candidates.iter().collect();
+    if round % 2 == 1 {
+        order.reverse();
+    }
+    order
+}
+
+fn able(candidate: &Candidate, row: &Row) -> Result<(), Error> {
+    for capability in row.capabilities() {
+        if let Some(problem) = candidate.peer.lacks(capability) {
+            return Err(Error::Peer {
+                peer: candidate.peer.name.clone(),
+                problem: format!("{capability:?}: {problem}").to_lowercase(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn line(row: &Row, rounds: usize, measurement: &Measurement) -> String {
+    let number = match (
+        measurement.kib_per_connection,
+        measurement.cpu_us_per_request(),
+    ) {
+        (Some(kib), _) => format!("{kib:>8.2} KiB/connection"),
+        (None, Some(cpu)) => format!("{cpu:>8.2} µs/request"),
+        (None, None) => format!("{:>8} µs/request", "-"),
+    };
+    let void = match measurement.void.first() {
+        Some(reason) => format!("  void: {reason}"),
+        None => String::new(),
+    };
+    format!(
+        "{:<18} {}/{rounds}  {:<10} {number} {:>8.0}/s{void}",
+        row.name,
+        measurement.round + 1,
+        measurement.peer,
+        measurement.requests_per_s(),
+    )
+}
+
+/// At which rate a row drives each peer.
+struct Rates<'a> {
+    row: &'a Row,
+    base: Option<&'a RowResult>,
+    /// Half of the best other peer's capacity.
+    common: Option<f64>,
+}
+
+/// Nobody is driven above this part of its own capacity: latencies of an overload say nothing.
+const OWN_SHARE_MAX: f64 = 0.7;
+/// What "half load" is.
+const HALF: f64 = 0.5;
+
+impl<'a> Rates<'a> {
+    fn of(row: &'a Row, base: Option<&'a RowResult>) -> Rates<'a> {
+        let best = |skip: &[&str]| {
+            let base = base?;
+            let peers = base.peers().into_iter().filter(|peer| !skip.contains(peer));
+            peers
+                .filter_map(|peer| base.capacity(peer))
+                .max_by(f64::total_cmp)
+        };
+        let best = best(&[DIRECT, OURS])
+            .or_else(|| best(&[DIRECT]))
+            .or_else(|| best(&[]));
+        Rates {
+            row,
+            base,
+            common: best.map(|capacity| capacity * HALF),
+        }
+    }
+
+    /// All peers get the same rate, so that their costs and latencies compare, except those that
+    /// could not bear it: they get what they can, and the report shows it.
+    fn rate(&self, peer: &str) -> Result<Option<f64>, Error> {
+        match self.row.load {
+            Load::Saturate | Load::Idle => Ok(None),
+            Load::Rate(rate) => Ok(Some(rate)),
+            Load::HalfOf(name) => {
+                let own = self.base.and_then(|base| base.capacity(peer));
+                match (self.common, own) {
+                    (Some(common), Some(own)) => Ok(Some(common.min(own * OWN_SHARE_MAX))),
+                    _ => Err(Error::Load(format!(
+                        "its capacity is unknown: it has no valid measurement in {name}"
+                    ))),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::load::{generator::LoadOutcome, latency::LatencySummary};
+
+    fn measured(peer: &str, requests_per_s: u64) -> Measurement {
+        let none = Default::default();
+        Measurement {
+            peer: peer.to_owned(),
+            round: 0,
+            rate: None,
+            seconds: 1.0,
+            completed: requests_per_s,
+            cost: None,
+            rss_ready_kib: None,
+            kib_per_connection: None,
+            load: LoadOutcome {
+                latency: LatencySummary {
+                    from_due: none,
+                    from_send: none,
+                    lag: none,
+                    unfinished: 0,
+                },
+                failures: 0,
+                first_failure: None,
+                reconnects: 0,
+            },
+            generator_busy: 0.0,
+            void: Vec::new(),
+            caveats: Vec::new(),
+        }
+    }
+
+    /// Half load is half of the best other's capacity for all, less for who cannot bear it, and
+    /// nothing for who was not measured; void measurements do not count.
+    #[test]
+    fn half_load_is_common() {
+        let mut void = measured("nginx", 900_000);
+        void.void.push("test".to_owned());
+        let base = RowResult {
+            row: *Row::named("h1-128").unwrap(),
+            measurements: vec![
+                measured("direct", 200_000),
+                measured("tidegate", 70_000),
+                measured("haproxy", 50_000),
+                measured("nginx", 48_000),
+                void,
+                measured("envoy", 15_000),
+            ],
+            left_out: BTreeMap::new(),
+        };
+        let half = Row::named("h1-128-half").unwrap();
+        let rates = Rates::of(half, Some(&base));
+        for (peer, rate) in [
+            ("tidegate", 25_000.0),
+            ("direct", 25_000.0),
+            ("nginx", 25_000.0),
+            ("envoy", 10_500.0),
+        ] {
+            assert_eq!(rates.rate(peer).unwrap(), Some(rate), "{peer}");
+        }
+        assert!(rates.rate("caddy").is_err());
+        assert!(Rates::of(half, None).rate("nginx").is_err());
+    }
+
+    /// A half-load row brings the row that it halves with it, once.
+    #[test]
+    fn bases_come_first() {
+        let named = |name| Row::named(name).unwrap();
+        let names = |rows: &[&'static Row]| -> Vec<&str> {
+            with_bases(rows).into_iter().map(|row| row.name).collect()
+        };
+        let half = named("h1-16k-half");
+        assert_eq!(names(&[half]), ["h1-16k", "h1-16k-half"]);
+        let tcp = named("tcp-16k");
+        assert_eq!(
+            names(&[tcp, half, named("h1-16k")]),
+            ["h1-16k", "h1-16k-half", "tcp-16k"]
+        );
+    }
+
+    /// A sleep ends with an error as soon as a signal came.
+    #[test]
+    fn an_interrupt_ends_a_sleep() {
+        let interrupt = Interrupt::default();
+        assert!(interrupt.sleep(Duration::ZERO).is_ok());
+        interrupt.0.store(true, Ordering::Relaxed);
+        let hour = Duration::from_secs(3600);
+        assert!(matches!(interrupt.sleep(hour), Err(Error::Interrupted)));
+    }
+}

@@ -1,0 +1,295 @@
+//! The loaded thread: one loop that drives an origin, a generator, or both.
+//!
+//! On a machine of two cores the proxy has one and the lab the other. Origin and generator in one
+//! loop then spare each other a thread switch per turn, and the generator can spin between due times
+//! without taking the core from the origin, as two threads would.
+
+use std::{
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use crate::{
+    clock::{Clock, Nanos},
+    control::{Control, Phase},
+    cpu::{self, Cpu},
+    error::Error,
+    load::generator::{Generator, LoadOutcome},
+    origin::Origin,
+    poll::{Poller, Token, Wait},
+};
+
+/// How long an idle loop sleeps before it looks at the phase again.
+const TICK: Duration = Duration::from_millis(5);
+
+/// What the loaded thread drives.
+pub struct Worker {
+    /// The application, if it is ours.
+    pub origin: Option<Origin>,
+    /// The clients, if any.
+    pub generator: Option<Generator>,
+    /// Shared with whoever measures.
+    pub control: Arc<Control>,
+    /// The same that the generator has.
+    pub clock: Clock,
+    /// Where it runs; `None` leaves it to the scheduler.
+    pub cpu: Option<Cpu>,
+}
+
+/// What a worker leaves behind.
+#[derive(Clone, Debug)]
+pub struct WorkerOutcome {
+    /// The load's, if there was one.
+    pub load: Option<LoadOutcome>,
+    /// Share of the measurement in which the loop had something to do.
+    pub busy: f64,
+}
+
+impl Worker {
+    /// Starts the thread.
+    pub fn spawn(self) -> Result<JoinHandle<Result<WorkerOutcome, Error>>, Error> {
+        thread::Builder::new()
+            .name("lab-load".to_owned())
+            .spawn(move || self.run())
+            .map_err(Error::io("starting the load thread"))
+    }
+
+    /// Runs until [`Phase::Stop`].
+    pub fn run(mut self) -> Result<WorkerOutcome, Error> {
+        if let Some(cpu) = self.cpu {
+            cpu::pin_this_thread(cpu)?;
+        }
+        let mut poller = Poller::new().map_err(Error::io("creating an epoll instance"))?;
+        if let Some(origin) = &self.origin {
+            origin.register(&poller)?;
+        }
+        let mut usage = Usage::default();
+        loop {
+            let phase = self.control.phase();
+            if phase == Phase::Stop {
+                break;
+            }
+            let now = self.clock.now();
+            let mut wait = Wait::AtMost(TICK);
+            if let Some(generator) = &mut self.generator {
+                generator.turn(&poller, now);
+                if generator.must_be_punctual() {
+                    wait = Wait::Spin;
+                }
+            }
+            let before = self.clock.now();
+            let count = poller.wait(wait).map_err(Error::io("waiting for events"))?;
+            usage.note(phase, before, self.clock.now(), count, wait);
+            for i in 0..count {
+                self.dispatch(poller.token(i), &poller);
+            }
+        }
+        Ok(WorkerOutcome {
+            load: self.generator.map(Generator::outcome),
+            busy: usage.busy(),
+        })
+    }
+
+    fn dispatch(&mut self, token: Option<Token>, poller: &Poller) {
+        match (token, &mut self.origin, &mut self.generator) {
+            (Some(Token::Accept), Some(origin), _) => origin.accept(poller),
+            (Some(Token::Origin(key)), Some(origin), _) => origin.on_event(key),
+            (Some(Token::Load(index)), _, Some(generator)) => generator.on_event(index, poller),
+            _ => {}
+        }
+        // A turn may have a hundred events of several microseconds each: what falls due meanwhile
+        // is sent between them.
+        if let Some(generator) = &mut self.generator
+            && generator.must_be_punctual()
+        {
+            let now = self.clock.now();
+            generator.send_due(poller, now);
+        }
+    }
+}
+
+/// How much of the measurement the loop worked.
+#[derive(Debug, Default)]
+struct Usage {
+    first: Option<Nanos>,
+    last: Nanos,
+    idle: Nanos,
+}
+
+impl Usage {
+    /// A wait counts as idle if it slept, or if it spun and found nothing. A wait that returned at
+    /// once with events is a system call like any other.
+    fn note(&mut self, phase: Phase, before: Nanos, after: Nanos, events: usize, wait: Wait) {
+        if phase != Phase::Measure {
+            return;
+        }
+        self.first.get_or_insert(before);
+        self.last = after;
+        if wait != Wait::Spin || events == 0 {
+            self.idle = self.idle + (after - before);
+        }
+    }
+
+    fn busy(&self) -> f64 {
+        let whole = (self.last - self.first.unwrap_or(self.last)).0;
+        if whole == 0 {
+            return 0.0;
+        }
+        1.0 - self.idle.0 as f64 / whole as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::{
+        load::{
+            Connections, Exchange, LoadSpec, Pace,
+            arrivals::{Arrivals, Spacing},
+        },
+        origin::OriginMode,
+    };
+
+    /// Runs a load straight against an origin in the same loop until `exchanges` were completed
+    /// and the rest has drained.
+    fn run(mode: OriginMode, exchange: Exchange, keep: Connections, pace: Pace) -> LoadOutcome {
+        let exchanges = 300;
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let origin = Origin::bind(any, mode).unwrap();
+        let spec = LoadSpec {
+            target: origin.address().unwrap(),
+            exchange,
+            connections: 80,
+            keep,
+            pace,
+        };
+        let (control, clock) = (Arc::new(Control::default()), Clock::start());
+        let generator = Generator::new(spec, control.clone(), clock).unwrap();
+        let worker = Worker {
+            origin: Some(origin),
+            generator: Some(generator),
+            control: control.clone(),
+            clock,
+            cpu: None,
+        };
+        let thread = worker.spawn().unwrap();
+        let until = |condition: &dyn Fn() -> bool| {
+            while !condition() && !control.failed() {
+                assert!(!thread.is_finished(), "the worker ended early");
+                thread::yield_now();
+            }
+        };
+        control.enter(Phase::Open);
+        until(&|| control.opened() >= 80);
+        control.enter(Phase::WarmUp);
+        control.enter(Phase::Measure);
+        if pace != Pace::Hold {
+            until(&|| control.completed() >= exchanges);
+        }
+        control.enter(Phase::Drain);
+        until(&|| control.drained());
+        control.enter(Phase::Stop);
+        thread.join().unwrap().unwrap().load.unwrap()
+    }
+
+    fn get(body_bytes: u64) -> Exchange {
+        Exchange::Http {
+            host: "lab".to_owned(),
+            path: format!("/b/{body_bytes}"),
+            body_bytes: Some(body_bytes),
+        }
+    }
+
+    const OPEN: Pace = Pace::Due(Arrivals {
+        rate: 5_000.0,
+        spacing: Spacing::Poisson,
+        seed: 1,
+    });
+
+    /// Every combination of exchange, reuse and pace completes without failures over loopback.
+    #[test]
+    fn every_kind_of_load_runs_clean() {
+        let echo = Exchange::Echo { bytes: 16 << 10 };
+        let cases = [
+            (
+                OriginMode::Http,
+                get(128),
+                Connections::Keep,
+                Pace::Saturate,
+            ),
+            (
+                OriginMode::Http,
+                get(1 << 20),
+                Connections::Keep,
+                Pace::Saturate,
+            ),
+            (OriginMode::Http, get(0), Connections::Keep, OPEN),
+            (OriginMode::Http, get(128), Connections::Keep, Pace::Hold),
+            (
+                OriginMode::Http,
+                get(128),
+                Connections::PerRequest,
+                Pace::Saturate,
+            ),
+            (OriginMode::Http, get(128), Connections::PerRequest, OPEN),
+            (
+                OriginMode::HttpClose,
+                get(128),
+                Connections::Keep,
+                Pace::Saturate,
+            ),
+            (OriginMode::Echo, echo, Connections::Keep, Pace::Saturate),
+        ];
+        for (mode, exchange, keep, pace) in cases {
+            let what = format!("{mode:?} {exchange:?} {keep:?} {pace:?}");
+            let outcome = run(mode, exchange, keep, pace);
+            assert_eq!(outcome.failures, 0, "{what}: {outcome:?}");
+            assert_eq!(outcome.latency.unfinished, 0, "{what}: {outcome:?}");
+            assert_eq!(
+                outcome.latency.from_due.count > 0,
+                pace != Pace::Hold,
+                "{what}"
+            );
+            let closes = mode == OriginMode::HttpClose;
+            assert_eq!(outcome.reconnects > 0, closes, "{what}: {outcome:?}");
+        }
+    }
+
+    /// A wrong body size is a failure, and enough of them end the load.
+    #[test]
+    fn wrong_answers_are_failures() {
+        let exchange = Exchange::Http {
+            host: "lab".to_owned(),
+            path: "/b/127".to_owned(),
+            body_bytes: Some(128),
+        };
+        let outcome = run(
+            OriginMode::Http,
+            exchange,
+            Connections::Keep,
+            Pace::Saturate,
+        );
+        assert!(outcome.failures >= 1_000);
+        let first = outcome.first_failure.unwrap();
+        assert_eq!(first, "a body of 127 bytes instead of 128");
+    }
+
+    /// Busy is what was neither slept nor spun in vain, within the measurement only.
+    #[test]
+    fn usage_counts_the_measurement_only() {
+        let mut usage = Usage::default();
+        let spin = Wait::Spin;
+        let sleep = Wait::AtMost(TICK);
+        usage.note(Phase::WarmUp, Nanos(0), Nanos(500), 0, sleep);
+        usage.note(Phase::Measure, Nanos(1_000), Nanos(1_100), 0, spin);
+        usage.note(Phase::Measure, Nanos(1_200), Nanos(1_300), 4, spin);
+        usage.note(Phase::Measure, Nanos(1_900), Nanos(2_000), 1, sleep);
+        usage.note(Phase::Drain, Nanos(2_000), Nanos(9_000), 0, sleep);
+        assert!((usage.busy() - 0.8).abs() < 1e-9, "{usage:?}");
+    }
+}
