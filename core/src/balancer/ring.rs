@@ -4,7 +4,7 @@
 use super::{mix, slots::Slots};
 
 /// The most points of a ring, 16 bytes each, unless the weights alone sum to more.
-const POINTS_MAX: u64 = 1 << 16;
+const POINTS_MAX: u64 = 1 << 15;
 
 /// The most points per unit of weight: the load of equal endpoints then deviates by about 1/16.
 const POINTS_PER_WEIGHT_MAX: u64 = 256;

@@ -6,7 +6,7 @@ use memchr::memmem;
 
 use super::{
     RequestView,
-    pattern::{Anchor, Patterns, Searches},
+    pattern::{Patterns, Searches},
 };
 use crate::config::model::{RouteMatch, ValuePattern};
 
@@ -118,7 +118,7 @@ impl Value {
             ValuePattern::Contains(text) => {
                 Value::Contains(Box::new(memmem::Finder::new(text.as_bytes()).into_owned()))
             }
-            ValuePattern::Regex(text) => match Patterns::new(&[text], Anchor::Whole) {
+            ValuePattern::Regex(text) => match Patterns::new(&[text]) {
                 Some(patterns) => Value::Regex(patterns),
                 None => Value::Never,
             },

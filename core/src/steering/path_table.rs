@@ -17,7 +17,7 @@ use super::{
     RequestView,
     condition::{Conditions, split_once},
     path::canonical_literal,
-    pattern::{Anchor, Patterns, Searches},
+    pattern::{Patterns, Searches},
 };
 use crate::config::model::PathPattern;
 
@@ -233,14 +233,14 @@ impl Expressions {
             return Vec::new();
         }
         let patterns: Vec<&str> = expressions.iter().map(|(p, _)| &***p).collect();
-        if let Some(patterns) = Patterns::new(&patterns, Anchor::Whole) {
+        if let Some(patterns) = Patterns::new(&patterns) {
             let candidates = expressions.into_iter().map(|(_, c)| c).collect();
             return vec![Expressions::new(patterns, candidates)];
         }
         expressions
             .into_iter()
             .filter_map(|(pattern, candidates)| {
-                let patterns = Patterns::new(&[pattern], Anchor::Whole)?;
+                let patterns = Patterns::new(&[pattern])?;
                 Some(Expressions::new(patterns, vec![candidates]))
             })
             .collect()
@@ -265,8 +265,8 @@ impl Expressions {
         }
         // Taken out meanwhile, since conditions of candidates may search for expressions too.
         let matched = self.patterns.matches(path, search.searches);
-        for pattern in matched.iter() {
-            if let Some(candidates) = self.candidates.get(pattern.as_usize()) {
+        for pattern in &matched {
+            if let Some(candidates) = self.candidates.get(*pattern as usize) {
                 search.offer(candidates);
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     path,
-    pattern::{Anchor, Patterns, RouteScratch},
+    pattern::{Replaced, RouteScratch},
 };
 use crate::config::model::{PathPattern, PathRewrite};
 
@@ -20,9 +20,9 @@ enum Rewrite {
         segments: usize,
         replacement: Arc<str>,
     },
-    /// Replaces the whole path, if it is no prefix that the route asks for.
+    /// Replaces whatever the expression matches.
     Regex {
-        pattern: Patterns,
+        pattern: Replaced,
         replacement: Arc<str>,
     },
     /// Leaves the path alone.
@@ -54,7 +54,7 @@ impl PathRewriter {
                     replacement,
                 },
                 _,
-            ) => match Patterns::new(&[pattern], Anchor::Anywhere) {
+            ) => match Replaced::new(pattern) {
                 Some(pattern) => Rewrite::Regex {
                     pattern,
                     replacement: Arc::clone(replacement),

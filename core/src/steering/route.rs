@@ -92,8 +92,8 @@ impl RouteTable {
         table
     }
 
-    /// The route that `request` takes. Allocates nothing, but for the first search of an expression and
-    /// the first escaped path that a `scratch` sees.
+    /// The route that `request` takes. Allocates nothing, except in `scratch` for the first escaped path
+    /// and for paths that lead an expression into a state it has not been in (bounded, and kept).
     #[inline]
     pub fn find<R: RequestView + ?Sized>(
         &self,
