@@ -1,7 +1,7 @@
 //! `tidegate proxy`: a reverse proxy without a file. Writes the configuration that a person would, and
 //! serves that: one way in, the same checks.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use crate::{
     exit::{Exit, Failure},
@@ -34,6 +34,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9901")]
     admin: String,
 
+    /// Once ready, write the bound addresses to this file as JSON, all or nothing
+    #[arg(long, value_name = "FILE")]
+    announce: Option<PathBuf>,
+
     /// Print the configuration instead of serving it
     #[arg(long)]
     print: bool,
@@ -46,7 +50,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     }
     let service = Service {
         source: Source::Embedded(text),
-        announce: None,
+        announce: args.announce,
         log: logging::start(),
     };
     service.run(|_| {})
@@ -127,6 +131,7 @@ mod tests {
             to: to.iter().map(|one| (*one).to_owned()).collect(),
             tcp,
             admin: admin.into(),
+            announce: None,
             print: false,
         }
     }
