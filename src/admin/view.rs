@@ -268,6 +268,7 @@ pub(crate) fn clusters_of(snapshot: Option<&Arc<Snapshot>>) -> &[Cluster] {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::indexing_slicing)]
     use super::*;
 
     /// Goal: a process without a configuration answers too. Method: every view of a fresh status.
