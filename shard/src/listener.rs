@@ -5,10 +5,13 @@ use std::{io, net::SocketAddr, os::fd::OwnedFd, rc::Rc, time::Duration};
 
 use socket2::{Domain, Socket as RawSocket, Type};
 
+use tidegate_core::reason::Reason;
+
 use crate::{
-    downstream, executor,
+    downstream::{self, Client},
+    executor,
     local::Local,
-    ring::{Acceptor, Socket},
+    ring::Acceptor,
 };
 
 /// Connections that the kernel may hold for us per shard; it caps this at `net.core.somaxconn`.
@@ -40,7 +43,10 @@ impl Listening {
     /// Accepts on `socket` from now on.
     pub(crate) fn start(local: &Rc<Local>, bind: SocketAddr, socket: OwnedFd) -> Listening {
         let acceptor = Rc::new(Acceptor::new(&local.driver, socket));
-        executor::spawn(&local.driver, accept(local.clone(), bind, acceptor.clone()));
+        executor::spawn(
+            &local.driver,
+            accept(local.clone(), Rc::new(bind), acceptor.clone()),
+        );
         Listening { acceptor }
     }
 }
@@ -51,11 +57,11 @@ impl Drop for Listening {
     }
 }
 
-async fn accept(local: Rc<Local>, bind: SocketAddr, acceptor: Rc<Acceptor>) {
+async fn accept(local: Rc<Local>, bind: Rc<SocketAddr>, acceptor: Rc<Acceptor>) {
     let pause = local.driver.deadline();
     while let Some(accepted) = acceptor.accept().await {
         match accepted {
-            Ok(fd) => admit(&local, bind, fd),
+            Ok(fd) => admit(&local, &bind, fd),
             Err(error) if is_transient(&error) => acceptor.resume(),
             Err(_) => {
                 local.counters().accept_errors.add(1);
@@ -67,19 +73,16 @@ async fn accept(local: Rc<Local>, bind: SocketAddr, acceptor: Rc<Acceptor>) {
     }
 }
 
-fn admit(local: &Rc<Local>, bind: SocketAddr, fd: OwnedFd) {
-    let Some(slot) = local.admit_connection() else {
-        local.counters().connections_refused.add(1);
-        local
-            .counters()
-            .refuse(tidegate_core::reason::Reason::ConnectionLimit);
+fn admit(local: &Rc<Local>, bind: &Rc<SocketAddr>, fd: OwnedFd) {
+    if local.admit_connection() {
+        executor::spawn(
+            &local.driver,
+            downstream::serve(Client::new(local, bind, fd)),
+        );
         return;
-    };
-    let socket = Socket::new(&local.driver, fd);
-    executor::spawn(
-        &local.driver,
-        downstream::serve(local.clone(), bind, socket, slot),
-    );
+    }
+    local.counters().connections_refused.add(1);
+    local.counters().refuse(Reason::ConnectionLimit);
 }
 
 /// The one connection went away before we took it; the next is fine.

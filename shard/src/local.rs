@@ -111,15 +111,25 @@ impl Local {
     }
 
     /// Counts a new client connection, unless the limit is reached.
-    pub(crate) fn admit_connection(self: &Rc<Self>) -> Option<ConnectionSlot> {
-        let limit = self.plane()?.snapshot.config.limits.connections;
+    pub(crate) fn admit_connection(&self) -> bool {
+        let plane = self.plane.borrow();
+        let limit = plane
+            .as_ref()
+            .map_or(0, |p| p.snapshot.config.limits.connections);
         if self.connections.get() >= limit {
-            return None;
+            return false;
         }
         self.connections.set(self.connections.get() + 1);
         self.counters().connections.add(1);
         self.counters().connections_open.add(1);
-        Some(ConnectionSlot(self.clone()))
+        true
+    }
+
+    /// A client connection that was counted is gone.
+    pub(crate) fn release_connection(&self) {
+        self.connections
+            .set(self.connections.get().saturating_sub(1));
+        self.counters().connections_open.sub(1);
     }
 
     /// A scratch for one request, used before if possible.
@@ -152,18 +162,6 @@ impl Local {
         {
             self.counters().access_log_dropped.add(1);
         }
-    }
-}
-
-/// A client connection that is counted as open.
-pub(crate) struct ConnectionSlot(Rc<Local>);
-
-impl Drop for ConnectionSlot {
-    fn drop(&mut self) {
-        self.0
-            .connections
-            .set(self.0.connections.get().saturating_sub(1));
-        self.0.counters().connections_open.sub(1);
     }
 }
 

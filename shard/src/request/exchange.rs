@@ -148,7 +148,7 @@ pub(crate) struct Exchange<'a> {
 impl<'a> Exchange<'a> {
     /// An exchange on `client`'s connection; `None` if its listener is gone.
     pub(super) fn begin(client: &'a Client, plane: &'a Rc<Plane>) -> Option<Exchange<'a>> {
-        let listener = plane.listener(client.bind)?;
+        let listener = plane.listener(*client.bind)?;
         let Protocol::Http(http) = &listener.protocol else {
             return None;
         };

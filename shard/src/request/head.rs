@@ -233,13 +233,13 @@ fn holds_empty_line(bytes: &[u8]) -> bool {
 }
 
 fn refuse_head(error: HeadError) -> Refusal {
-    let reason = match error.status() {
-        413 => Reason::BodyTooLarge,
-        414 => Reason::TargetTooLong,
-        417 => Reason::ExpectationFailed,
-        431 => Reason::HeadTooLarge,
-        501 => Reason::UnknownTransferCoding,
-        505 => Reason::UnknownVersion,
+    let reason = match (error, error.status()) {
+        (HeadError::MethodTooLong, _) => Reason::MethodNotServed,
+        (_, 414) => Reason::TargetTooLong,
+        (_, 417) => Reason::ExpectationFailed,
+        (_, 431) => Reason::HeadTooLarge,
+        (_, 501) => Reason::UnknownTransferCoding,
+        (_, 505) => Reason::UnknownVersion,
         _ => Reason::BadRequest,
     };
     Refusal::with_detail(reason, error.detail())

@@ -387,7 +387,7 @@ struct Sending {
 pub(super) struct SocketSlot {
     fd: OwnedFd,
     pub(super) received: VecDeque<RawChunk>,
-    received_bytes: usize,
+    received_bytes: u32,
     pub(super) end: Option<End>,
     /// When the last data or end arrived.
     pub(super) received_at_ns: u64,
@@ -406,6 +406,10 @@ pub(super) struct SocketSlot {
     /// The owner is gone; the slot goes when nothing is in flight.
     closing: bool,
 }
+
+/// What a socket costs in the driver.
+#[cfg(test)]
+pub(crate) const SLOT_BYTES: usize = size_of::<SocketSlot>();
 
 /// A listening socket as the driver sees it.
 pub(super) struct AcceptorSlot {
@@ -591,7 +595,7 @@ impl Inner {
     pub(super) fn take_received(&mut self, index: u32) -> Option<RawChunk> {
         let slot = self.sockets.get_mut(index)?;
         let chunk = slot.received.pop_front()?;
-        slot.received_bytes = slot.received_bytes.saturating_sub(chunk.len());
+        slot.received_bytes = slot.received_bytes.saturating_sub(chunk.len() as u32);
         if slot.armed == Armed::No {
             self.arm(index);
         }
@@ -603,7 +607,7 @@ impl Inner {
         let chunk = self.spill_if_scarce(chunk);
         match self.sockets.get_mut(index) {
             Some(slot) => {
-                slot.received_bytes += chunk.len();
+                slot.received_bytes += chunk.len() as u32;
                 slot.received.push_front(chunk);
             }
             None => self.recycle(chunk),
@@ -795,7 +799,7 @@ impl Inner {
         let chunk = chunk
             .zip(cqueue::buffer_select(flags))
             .map(|(base, buffer)| {
-                RawChunk::provided_at(group, buffer, base, usize::try_from(result).unwrap_or(0))
+                RawChunk::provided_at(group, buffer, base, u32::try_from(result).unwrap_or(0))
             });
         let Some(slot) = self.sockets.get_mut(index) else {
             chunk.into_iter().for_each(|c| self.recycle(c));
@@ -859,12 +863,10 @@ impl Inner {
             self.recycle(chunk);
             return;
         }
-        slot.received_bytes += chunk.len();
+        slot.received_bytes += chunk.len() as u32;
         slot.received.push_back(chunk);
         slot.wants_data = false;
-        if slot.received_bytes >= self.limits.connection_buffer as usize
-            && slot.armed == Armed::Heads
-        {
+        if slot.received_bytes >= self.limits.connection_buffer && slot.armed == Armed::Heads {
             self.cancel_receive(index);
         }
     }
@@ -947,7 +949,7 @@ impl Inner {
         let entry = match slot.mode {
             ReceiveMode::Off => return,
             ReceiveMode::Heads => {
-                if slot.received_bytes >= self.limits.connection_buffer as usize {
+                if slot.received_bytes >= self.limits.connection_buffer {
                     return;
                 }
                 slot.armed = Armed::Heads;

@@ -28,6 +28,8 @@ use io_uring::{
 };
 use tidegate_core::config::model;
 
+#[cfg(test)]
+pub(crate) use driver::SLOT_BYTES;
 pub(crate) use driver::{Deadline, Driver};
 pub(crate) use socket::{Acceptor, Chunk, Payload, ReceiveMode, Socket};
 

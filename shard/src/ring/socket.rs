@@ -342,8 +342,9 @@ pub(super) fn accept_waiting(fd: &OwnedFd) -> Vec<OwnedFd> {
 /// Received bytes, without the driver to give them back to. Not dropped, but recycled.
 pub(super) struct RawChunk {
     memory: Memory,
-    start: usize,
-    end: usize,
+    // A chunk is never larger than a buffer or a head, so 32 bits are plenty.
+    start: u32,
+    end: u32,
 }
 
 enum Memory {
@@ -358,7 +359,7 @@ enum Memory {
 
 impl RawChunk {
     /// `len` bytes at the beginning of a provided buffer.
-    pub(super) fn provided_at(group: u16, buffer: u16, base: NonNull<u8>, len: usize) -> RawChunk {
+    pub(super) fn provided_at(group: u16, buffer: u16, base: NonNull<u8>, len: u32) -> RawChunk {
         RawChunk {
             memory: Memory::Provided {
                 group,
@@ -371,8 +372,9 @@ impl RawChunk {
     }
 
     /// Bytes copied to the heap.
-    pub(super) fn heap(bytes: Vec<u8>) -> RawChunk {
-        let end = bytes.len();
+    pub(super) fn heap(mut bytes: Vec<u8>) -> RawChunk {
+        bytes.truncate(u32::MAX as usize);
+        let end = bytes.len() as u32;
         RawChunk {
             memory: Memory::Heap(bytes.into_boxed_slice()),
             start: 0,
@@ -381,7 +383,7 @@ impl RawChunk {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.end - self.start
+        (self.end - self.start) as usize
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -389,10 +391,22 @@ impl RawChunk {
             // SAFETY: the kernel has written `end` bytes and handed the buffer over; it is ours, and
             // unwritten, until it is recycled, which takes the chunk by value.
             Memory::Provided { base, .. } => unsafe {
-                std::slice::from_raw_parts(base.as_ptr().add(self.start), self.end - self.start)
+                std::slice::from_raw_parts(base.as_ptr().add(self.start as usize), self.len())
             },
-            Memory::Heap(bytes) => bytes.get(self.start..self.end).unwrap_or_default(),
+            Memory::Heap(bytes) => bytes
+                .get(self.start as usize..self.end as usize)
+                .unwrap_or_default(),
         }
+    }
+
+    /// Drops the first `n` bytes.
+    fn advance(&mut self, n: usize) {
+        self.start += n.min(self.len()) as u32;
+    }
+
+    /// Drops all but the first `n` bytes.
+    fn truncate(&mut self, n: usize) {
+        self.end = self.start + n.min(self.len()) as u32;
     }
 
     /// Group and number of the provided buffer, if it is one.
@@ -423,14 +437,14 @@ impl Chunk {
     /// Drops the first `n` bytes.
     pub(crate) fn advance(&mut self, n: usize) {
         if let Some(raw) = &mut self.raw {
-            raw.start = (raw.start + n).min(raw.end);
+            raw.advance(n);
         }
     }
 
     /// Drops all but the first `n` bytes.
     pub(crate) fn truncate(&mut self, n: usize) {
         if let Some(raw) = &mut self.raw {
-            raw.end = raw.end.min(raw.start + n);
+            raw.truncate(n);
         }
     }
 
