@@ -22,9 +22,10 @@ use std::{
 
 use common::{Client, Origin, Proxy, assert_same_bytes, eventually, pattern};
 
-/// What one stalled body may cost the process, in KiB: the connection's budget (32 KiB) and some
-/// provided buffers, with room for the allocator. The bodies below are 100 times as large.
-const STALLED_BODY_KIB: u64 = 2 << 10;
+/// What one stalled body may cost the process, in KiB: the provided buffers that were never touched
+/// before (2 MiB of them for bodies), the connection's budget (32 KiB), and room for the allocator. The
+/// bodies below are 60 times as large.
+const STALLED_BODY_KIB: u64 = 3 << 10;
 
 /// Waits until a number stands still for a while: both sides have then filled what they could.
 fn settled(counter: &AtomicUsize) -> usize {

@@ -204,7 +204,8 @@ fn back_pressure() {
     });
     assert!(stalled_at < 50 << 20, "the proxy took {stalled_at} bytes");
     let grown = proxy.rss_kib().saturating_sub(before);
-    assert!(grown < 2 << 10, "grown by {grown} KiB");
+    // The provided buffers for bodies, touched for the first time, are 2 MiB.
+    assert!(grown < 3 << 10, "grown by {grown} KiB");
 }
 
 /// Goal: many relays at once keep their bytes apart. Method: 100 connections, own patterns.

@@ -190,6 +190,10 @@ impl Peer {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(error) => return Err(error),
         };
+        // A server answers to the expectation, or the client may wait for ever (RFC 9110, 10.1.1).
+        if head.get("expect").is_some() {
+            self.wire.send("HTTP/1.1 100 Continue\r\n\r\n")?;
+        }
         let (body, trailers) = self.wire.body(&head, false)?;
         Ok(Some(self.record(head, body, trailers)))
     }

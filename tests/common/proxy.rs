@@ -114,7 +114,8 @@ impl Proxy {
 
     #[track_caller]
     pub fn admin_get(&self, target: &str) -> Response {
-        let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         Client::connect(self.admin).exchange(request)
     }
 

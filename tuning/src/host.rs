@@ -122,7 +122,7 @@ mod tests {
     /// Goal: a host that shows nothing is not a host that is fine. Method: an empty root.
     #[test]
     fn nothing_there_is_nothing_known() {
-        let nowhere = Path::new("/nonexistent/root/of/a/host");
+        let nowhere = Path::new("/nonexistent/host");
         assert_eq!(Host::read(nowhere), Host::default());
     }
 
