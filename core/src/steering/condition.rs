@@ -140,3 +140,59 @@ impl Value {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: each kind of condition means what it says. Method: values against every pattern.
+    #[test]
+    fn values_are_judged() {
+        let text = || Arc::from("ab");
+        let patterns = [
+            ValuePattern::Present,
+            ValuePattern::Absent,
+            ValuePattern::Exact(text()),
+            ValuePattern::Prefix(text()),
+            ValuePattern::Suffix(text()),
+            ValuePattern::Contains(text()),
+            ValuePattern::Regex("a.?b+".into()),
+        ];
+        let mut searches = Searches::default();
+        for (value, expected) in [
+            (None, ".a....."),
+            (Some("ab"), "p.epscr"),
+            (Some("abc"), "p..p.c."),
+            (Some("cab"), "p...sc."),
+            (Some("xabx"), "p....c."),
+            (Some("axbb"), "p.....r"),
+            (Some("AB"), "p......"),
+            (Some(""), "p......"),
+        ] {
+            for (pattern, letter) in patterns.iter().zip(expected.chars()) {
+                let value = value.map(str::as_bytes);
+                let holds = Value::compile(pattern).holds(value, &mut searches);
+                assert_eq!(holds, letter != '.', "{value:?} {pattern:?}");
+            }
+        }
+    }
+
+    /// Goal: the first parameter of a name counts, by its whole name, as sent. Method: a table.
+    #[test]
+    fn query_parameters_are_found() {
+        for (query, expected) in [
+            (None, None),
+            (Some(""), None),
+            (Some("a"), Some("")),
+            (Some("a=1"), Some("1")),
+            (Some("b=2&a=1&a=3"), Some("1")),
+            (Some("aa=1&ba=2"), None),
+            (Some("a=x=y"), Some("x=y")),
+            (Some("a=%31"), Some("%31")),
+            (Some("&&a=1&"), Some("1")),
+        ] {
+            let found = query_parameter(query.map(str::as_bytes), "a");
+            assert_eq!(found, expected.map(str::as_bytes), "{query:?}");
+        }
+    }
+}

@@ -39,8 +39,8 @@ impl Split {
             if share == 0 {
                 continue;
             }
-            sum += u64::from(share);
-            thresholds.push(((sum * SPLIT_WHOLE / SHARE_WHOLE).min(SPLIT_WHOLE), cluster));
+            sum = SHARE_WHOLE.min(sum + u64::from(share));
+            thresholds.push((sum * SPLIT_WHOLE / SHARE_WHOLE, cluster));
         }
         if let Some((upper, _)) = thresholds.last_mut() {
             *upper = SPLIT_WHOLE;

@@ -65,9 +65,14 @@ impl PathRewriter {
     }
 
     /// Appends the rewritten path (without query) to `out`. The path is taken in the canonical form that
-    /// it was matched in, and the result begins with `/` whatever the replacement says.
+    /// it was matched in, and the result begins with `/` whatever the replacement says. `*` asks about
+    /// the server as a whole (RFC 9112, section 3.2.4) and stays.
     pub fn rewrite(&self, scratch: &mut RouteScratch, path: &[u8], out: &mut Vec<u8>) {
         let start = out.len();
+        if path == b"*" {
+            out.push(b'*');
+            return;
+        }
         let path = path::canonical(path, &mut scratch.path).unwrap_or(path);
         match &self.0 {
             Rewrite::Keep => out.extend_from_slice(path),
@@ -134,6 +139,7 @@ mod tests {
             (prefix("/a"), "/b", "/%61/x", "/b/x"),
             (prefix(""), "/b", "/x", "/b/x"),
             (PathPattern::Any, "/b", "/x", "/b/x"),
+            (PathPattern::Any, "/b", "*", "*"),
             (PathPattern::Exact("/a".into()), "/b", "/a", "/b"),
             (PathPattern::Template("/a/{x}".into()), "/b", "/a/1", "/a/1"),
         ] {

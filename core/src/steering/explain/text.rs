@@ -167,13 +167,13 @@ fn write_retry(f: &mut Formatter<'_>, retry: &RetryPlan) -> fmt::Result {
     } = retry;
     let on = retry.on.join(", ");
     let budget = percent(retry.budget);
-    write!(f, "retry     {times} times on {on}, budget {budget}")?;
+    write!(f, "retry     at most {times}, on {on}; budget {budget}")?;
     if let Some(ms) = retry.per_try_timeout_ms {
-        write!(f, ", {ms} ms per try")?;
+        write!(f, "; {ms} ms per try")?;
     }
     match backoff_ms {
-        0 => writeln!(f, ", at once"),
-        _ => writeln!(f, ", after {backoff_ms} ms and more"),
+        0 => writeln!(f, "; at once"),
+        _ => writeln!(f, "; after {backoff_ms} ms and more"),
     }
 }
 
