@@ -153,8 +153,9 @@ impl PathTable {
         }
     }
 
-    /// Walks down the tree along `rest`, the path below `node` without its first `/`. The depth of the
-    /// recursion is bounded by the number of placeholders of a template.
+    /// Walks down the tree along `rest`, the path below `node` without its first `/`. No node is visited
+    /// twice, and only where a word and a placeholder both match is it recursive: how deep, and how much
+    /// at all, is up to the configuration.
     fn descend<'a, R: RequestView + ?Sized>(
         &'a self,
         mut node: &'a Node,
@@ -169,15 +170,19 @@ impl PathTable {
             };
             search.offer(&node.rests);
             let (segment, next) = split_once(below, b'/');
-            if let Some(child) = node.placeholder.and_then(|child| self.trie.get(child))
-                && !segment.is_empty()
-            {
-                self.descend(child, next, search);
-            }
-            let Some(child) = node.children.get(segment).and_then(|c| self.trie.get(*c)) else {
-                return;
+            let literal = node.children.get(segment).and_then(|c| self.trie.get(*c));
+            let placeholder = match segment {
+                [] => None,
+                _ => node.placeholder.and_then(|child| self.trie.get(child)),
             };
-            node = child;
+            node = match (literal, placeholder) {
+                (Some(literal), Some(placeholder)) => {
+                    self.descend(placeholder, next, search);
+                    literal
+                }
+                (Some(only), None) | (None, Some(only)) => only,
+                (None, None) => return,
+            };
             rest = next;
         }
     }
