@@ -85,6 +85,7 @@ const LISTENERS: &[Mistake] = &[
     ("TG-C026", "another port", "bind: «127.0.0.1:9901», routes: []"),
     ("TG-C014", "refused", "bind: 127.0.0.1:80, routes: [], «tls»: { secret: edge }"),
     ("TG-C014", "refused", "bind: 127.0.0.1:80, routes: [], protocol: «bolt»"),
+    ("TG-C014", "refused", "bind: 127.0.0.1:80, routes: { «rds»: outbound }"),
     ("TG-C013", "did you mean `http`?", "bind: 127.0.0.1:80, routes: [], protocol: «htp»"),
     ("TG-C013", "did you mean `off`?", "bind: 127.0.0.1:80, routes: [], proxy_protocol: «no»"),
     ("TG-C022", "add `protocol: tcp`", "bind: 127.0.0.1:80, «to»: pay"),

@@ -440,19 +440,12 @@ fn checked_opt<T>(
     }
 }
 
-/// A text as messages show it: escaped and cut.
+/// A text as messages show it: not all of a long one.
 fn shown(text: &str) -> String {
     const SHOWN: usize = 80;
-    let escaped = |text: &str| {
-        text.escape_debug()
-            .to_string()
-            .replace("\\\"", "\"")
-            .replace("\\\\", "\\")
-            .replace("\\'", "'")
-    };
     match text.char_indices().nth(SHOWN) {
-        Some((at, _)) => format!("{}…", escaped(text.get(..at).unwrap_or(""))),
-        None => escaped(text),
+        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or("")),
+        None => text.to_owned(),
     }
 }
 

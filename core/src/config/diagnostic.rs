@@ -198,13 +198,13 @@ impl<'a> Report<'a> {
         let diagnostic = Diagnostic {
             severity: problem.code.severity,
             code: problem.code.id,
-            message: problem.message,
+            message: printable(problem.message),
             file: self.file.to_owned(),
             line,
             column,
             span,
-            label: problem.label,
-            help: problem.help,
+            label: printable(problem.label),
+            help: problem.help.map(printable),
             related: related.collect(),
         };
         self.found.borrow_mut().push(diagnostic);
@@ -271,6 +271,28 @@ impl<'a> Report<'a> {
             len => start..start + len,
         }
     }
+}
+
+/// What a file says goes into messages, and these to terminals and logs: control characters are
+/// written as escapes, and text that is too long for a line is cut.
+fn printable(text: String) -> String {
+    const SHOWN: usize = 400;
+    let plain = !text.contains(char::is_control);
+    if plain && text.len() <= SHOWN {
+        return text;
+    }
+    let mut out = String::new();
+    for (shown, letter) in text.chars().enumerate() {
+        match letter {
+            _ if shown == SHOWN => {
+                out.push('…');
+                break;
+            }
+            letter if letter.is_control() => out.extend(letter.escape_default()),
+            letter => out.push(letter),
+        }
+    }
+    out
 }
 
 /// The candidate that `word` was probably meant to be.

@@ -6,7 +6,7 @@
 
 use std::{ops::Range, rc::Rc, time::Duration};
 
-use self::scalar::{is_off, read_duration, read_size, scalar, too_many, unavailable, unknown_word};
+use self::scalar::{is_off, read_duration, read_size, scalar, too_many, unknown_word};
 use super::{
     codes,
     diagnostic::{Problem, Report, list, suggest},
@@ -17,7 +17,9 @@ use super::{
 
 mod scalar;
 
-pub(super) use self::scalar::{malformed, read_integer, read_share, read_text, wrong_type};
+pub(super) use self::scalar::{
+    malformed, read_integer, read_share, read_text, unavailable, wrong_type,
+};
 
 /// The map of one section, keys checked.
 #[derive(Clone)]

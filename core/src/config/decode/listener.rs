@@ -118,6 +118,9 @@ fn routes(
     listener: &Arc<str>,
     clusters: &Names<'_>,
 ) -> (Vec<Route>, Vec<Range<usize>>) {
+    if refuses_rds(fields) {
+        return (Vec::new(), Vec::new());
+    }
     let items = fields.list("routes");
     if items.is_empty()
         && matches!(
@@ -155,6 +158,18 @@ fn routes(
         places.push(node.span.clone());
     }
     (routes, places)
+}
+
+/// `routes: { rds: … }` is in the format, and not in this version.
+fn refuses_rds(fields: &Fields<'_>) -> bool {
+    let rds = fields.entry("routes").and_then(|entry| {
+        let entries = entry.value.entries();
+        entries.iter().find(|entry| entry.key == "rds")
+    });
+    let Some(rds) = rds else { return false };
+    let problem = fields::unavailable("rds", "routes from xDS", rds.key_span.clone());
+    fields.report.add(problem);
+    true
 }
 
 fn timeouts(fields: &Fields<'_>) -> HttpTimeouts {

@@ -309,7 +309,8 @@ pub(super) fn too_many(
     report.add(problem.help("split the work over several listeners, clusters or proxies"));
 }
 
-pub(super) fn unavailable(name: &str, what: &str, span: Range<usize>) -> Problem {
+/// What is said of a key or word that this version does not implement.
+pub(in super::super) fn unavailable(name: &str, what: &str, span: Range<usize>) -> Problem {
     let message = format!("`{name}` is not available in this version: {what}");
     let problem = Problem::new(codes::UNAVAILABLE, span, message).label("not available yet");
     problem.help("remove it; it is refused rather than ignored, so that nothing is believed to work that does not")
