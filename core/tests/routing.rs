@@ -434,11 +434,11 @@ impl Dice {
     }
 
     fn path_pattern(&mut self) -> PathPattern {
-        match self.below(12) {
-            0 | 6 => PathPattern::Any,
-            1 | 7 => PathPattern::Exact(self.path().into()),
-            2 | 3 | 8 => PathPattern::Prefix(self.path().trim_end_matches('/').into()),
-            4 | 9 | 10 => {
+        match self.below(24) {
+            0..4 => PathPattern::Any,
+            4..8 => PathPattern::Exact(self.path().into()),
+            8..14 => PathPattern::Prefix(self.path().trim_end_matches('/').into()),
+            14..23 => {
                 let depth = self.below(3);
                 let mut segments: Vec<&str> = Vec::new();
                 for _ in 0..=depth {

@@ -7,8 +7,9 @@ use super::{mix, slots::Slots};
 /// Table sizes: primes, so that every step walks all places. The largest is the paper's.
 const SIZES: [u32; 5] = [251, 1021, 4093, 16_381, 65_537];
 
-/// Places per endpoint that are aimed at: the paper's 100, at which shares are even within 1 %.
-const PLACES_PER_ENDPOINT: u64 = 100;
+/// Places that the endpoint of least weight should have: the paper's 100, so that shares are right
+/// within 1 %.
+const PLACES_MIN: u64 = 100;
 
 /// How often a key is hashed anew while its endpoint may not be chosen. With half of the endpoints out,
 /// one key in 2^32 is left without.
@@ -20,15 +21,14 @@ pub(super) struct Table(Vec<u32>);
 
 impl Table {
     pub(super) fn new(slots: &Slots) -> Table {
-        let n = slots.slots.len() as u64;
-        if n == 0 {
+        let weights = || slots.slots.iter().map(|slot| slot.weight);
+        let (Some(weight_min), Some(weight_max)) = (weights().min(), weights().max()) else {
             return Table(Vec::new());
-        }
-        let aim = n * PLACES_PER_ENDPOINT;
+        };
+        let aim = weights().sum::<u64>() * PLACES_MIN / weight_min.max(1);
         let [.., largest] = SIZES;
         let size = SIZES.into_iter().find(|size| u64::from(*size) >= aim);
         let size = size.unwrap_or(largest);
-        let weight_max = slots.slots.iter().map(|slot| slot.weight).max();
         let mut turns: Vec<Turn> = (0u32..)
             .zip(&slots.slots)
             .map(|(endpoint, slot)| Turn::new(endpoint, slot.key, slot.weight, size))
@@ -41,10 +41,10 @@ impl Table {
             for turn in &mut turns {
                 // A weight is the share of rounds that an endpoint takes part in.
                 turn.credit += turn.weight;
-                if turn.credit < weight_max.unwrap_or(1) {
+                if turn.credit < weight_max {
                     continue;
                 }
-                turn.credit -= weight_max.unwrap_or(1);
+                turn.credit -= weight_max;
                 turn.take_place(&mut places, size);
                 free -= 1;
                 if free == 0 {

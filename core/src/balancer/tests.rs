@@ -224,6 +224,14 @@ fn consistent_shares_follow_weights() {
     }
 }
 
+/// Goal: the least weight beside the greatest still gets its share. Method: 10^6 keys by Maglev.
+#[test]
+fn maglev_is_sized_to_weights() {
+    let mut balancer = balancer(Balance::Maglev, &[1, 128]);
+    let share = counts(&mut balancer, 2, 1_000_000, ZERO)[0] as f64 / 1e6;
+    assert!((share * 129.0 - 1.0).abs() < 0.03, "{share}");
+}
+
 /// Goal: a key moves only if it must. Method: 20 endpoints; one becomes unavailable (exactly its keys
 /// move, and come back), then one is removed (its keys move, and few others), whatever its position.
 #[test]

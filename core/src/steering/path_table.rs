@@ -6,8 +6,9 @@
 //!     if route.path matches and route.conditions hold: return route
 //! ```
 //! The fast form asks each kind of path for its candidates by hash, by segment trie, or by one search
-//! for all expressions; each list of candidates is in file order, so [`Search::offer`] looks at a list only up to the best position found so far. The cost depends on the length of the path and on how
-//! many routes share it, not on how many routes there are.
+//! for all expressions. Each list of candidates is in file order, so [`Search::offer`] looks at a list
+//! only up to the best position found so far. The cost depends on the length of the path and on how many
+//! routes share it, not on how many routes there are.
 
 use std::sync::Arc;
 
