@@ -21,6 +21,24 @@ pub enum Phase {
     Stop,
 }
 
+impl Phase {
+    /// The one after it; nothing comes after [`Phase::Stop`].
+    pub fn next(self) -> Phase {
+        Phase::numbered(self as u8 + 1)
+    }
+
+    fn numbered(number: u8) -> Phase {
+        match number {
+            0 => Phase::Origin,
+            1 => Phase::Open,
+            2 => Phase::WarmUp,
+            3 => Phase::Measure,
+            4 => Phase::Drain,
+            _ => Phase::Stop,
+        }
+    }
+}
+
 /// Shared by the two threads.
 #[derive(Debug, Default)]
 pub struct Control {
@@ -39,14 +57,7 @@ impl Control {
 
     /// The phase asked for.
     pub fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Acquire) {
-            0 => Phase::Origin,
-            1 => Phase::Open,
-            2 => Phase::WarmUp,
-            3 => Phase::Measure,
-            4 => Phase::Drain,
-            _ => Phase::Stop,
-        }
+        Phase::numbered(self.phase.load(Ordering::Acquire))
     }
 
     /// Connections that have done their first exchange.
@@ -89,4 +100,27 @@ impl Control {
 /// One writer, so a load and a store do: cheaper than a locked increment.
 fn add_one(counter: &AtomicU64) {
     counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The phases in order, and the last again after the last.
+    #[test]
+    fn phases_go_forward() {
+        let mut phase = Phase::Origin;
+        for next in [
+            Phase::Open,
+            Phase::WarmUp,
+            Phase::Measure,
+            Phase::Drain,
+            Phase::Stop,
+        ] {
+            assert!(phase < next);
+            phase = phase.next();
+            assert_eq!(phase, next);
+        }
+        assert_eq!(phase.next(), Phase::Stop);
+    }
 }

@@ -76,10 +76,19 @@ pub fn pin_this_thread(cpu: Cpu) -> Result<(), Error> {
         .map_err(|errno| Error::io(format!("pinning a thread to CPU {cpu}"))(errno.into()))
 }
 
-/// Raises the soft limit of descriptors to the hard one; peers inherit it.
+/// Descriptors that a proxy wants for the rows with the most connections: HAProxy counts two for each
+/// connection that it may ever have.
+const DESCRIPTORS_WANTED: u64 = 100_000;
+
+/// Raises the limit of descriptors as far as this process may, and returns it; peers inherit it.
 pub fn raise_descriptor_limit() -> Result<u64, Error> {
     let refused = |errno: nix::Error| Error::io("raising RLIMIT_NOFILE")(errno.into());
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(refused)?;
+    let wanted = hard.max(DESCRIPTORS_WANTED);
+    // Above the hard limit needs a privilege that not everyone has.
+    if setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_ok() {
+        return Ok(wanted);
+    }
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(refused)?;
     Ok(hard)
 }

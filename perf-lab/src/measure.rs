@@ -273,6 +273,7 @@ fn start_peer(
         listen,
         upstream,
         mode: task.row.mode(),
+        connections: task.row.connections,
         routes: &prefixes,
         cpu: bench.placement.proxy,
         descriptors: bench.descriptors,

@@ -168,9 +168,10 @@ impl Generator {
 
     /// Follows the phase and does what is due; called once per turn of the loop.
     pub fn turn(&mut self, poller: &Poller, now: Nanos) {
-        let phase = self.control.phase();
-        if phase != self.phase {
-            self.enter(phase, poller, now);
+        let asked = self.control.phase();
+        // Step by step: who leads may have gone on before the first step was seen.
+        while self.phase < asked {
+            self.enter(self.phase.next(), poller, now);
         }
         if self.phase != Phase::Origin && !self.closed.is_empty() {
             self.open_some(poller, now);
@@ -281,11 +282,20 @@ impl Generator {
             .map_or(State::Closed, |slot| slot.state)
     }
 
+    /// Opens what is closed. Each slot is looked at once: one that fails at once waits for the next
+    /// turn.
     fn open_some(&mut self, poller: &Poller, now: Nanos) {
-        while self.opening < OPENING_MAX
-            && let Some(index) = self.closed.pop_front()
-        {
+        for _ in 0..self.closed.len() {
+            if self.opening >= OPENING_MAX {
+                return;
+            }
+            let Some(index) = self.closed.pop_front() else {
+                return;
+            };
             match self.spec.keep {
+                // Under load there is no time for greetings: connecting again belongs to the next
+                // exchange, as it does for any client.
+                Connections::Keep if self.is_running() => self.rest(index, now, poller),
                 Connections::Keep => {
                     self.opening += 1;
                     self.begin(index, Purpose::Greeting, now, poller);

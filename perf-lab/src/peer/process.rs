@@ -344,6 +344,7 @@ mod tests {
             listen: address,
             upstream: address,
             mode: Mode::Tcp,
+            connections: 1,
             routes: &[],
             cpu,
             descriptors: 100,

@@ -17,6 +17,8 @@ pub struct Setting<'a> {
     pub upstream: SocketAddr,
     /// What it speaks.
     pub mode: Mode,
+    /// Client connections in the row.
+    pub connections: usize,
     /// Routes by path prefix, all to the same origin; none is "everything goes there".
     pub routes: &'a [String],
     /// The core it has for itself.
@@ -37,6 +39,9 @@ pub enum Mode {
     Tcp,
 }
 
+/// Descriptors that a proxy needs for other things than connections.
+const OTHER_DESCRIPTORS: u64 = 200;
+
 /// The names that templates may use.
 #[derive(Serialize)]
 struct Names<'a> {
@@ -50,6 +55,8 @@ struct Names<'a> {
     routes: &'a [String],
     cpu: Cpu,
     descriptors: u64,
+    /// Client connections that it must be ready for.
+    connections_max: u64,
     dir: String,
 }
 
@@ -108,6 +115,13 @@ impl Peer {
     }
 }
 
+/// Twice what the row has and a thousand, as far as the descriptors suffice for that many clients with
+/// a connection to the origin each. Not simply a huge number: nginx and HAProxy reserve memory for it.
+fn connections_max(setting: &Setting<'_>) -> u64 {
+    let possible = setting.descriptors.saturating_sub(OTHER_DESCRIPTORS) / 2;
+    possible.min(2 * setting.connections as u64 + 1_000)
+}
+
 impl<'a> Names<'a> {
     fn of(setting: &Setting<'a>) -> Names<'a> {
         Names {
@@ -121,6 +135,7 @@ impl<'a> Names<'a> {
             routes: setting.routes,
             cpu: setting.cpu,
             descriptors: setting.descriptors,
+            connections_max: connections_max(setting),
             dir: setting.dir.display().to_string(),
         }
     }
@@ -137,6 +152,7 @@ mod tests {
             listen: SocketAddr::from(([127, 0, 0, 1], 8001)),
             upstream: SocketAddr::from(([127, 0, 0, 1], 9001)),
             mode,
+            connections: 64,
             routes,
             cpu: Cpu(3),
             descriptors: 20_000,
@@ -147,6 +163,15 @@ mod tests {
     fn rendered(peer: &str, mode: Mode, routes: &[String]) -> Rendered {
         let peers = Peer::all(None).unwrap();
         peers[peer].render(&setting(mode, routes)).unwrap()
+    }
+
+    /// Peers are told to be ready for what the row needs, or for what the descriptors allow.
+    #[test]
+    fn connections_are_bounded_by_descriptors() {
+        let mut setting = setting(Mode::Http, &[]);
+        assert_eq!(connections_max(&setting), 1_128);
+        setting.connections = 10_000;
+        assert_eq!(connections_max(&setting), 9_900);
     }
 
     /// Every shipped peer renders in every mode, and names its listener and its origin there.
