@@ -19,10 +19,7 @@ use tidegate_core::{
     message::{Availability, Directive},
     snapshot::Snapshot,
 };
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{MissedTickBehavior, interval},
-};
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     access_log::AccessLog,
@@ -32,8 +29,9 @@ use crate::{
     health::{Checker, Probed},
     resolver::{Resolved, Resolver},
     service::sockets,
+    signals::{Asked, Signals},
     source::{LoadError, Source, Watch},
-    status::{Command, EndpointHealth, SourceInfo, State, Status, count, unix_s},
+    status::{Command, EndpointHealth, Request, SourceInfo, State, Status, count, unix_s},
 };
 
 /// How often the coordinator looks at the world (design: every 100 ms).
@@ -57,7 +55,7 @@ pub(crate) struct Coordinator {
     pub(crate) status: Arc<Status>,
     fleet: Fleet,
     access_log: Option<AccessLog>,
-    commands: flume::Receiver<Command>,
+    requests: flume::Receiver<Request>,
     config: Arc<Config>,
     watch: Option<Watch>,
     epoch: Epoch,
@@ -75,31 +73,15 @@ pub(crate) struct Coordinator {
     recompile: bool,
     /// The newest epoch that every shard uses.
     applied: Epoch,
-    /// When a stop was asked for, and when it is over at the latest.
+    /// A reload was asked for while draining.
+    reload_missed: bool,
+    /// When a stop that was asked for is over at the latest.
     stopping: Option<Instant>,
     ticks: u64,
 }
 
 /// Listening sockets of one shard, by configured address.
 pub(crate) type Sockets = Vec<(SocketAddr, OwnedFd)>;
-
-/// The signals that the process answers.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    reopen: Signal,
-    quit: Signal,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
-    Terminate,
-    Interrupt,
-    Reload,
-    Reopen,
-    Dump,
-}
 
 /// Whether the loop goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +98,7 @@ impl Coordinator {
         status: Arc<Status>,
         fleet: Fleet,
         access_log: Option<AccessLog>,
-        commands: flume::Receiver<Command>,
+        requests: flume::Receiver<Request>,
     ) -> Self {
         let (resolved_tx, resolved) = flume::bounded(REPORTS);
         let (probed_tx, probed) = flume::bounded(REPORTS);
@@ -127,7 +109,7 @@ impl Coordinator {
             status,
             fleet,
             access_log,
-            commands,
+            requests,
             config,
             epoch: Epoch(0),
             bound: BTreeMap::new(),
@@ -139,6 +121,7 @@ impl Coordinator {
             reports: Vec::new(),
             recompile: false,
             applied: Epoch(0),
+            reload_missed: false,
             stopping: None,
             ticks: 0,
         }
@@ -176,6 +159,9 @@ impl Coordinator {
             snapshot: snapshot.clone(),
             sockets: sockets.next().unwrap_or_default(),
         });
+        if let Some(previous) = &previous {
+            self.status.live_mut().retire(previous, &snapshot);
+        }
         self.checker.follow(&snapshot);
         self.resolver.follow(&self.config);
         {
@@ -242,15 +228,19 @@ impl Coordinator {
     }
 
     /// The loop. Ends after a graceful stop, or at once when asked twice.
-    pub(crate) async fn run(mut self) -> Result<(), Failure> {
-        let mut signals = Signals::new()?;
+    pub(crate) async fn run(mut self, mut signals: Signals) -> Result<(), Failure> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut next = Next::Continue;
         while next == Next::Continue {
             next = tokio::select! {
                 asked = signals.next() => self.on_signal(asked).await,
-                Ok(command) = self.commands.recv_async() => self.on_command(command).await,
+                Ok(request) = self.requests.recv_async() => {
+                    let answer = self.on_command(request.command).await;
+                    // Whoever asked may have given up.
+                    let _ = request.done.try_send(answer);
+                    Next::Continue
+                }
                 Ok(resolved) = self.resolved.recv_async() => {
                     self.on_resolved(resolved);
                     Next::Continue
@@ -273,25 +263,33 @@ impl Coordinator {
                 return Next::End;
             }
             Asked::Terminate | Asked::Interrupt => self.stop(),
-            Asked::Reload => self.reload().await,
+            // Errors are in the log.
+            Asked::Reload => drop(self.reload().await),
             Asked::Reopen => match &self.access_log {
                 Some(log) => log.reopen(),
                 None => tracing::info!("nothing to reopen: no access log is configured"),
             },
+            // Unhandled, it would kill the process with everything in flight.
+            Asked::Upgrade => tracing::warn!("USR2: this version has no hot upgrade"),
             Asked::Dump => tracing::info!("state: {}", view::dump(&self.status)),
         }
         Next::Continue
     }
 
-    async fn on_command(&mut self, command: Command) -> Next {
-        match command {
-            Command::Quit => self.stop(),
-            Command::Reload => self.reload().await,
-            Command::Drain if self.status.state() == State::Ready => self.drain(State::Draining),
-            Command::Undrain if self.status.state() == State::Draining => self.undrain().await,
-            Command::Drain | Command::Undrain => {}
+    async fn on_command(&mut self, command: Command) -> Result<(), String> {
+        match (command, self.status.state()) {
+            (Command::Quit, _) => self.stop(),
+            (Command::Reload, _) => return self.reload().await,
+            (Command::Drain, State::Ready) => self.drain(State::Draining),
+            (Command::Undrain, State::Draining) => return self.undrain().await,
+            // It is so already.
+            (Command::Drain, State::Draining | State::Stopping)
+            | (Command::Undrain, State::Ready) => {}
+            (Command::Drain | Command::Undrain, state) => {
+                return Err(format!("not while {}", state.word()));
+            }
         }
-        Next::Continue
+        Ok(())
     }
 
     async fn on_tick(&mut self) -> Result<Next, Failure> {
@@ -307,7 +305,7 @@ impl Coordinator {
         }
         if self.ticks.is_multiple_of(WATCH_TICKS) && self.watch.as_mut().is_some_and(Watch::changed)
         {
-            self.reload().await;
+            drop(self.reload().await);
         }
         if self.recompile && self.status.state() == State::Ready {
             self.reinstall(Vec::new()).await;
@@ -320,16 +318,18 @@ impl Coordinator {
         Ok(self.stop_progress())
     }
 
-    /// Loads the configuration again. On any error the one in use stays.
-    async fn reload(&mut self) {
+    /// Loads the configuration again. On any error the one in use stays; the error is in the log, too.
+    async fn reload(&mut self) -> Result<(), String> {
         if self.status.state() != State::Ready {
-            tracing::warn!("not reloading while {}", self.status.state().word());
-            return;
+            let refusal = format!("not reloading while {}", self.status.state().word());
+            tracing::warn!("{refusal}");
+            self.reload_missed = true;
+            return Err(refusal);
         }
         let began = Instant::now();
         let loaded = match self.source.load() {
             Ok(loaded) => loaded,
-            Err(error) => return self.refuse(&error),
+            Err(error) => return Err(self.refuse(&error)),
         };
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
@@ -338,18 +338,14 @@ impl Coordinator {
         if *loaded.config == *self.config {
             tracing::info!("configuration {fingerprint:016x} changes nothing");
             self.status.live_mut().last_error = None;
-            return;
+            return Ok(());
         }
         warn_of_restarts(&self.config, &loaded.config);
         let (bound, sockets) = match sockets::open(&loaded.config, &self.bound, self.fleet.len()) {
             Ok(opened) => opened,
-            Err(failure) => return self.refuse(&LoadError::Unreadable(failure)),
+            Err(failure) => return Err(self.refuse(&LoadError::Unreadable(failure))),
         };
-        let reloading = NotifyState::monotonic_usec_now();
-        notify(&[NotifyState::Reloading]);
-        if let Ok(monotonic) = reloading {
-            notify(&[monotonic]);
-        }
+        notify_reloading();
         let changes = tidegate_core::config::diff(&self.config, &loaded.config);
         let source = SourceInfo {
             name: self.source.name(),
@@ -366,9 +362,11 @@ impl Coordinator {
             began.elapsed().as_millis(),
             summarize(&changes)
         );
+        Ok(())
     }
 
-    fn refuse(&mut self, error: &LoadError) {
+    /// Says why a configuration is refused, in the log, the counters and the admin server.
+    fn refuse(&mut self, error: &LoadError) -> String {
         count(&self.status.process.reloads_failed);
         let lines = error.lines();
         for line in &lines {
@@ -379,7 +377,9 @@ impl Coordinator {
             self.epoch,
             self.source.name()
         );
-        self.status.live_mut().last_error = Some(lines.join("\n"));
+        let said = lines.join("\n");
+        self.status.live_mut().last_error = Some(said.clone());
+        said
     }
 
     /// Compiles the configuration in use again, with what changed around it: addresses, sockets.
@@ -489,18 +489,20 @@ impl Coordinator {
     }
 
     /// Takes connections again, on new sockets at the same addresses.
-    async fn undrain(&mut self) {
-        let sockets = match sockets::reopen(&self.bound, self.fleet.len()) {
-            Ok(sockets) => sockets,
-            Err(failure) => {
-                tracing::error!("cannot take connections again: {failure}");
-                return;
-            }
-        };
+    async fn undrain(&mut self) -> Result<(), String> {
+        let sockets = sockets::reopen(&self.bound, self.fleet.len()).map_err(|failure| {
+            tracing::error!("cannot take connections again: {failure}");
+            failure.to_string()
+        })?;
         self.fleet.tell(|_| Directive::Undrain);
         self.reinstall(sockets).await;
         self.status.set_state(State::Ready);
         tracing::info!("taking connections again");
+        if mem::take(&mut self.reload_missed) {
+            // Errors are in the log; the undrain itself has succeeded.
+            drop(self.reload().await);
+        }
+        Ok(())
     }
 
     fn stop(&mut self) {
@@ -545,32 +547,18 @@ impl Coordinator {
     }
 }
 
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            reopen: signal(SignalKind::user_defined1())?,
-            quit: signal(SignalKind::quit())?,
-        })
-    }
-
-    async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.terminate.recv() => Asked::Terminate,
-            _ = self.interrupt.recv() => Asked::Interrupt,
-            _ = self.hangup.recv() => Asked::Reload,
-            _ = self.reopen.recv() => Asked::Reopen,
-            _ = self.quit.recv() => Asked::Dump,
-        }
-    }
-}
-
 /// Tells the service manager, if there is one. That it does not listen is no reason to stop serving.
 pub(crate) fn notify(state: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(state) {
         tracing::debug!("sd_notify: {e}");
+    }
+}
+
+/// systemd wants the moment of a reload in the same message (sd_notify(3), RELOADING=1).
+fn notify_reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(_) => notify(&[NotifyState::Reloading]),
     }
 }
 

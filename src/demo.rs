@@ -29,7 +29,7 @@ use crate::{
     logging,
     service::{Handle, Service},
     source::Source,
-    status::{Command, State, Status},
+    status::{Command, Request, State, Status},
     text::Span,
 };
 
@@ -110,7 +110,10 @@ fn tell(apps: &Apps, handle: &Handle, time: Duration, rate: u32) {
         Ok(runtime) => runtime.block_on(story(apps, handle, time, rate)),
         Err(e) => eprintln!("the demonstration cannot start: {e}"),
     }
-    let _ = handle.commands.send(Command::Quit);
+    // The coordinator may be gone already, after Ctrl-C.
+    let (done, _) = flume::bounded(1);
+    let command = Command::Quit;
+    let _ = handle.requests.send(Request { command, done });
 }
 
 async fn story(apps: &Apps, handle: &Handle, time: Duration, rate: u32) {

@@ -2,7 +2,7 @@
 //! write them; the rest is behind one lock that nobody on the data path ever takes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -15,7 +15,7 @@ use tidegate_core::{
     id::ShardId,
     message::Availability,
     snapshot::Snapshot,
-    stats::{HistogramCounts, PerShard, Phase, ShardCounters},
+    stats::{EndpointCounters, HistogramCounts, MetricKind, PerShard, Phase, ShardCounters},
 };
 
 /// The whole of it. One for the life of the process.
@@ -49,6 +49,8 @@ pub(crate) struct Live {
     pub(crate) admin: Option<SocketAddr>,
     /// By cluster and address: endpoints under an active health check.
     pub(crate) health: BTreeMap<(Arc<str>, SocketAddr), EndpointHealth>,
+    /// By cluster: what endpoints that left it had counted, so that its totals never fall.
+    pub(crate) retired: BTreeMap<Arc<str>, Vec<u64>>,
     /// Clusters whose last look-up failed, with the error.
     pub(crate) dns_errors: BTreeMap<Arc<str>, String>,
 }
@@ -125,6 +127,46 @@ pub(crate) enum Command {
     Quit,
     /// Read the configuration again.
     Reload,
+}
+
+/// A command, and where to say that it was carried out, or why not.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// What is asked for.
+    pub(crate) command: Command,
+    /// Room for the answer.
+    pub(crate) done: flume::Sender<Result<(), String>>,
+}
+
+impl Live {
+    /// Keeps the totals of endpoints that are in `old` and not in `new`. What requests still in flight
+    /// add to them afterwards is lost.
+    pub(crate) fn retire(&mut self, old: &Snapshot, new: &Snapshot) {
+        self.retired
+            .retain(|name, _| new.clusters.iter().any(|c| c.name == *name));
+        for cluster in &new.clusters {
+            let Some(before) = old.clusters.iter().find(|c| c.name == cluster.name) else {
+                continue;
+            };
+            let stays: BTreeSet<_> = cluster.endpoints.iter().map(|e| e.address).collect();
+            let left = before
+                .endpoints
+                .iter()
+                .filter(|e| !stays.contains(&e.address));
+            for endpoint in left {
+                let totals = self.retired.entry(cluster.name.clone()).or_default();
+                totals.resize(EndpointCounters::METRICS.len(), 0);
+                for counters in endpoint.counters.iter() {
+                    let values = EndpointCounters::METRICS.iter().zip(counters.values());
+                    for (total, (info, value)) in totals.iter_mut().zip(values) {
+                        if info.kind == MetricKind::Counter {
+                            *total += value;
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 impl Status {
@@ -206,7 +248,42 @@ pub(crate) fn unix_s() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
+    use tidegate_core::{config, id::Epoch};
+
+    fn snapshot(endpoints: &str, previous: Option<&Snapshot>) -> Snapshot {
+        let text = format!(
+            "version: 1\nclusters: {{ app: {{ endpoints: {{ static: [{endpoints}] }} }} }}\n"
+        );
+        let (config, _) = config::parse("test", &text).unwrap();
+        Snapshot::compile(Arc::new(config), &Default::default(), previous, 1, Epoch(1))
+    }
+
+    /// Goal: a cluster's totals never fall when endpoints leave, and gauges are not kept. Method: one of
+    /// two endpoints leaves after it counted.
+    #[test]
+    fn totals_of_endpoints_that_left_are_kept() {
+        let old = snapshot("127.0.0.1:1, 127.0.0.1:2", None);
+        for endpoint in &old.clusters[0].endpoints {
+            for counters in endpoint.counters.iter() {
+                counters.requests.add(5);
+                counters.requests_active.add(1);
+            }
+        }
+        let new = snapshot("127.0.0.1:2", Some(&old));
+        let mut live = Live::default();
+        live.retire(&old, &new);
+        let position = |name| {
+            EndpointCounters::METRICS
+                .iter()
+                .position(|i| i.name == name)
+                .unwrap()
+        };
+        let retired = &live.retired["app"];
+        assert_eq!(retired[position("requests")], 5);
+        assert_eq!(retired[position("requests_active")], 0);
+    }
 
     /// Goal: a state survives its encoding. Method: there and back.
     #[test]

@@ -125,6 +125,27 @@ fn foreign_pages_are_refused() {
     assert_eq!(ask("POST /undrain HTTP/1.1\r\nHost: localhost\r\n"), 200);
 }
 
+/// Goal: a command is answered when it was carried out, or with why it was not. Method: a reload of a good
+/// and a bad file; drain and undrain, each seen at once.
+#[test]
+fn commands_are_answered_when_done() {
+    let origin = Origin::echo();
+    let proxy = Proxy::before(&origin);
+    assert_eq!(proxy.admin_post("/reload").status, 200);
+    proxy.write_config("clusters: nonsense\n");
+    let refused = proxy.admin_post("/reload");
+    assert_eq!(refused.status, 409);
+    assert!(refused.text().contains("TG-C"), "{}", refused.text());
+    assert_eq!(json(&proxy, "/server_info")["config"]["epoch"], 1);
+
+    assert_eq!(proxy.admin_post("/drain").status, 200);
+    assert_eq!(proxy.admin_get("/ready").text(), "draining\n");
+    assert_eq!(proxy.admin_post("/reload").status, 409);
+    assert_eq!(proxy.admin_post("/undrain").status, 200);
+    assert_eq!(proxy.admin_get("/ready").text(), "ready\n");
+    assert_eq!(proxy.client().get("/").status, 200);
+}
+
 /// Goal: the log's level changes while running, and a mistyped one is refused. Method: POST both.
 #[test]
 fn log_level_changes() {

@@ -31,7 +31,7 @@ use tokio::sync::Semaphore;
 use crate::{
     logging::LogLevel,
     service::Handle,
-    status::{Command, State},
+    status::{Command, Request, State},
 };
 
 /// Connections at a time; one more waits. A scraper, a few dashboards and people need a handful.
@@ -151,15 +151,15 @@ fn router(admin: Admin) -> Router {
         .route("/healthcheck/fail", post(drain))
         .route(
             "/undrain",
-            post(|Shared(a): Admins| async move { a.ask(Command::Undrain) }),
+            post(|Shared(a): Admins| async move { a.ask(Command::Undrain).await }),
         )
         .route(
             "/reload",
-            post(|Shared(a): Admins| async move { a.ask(Command::Reload) }),
+            post(|Shared(a): Admins| async move { a.ask(Command::Reload).await }),
         )
         .route(
             "/quitquitquit",
-            post(|Shared(a): Admins| async move { a.ask(Command::Quit) }),
+            post(|Shared(a): Admins| async move { a.ask(Command::Quit).await }),
         )
         .layer(middleware::from_fn(guard::guard))
         .with_state(admin)
@@ -168,16 +168,19 @@ fn router(admin: Admin) -> Router {
 type Admins = Shared<Admin>;
 
 impl Admin {
-    /// Passes a command on and logs it.
-    fn ask(&self, command: Command) -> Response {
+    /// Passes a command on, logs it, and answers once it was carried out.
+    async fn ask(&self, command: Command) -> Response {
         tracing::info!("admin: {command:?} asked for");
-        match self.service.commands.try_send(command) {
-            Ok(()) => "OK\n".into_response(),
-            Err(_) => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the coordinator is busy: try again\n",
-            )
-                .into_response(),
+        let (done, answer) = flume::bounded(1);
+        let request = Request { command, done };
+        if self.service.requests.try_send(request).is_err() {
+            let busy = "the coordinator is busy: try again\n";
+            return (StatusCode::SERVICE_UNAVAILABLE, busy).into_response();
+        }
+        match answer.recv_async().await {
+            Ok(Ok(())) => "OK\n".into_response(),
+            Ok(Err(why)) => (StatusCode::CONFLICT, format!("{why}\n")).into_response(),
+            Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response(),
         }
     }
 }
@@ -231,7 +234,7 @@ async fn logging(Shared(admin): Admins, Query(query): Query<LoggingQuery>) -> Re
 }
 
 async fn drain(Shared(admin): Admins) -> Response {
-    admin.ask(Command::Drain)
+    admin.ask(Command::Drain).await
 }
 
 fn json(value: Value) -> Response {

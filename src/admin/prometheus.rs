@@ -264,6 +264,7 @@ impl Samples {
         let Some(snapshot) = snapshot else {
             return samples;
         };
+        let live = status.live();
         for cluster in &snapshot.clusters {
             let name = cluster.name.to_string();
             for endpoint in &cluster.endpoints {
@@ -271,7 +272,14 @@ impl Samples {
                 let address = endpoint.address.to_string();
                 samples.endpoints.push((name.clone(), address, values));
             }
-            samples.clusters.push((name, view::sum_cluster(cluster)));
+            let mut totals = view::sum_cluster(cluster);
+            for (total, left) in totals
+                .iter_mut()
+                .zip(live.retired.get(&cluster.name).into_iter().flatten())
+            {
+                *total += left;
+            }
+            samples.clusters.push((name, totals));
         }
         for listener in &snapshot.listeners {
             let Protocol::Http(http) = &listener.protocol else {

@@ -11,10 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::{
-    resource::{Resource, getrlimit, setrlimit},
-    signal::{SigSet, Signal},
-};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use serde_json::json;
 use tidegate_core::config::model::Config;
@@ -27,15 +24,16 @@ use crate::{
     fleet::{self, Fleet},
     logging::LogLevel,
     resolver,
+    signals::{self, Signals},
     source::{LoadError, Loaded, Source},
-    status::{Command, SourceInfo, State, Status, unix_s},
+    status::{Request, SourceInfo, State, Status, unix_s},
 };
 
 /// How long the start waits for DNS. What is not known then comes later.
 const DNS_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Commands that may wait for the coordinator.
-const COMMANDS: usize = 16;
+/// Requests that may wait for the coordinator.
+const REQUESTS: usize = 16;
 
 /// What is served, and who is told when it is.
 pub(crate) struct Service {
@@ -53,7 +51,7 @@ pub(crate) struct Handle {
     /// What it is doing.
     pub(crate) status: Arc<Status>,
     /// What it should do.
-    pub(crate) commands: flume::Sender<Command>,
+    pub(crate) requests: flume::Sender<Request>,
 }
 
 impl Service {
@@ -72,10 +70,10 @@ impl Service {
 
         let status = Arc::new(Status::new(cpus.clone()));
         let (bound, sockets) = sockets::open(&config, &Default::default(), cpus.len())?;
-        let (command_tx, command_rx) = flume::bounded(COMMANDS);
+        let (request_tx, request_rx) = flume::bounded(REQUESTS);
         let handle = Handle {
             status: status.clone(),
-            commands: command_tx,
+            requests: request_tx,
         };
         start_admin(&config, &handle, &self.log)?;
 
@@ -88,13 +86,15 @@ impl Service {
         };
         let ring = config.shards.ring;
         let fleet =
-            without_signals(|| Fleet::start(&cpus, ring, status.counters.clone(), producers))?;
+            signals::blocked(|| Fleet::start(&cpus, ring, status.counters.clone(), producers))?;
 
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(4)
             .build()?;
         runtime.block_on(async {
+            // Before anybody is told that this process is ready and may be signalled.
+            let signals = Signals::new()?;
             let source = SourceInfo {
                 name: self.source.name(),
                 fingerprint: loaded.fingerprint(),
@@ -107,7 +107,7 @@ impl Service {
                 status.clone(),
                 fleet,
                 access_log,
-                command_rx,
+                request_rx,
             );
             coordinator.seed_resolution(resolved);
             coordinator.install(config, source, bound, sockets).await;
@@ -118,7 +118,7 @@ impl Service {
             }
             coordinator::notify(&[NotifyState::Ready]);
             ready(handle);
-            coordinator.run().await
+            coordinator.run(signals).await
         })
     }
 }
@@ -213,27 +213,6 @@ fn bind_admin(address: SocketAddr) -> Result<TcpListener, Failure> {
         TcpListener::bind(address).map_err(|e| sockets::refused("admin", address, &e))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
-}
-
-/// Runs `start` with the signals of the process blocked, so that the threads it starts inherit that and
-/// signals arrive on this thread only.
-fn without_signals<T>(start: impl FnOnce() -> T) -> T {
-    let mut signals = SigSet::empty();
-    for signal in [
-        Signal::SIGTERM,
-        Signal::SIGINT,
-        Signal::SIGHUP,
-        Signal::SIGUSR1,
-        Signal::SIGQUIT,
-    ] {
-        signals.add(signal);
-    }
-    let blocked = signals.thread_block().is_ok();
-    let started = start();
-    if blocked && let Err(e) = signals.thread_unblock() {
-        tracing::error!("signals stay blocked: {e}");
-    }
-    started
 }
 
 /// Writes the addresses that were really bound, as JSON, all or nothing.
