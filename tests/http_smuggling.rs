@@ -230,12 +230,6 @@ const REFUSED: &[Refused] = &[
         "GET / HTTP/1.1\r\nHost: u@a.example\r\n\r\n",
         &[400],
     ),
-    // RFC 9110, 9.3.6: a reverse proxy is no tunnel.
-    (
-        "CONNECT",
-        "CONNECT a.example:80 HTTP/1.1\r\n{H}\r\n",
-        &[400, 405, 501],
-    ),
 ];
 
 /// Bodies whose framing breaks: the head may have been passed on, so that the origin sees a request that
@@ -425,6 +419,24 @@ fn get_with_a_body() {
         .unwrap();
     assert_eq!(client.answer_to(b"GET").text(), SMUGGLED);
     assert_eq!(origin.request().head.target(), "/body");
+}
+
+/// Goal: a refused CONNECT ends the connection: what a client sent behind it in hope of a tunnel must not
+/// be read as a request. Method: one behind the other.
+#[test]
+fn a_refused_connect_ends_the_connection() {
+    let origin = Origin::echo();
+    let proxy = Proxy::before(&origin);
+    let mut client = proxy.client();
+    client
+        .send(format!(
+            "CONNECT a.example:80 HTTP/1.1\r\nHost: a.example:80\r\n\r\n{SMUGGLED}"
+        ))
+        .unwrap();
+    let response = client.answer_to(b"GET");
+    assert!([400, 405, 501].contains(&response.status), "{response:?}");
+    client.expect_close();
+    assert!(origin.requests().is_empty());
 }
 
 /// Goal: an upgrade that the origin refuses leaves no tunnel. Method: a request hidden behind a refused
