@@ -285,7 +285,9 @@ fn drain_by_admin() {
     });
     assert_eq!(proxy.admin_post("/undrain").status / 100, 2);
     eventually("service after the drain was undone", || {
-        let mut client = Client::connect(proxy.web());
+        // The address is listened on again a moment after the command.
+        drop(std::net::TcpStream::connect(proxy.web()).ok()?);
+        let mut client = proxy.client();
         client
             .send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
             .ok()?;

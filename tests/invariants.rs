@@ -500,6 +500,27 @@ fn no_paths_of_machines() {
     );
 }
 
+/// Goal: the page of reasons speaks of what is there. Method: each constant it names is declared in the
+/// file it names.
+#[test]
+fn constants_of_the_page_of_defaults_exist() {
+    let sources = sources();
+    let page = include_str!("../docs/defaults.md");
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
+    let mut count = 0;
+    for row in rows {
+        let mut cells = row.split('`');
+        let (name, path) = (cells.nth(1).unwrap(), cells.nth(1).unwrap());
+        let source = sources.get(path).unwrap_or_else(|| panic!("no {path}"));
+        assert!(
+            source.contains(&format!("const {name}:")),
+            "{name} in {path}"
+        );
+        count += 1;
+    }
+    assert!(count > 5, "no table in docs/defaults.md");
+}
+
 /// Goal: the bans that clippy holds are there, with reasons. Method: each crate's `clippy.toml` is read.
 #[test]
 fn every_crate_has_its_bans() {
