@@ -5,6 +5,8 @@
 //! varies over the rounds like everything else, and no other peer is alive beside it.
 
 use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     thread::JoinHandle,
@@ -102,6 +104,9 @@ pub struct Measurement {
     pub rss_ready_kib: Option<u64>,
     /// Memory that each idle connection added.
     pub kib_per_connection: Option<f64>,
+    /// The peer's configuration by file; moved into the row's result.
+    #[serde(skip)]
+    pub configuration: BTreeMap<String, String>,
     /// Latencies and failures.
     pub load: LoadOutcome,
     /// How busy the generator's (and the origin's) loop was.
@@ -138,7 +143,7 @@ pub fn measure(task: Task<'_>, bench: &Bench) -> Result<Measurement, Error> {
         None => upstream,
     };
     let loaded = LoadedThread::start(task, bench, origin, listen)?;
-    let mut running = start_peer(task, bench, upstream, listen)?;
+    let (mut running, configuration) = start_peer(task, bench, upstream, listen)?;
     running.wait_ready(task.row.mode(), &task.row.exchange(), &bench.interrupt)?;
     let sample = || match running.pid() {
         Some(pid) => Sample::of_tree(pid, bench.placement.proxy)
@@ -182,6 +187,7 @@ pub fn measure(task: Task<'_>, bench: &Bench) -> Result<Measurement, Error> {
             .zip(after)
             .filter(|_| is_idle)
             .map(|(ready, after)| per_connection(&ready, &after)),
+        configuration,
         load: outcome
             .load
             .ok_or_else(|| Error::Load("the load thread ended without an outcome".to_owned()))?,
@@ -258,11 +264,11 @@ impl Measurement {
 fn start_peer(
     task: Task<'_>,
     bench: &Bench,
-    upstream: std::net::SocketAddr,
-    listen: std::net::SocketAddr,
-) -> Result<Running, Error> {
+    upstream: SocketAddr,
+    listen: SocketAddr,
+) -> Result<(Running, BTreeMap<String, String>), Error> {
     let Some(program) = task.program else {
-        return Ok(Running::direct(task.peer, upstream));
+        return Ok((Running::direct(task.peer, upstream), BTreeMap::new()));
     };
     let prefixes = task.row.prefixes();
     let dir: PathBuf = bench
@@ -280,7 +286,8 @@ fn start_peer(
         dir: &dir,
     };
     let rendered = task.peer.render(&setting)?;
-    Running::start(task.peer, program, &rendered, &setting, bench.placement)
+    let running = Running::start(task.peer, program, &rendered, &setting, bench.placement)?;
+    Ok((running, rendered.files))
 }
 
 /// The loaded thread, led through its phases. Dropping it ends it.
@@ -294,7 +301,7 @@ impl LoadedThread {
         task: Task<'_>,
         bench: &Bench,
         origin: Origin,
-        target: std::net::SocketAddr,
+        target: SocketAddr,
     ) -> Result<LoadedThread, Error> {
         let spec = LoadSpec {
             target,
@@ -419,6 +426,7 @@ mod tests {
             }),
             rss_ready_kib: None,
             kib_per_connection: None,
+            configuration: BTreeMap::new(),
             load: LoadOutcome {
                 latency: LatencySummary {
                     from_due: at(100.0, 200.0),

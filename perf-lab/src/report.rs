@@ -97,17 +97,14 @@ impl RowResult {
         let median = |value: &dyn Fn(&Measurement) -> Option<f64>| {
             Spread::of(valid.iter().filter_map(|m| value(m))).map(|spread| spread.median)
         };
-        let per_request = |m: &Measurement, total: f64| total / m.completed.max(1) as f64;
         Some(PeerSummary {
             peer: peer.to_owned(),
             metric: Spread::of(valid.iter().filter_map(|m| self.metric(m))),
             user_us: median(&|m| Some(m.cpu_us_per_request()? * m.cost?.user_share)),
             switches: median(&|m| {
                 let switches = m.cost?.switches;
-                Some(per_request(
-                    m,
-                    (switches.voluntary + switches.involuntary) as f64,
-                ))
+                let total = switches.voluntary + switches.involuntary;
+                (m.completed > 0).then(|| total as f64 / m.completed as f64)
             }),
             requests_per_s: median(&|m| Some(m.requests_per_s())).unwrap_or(0.0),
             rate: median(&|m| m.rate),
@@ -366,6 +363,7 @@ mod tests {
             }),
             rss_ready_kib: Some(1024),
             kib_per_connection: Some(0.5),
+            configuration: BTreeMap::new(),
             load: LoadOutcome {
                 latency: LatencySummary {
                     from_due: none,
@@ -401,6 +399,7 @@ mod tests {
             row: *Row::named(name).unwrap(),
             measurements,
             left_out: BTreeMap::new(),
+            configurations: BTreeMap::new(),
         }
     }
 

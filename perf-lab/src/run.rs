@@ -97,6 +97,8 @@ pub struct RowResult {
     pub measurements: Vec<Measurement>,
     /// Peers that are not in it, and why.
     pub left_out: BTreeMap<String, String>,
+    /// The peers' configurations by peer and file, except where they are a thousand routes long.
+    pub configurations: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl RowResult {
@@ -151,6 +153,7 @@ pub fn run(
             row: **row,
             measurements: Vec::new(),
             left_out: BTreeMap::new(),
+            configurations: BTreeMap::new(),
         };
         for round in 0..rounds {
             for candidate in in_turn(candidates, round) {
@@ -158,7 +161,7 @@ pub fn run(
                 if result.left_out.contains_key(name) {
                     continue;
                 }
-                let measured = able(candidate, row)
+                let measured = able(candidate, row, bench)
                     .and_then(|()| rates.rate(name))
                     .and_then(|rate| {
                         let task = Task {
@@ -171,8 +174,12 @@ pub fn run(
                         measure(task, bench)
                     });
                 match measured {
-                    Ok(measurement) => {
+                    Ok(mut measurement) => {
                         progress(&line(row, rounds, &measurement));
+                        let files = std::mem::take(&mut measurement.configuration);
+                        if row.routes == 0 {
+                            result.configurations.insert(name.clone(), files);
+                        }
                         result.measurements.push(measurement);
                     }
                     Err(Error::Interrupted) => return Err(Error::Interrupted),
@@ -188,6 +195,9 @@ pub fn run(
     Ok(results)
 }
 
+/// Descriptors that the lab needs for other things than connections.
+pub const OTHER_DESCRIPTORS: u64 = 200;
+
 /// The candidates, in every second round backwards.
 fn in_turn(candidates: &[Candidate], round: usize) -> Vec<&Candidate> {
     let mut order: Vec<&Candidate> = candidates.iter().collect();
@@ -197,7 +207,16 @@ fn in_turn(candidates: &[Candidate], round: usize) -> Vec<&Candidate> {
     order
 }
 
-fn able(candidate: &Candidate, row: &Row) -> Result<(), Error> {
+/// Whether a candidate can do what a row asks, here.
+fn able(candidate: &Candidate, row: &Row, bench: &Bench) -> Result<(), Error> {
+    // Only the direct connection has both ends in one process.
+    let needed = 2 * row.connections as u64 + OTHER_DESCRIPTORS;
+    if candidate.peer.is_direct() && needed > bench.descriptors {
+        return Err(Error::Host(format!(
+            "it needs {needed} descriptors and the limit is {}",
+            bench.descriptors
+        )));
+    }
     for capability in row.capabilities() {
         if let Some(problem) = candidate.peer.lacks(capability) {
             return Err(Error::Peer {
@@ -300,6 +319,7 @@ mod tests {
             cost: None,
             rss_ready_kib: None,
             kib_per_connection: None,
+            configuration: BTreeMap::new(),
             load: LoadOutcome {
                 latency: LatencySummary {
                     from_due: none,
@@ -334,6 +354,7 @@ mod tests {
                 measured("envoy", 15_000),
             ],
             left_out: BTreeMap::new(),
+            configurations: BTreeMap::new(),
         };
         let half = Row::named("h1-128-half").unwrap();
         let rates = Rates::of(half, Some(&base));

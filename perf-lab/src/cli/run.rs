@@ -186,9 +186,8 @@ fn candidate(peer: Peer, told: Option<&PathBuf>, work: &Workplace) -> Result<Can
 /// Both ends of a row's connections lie on this machine, but in two processes; only the direct
 /// connection has them in one.
 fn check_descriptors(rows: &[&Row], limit: u64) -> Result<(), Error> {
-    const OTHER_DESCRIPTORS: u64 = 200;
     for row in rows {
-        let needed = row.connections as u64 + OTHER_DESCRIPTORS;
+        let needed = row.connections as u64 + run::OTHER_DESCRIPTORS;
         if needed > limit {
             return Err(Error::Host(format!(
                 "{} needs {needed} descriptors and the limit is {limit}: raise `ulimit -n`",

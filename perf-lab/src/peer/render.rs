@@ -115,10 +115,10 @@ impl Peer {
     }
 }
 
-/// Twice what the row has and a thousand, as far as the descriptors suffice for that many clients with
-/// a connection to the origin each. Not simply a huge number: nginx and HAProxy reserve memory for it.
+/// Twice what the row has and a thousand, as far as the descriptors suffice. Not simply a huge number:
+/// nginx and HAProxy reserve memory for it.
 fn connections_max(setting: &Setting<'_>) -> u64 {
-    let possible = setting.descriptors.saturating_sub(OTHER_DESCRIPTORS) / 2;
+    let possible = setting.descriptors.saturating_sub(OTHER_DESCRIPTORS);
     possible.min(2 * setting.connections as u64 + 1_000)
 }
 
@@ -171,7 +171,7 @@ mod tests {
         let mut setting = setting(Mode::Http, &[]);
         assert_eq!(connections_max(&setting), 1_128);
         setting.connections = 10_000;
-        assert_eq!(connections_max(&setting), 9_900);
+        assert_eq!(connections_max(&setting), 19_800);
     }
 
     /// Every shipped peer renders in every mode, and names its listener and its origin there.
