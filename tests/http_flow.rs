@@ -31,7 +31,7 @@ const STALLED_BODY_KIB: u64 = 3 << 10;
 fn settled(counter: &AtomicUsize) -> usize {
     let mut last = (counter.load(Ordering::SeqCst), 0);
     eventually("a stalled transfer", || {
-        std::thread::sleep(Duration::from_millis(20));
+        common::pause(20);
         let now = counter.load(Ordering::SeqCst);
         last = (now, if now == last.0 { last.1 + 1 } else { 0 });
         (last.1 >= 25 && now > 0).then_some(now)

@@ -276,7 +276,7 @@ fn ambiguous_requests_are_refused() {
         match client.response(method) {
             Ok(response) if statuses.contains(&response.status) => {
                 // Only the routing of a well-framed request keeps the connection.
-                if client.to_end().is_ok_and(|rest| !rest.is_empty()) {
+                if client.rest().is_ok_and(|rest| !rest.is_empty()) {
                     wrong.push(format!("{name}: something follows the refusal"));
                 }
             }
@@ -301,7 +301,7 @@ fn broken_bodies_end_both_connections() {
             "POST /body HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n\
              {body}{SMUGGLED}"
         ));
-        let rest = client.to_end().unwrap_or_default();
+        let rest = client.rest().unwrap_or_default();
         let rest = String::from_utf8_lossy(&rest);
         assert!(
             rest.is_empty() || rest.starts_with("HTTP/1.1 400"),

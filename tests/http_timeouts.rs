@@ -18,7 +18,7 @@ use common::{Origin, PATIENCE, Proxy, pattern, proxy};
 fn silent() -> Origin {
     Origin::start(|peer| {
         peer.next_request()?;
-        peer.wire.to_end()?;
+        peer.wire.rest()?;
         Ok(())
     })
 }
@@ -46,7 +46,7 @@ fn header_time_out() {
     // Dripping resets no clock: at some point the proxy has answered and the send fails.
     while client.send("X").is_ok() && started.elapsed() < PATIENCE {
         dropped += 1;
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        common::pause(20);
     }
     assert!(
         started.elapsed() < PATIENCE,
@@ -65,7 +65,7 @@ fn silent_connections_are_closed() {
         &[("app", &origin)],
     ));
     let mut client = proxy.client();
-    let rest = client.to_end().unwrap_or_default();
+    let rest = client.rest().unwrap_or_default();
     let rest = String::from_utf8_lossy(&rest);
     assert!(
         rest.is_empty() || rest.starts_with("HTTP/1.1 408"),
@@ -114,7 +114,7 @@ fn request_time_out_in_the_answer() {
             .send("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")?;
         loop {
             peer.wire.send("x")?;
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            common::pause(20);
         }
     });
     let proxy = Proxy::start(proxy::web(
@@ -139,7 +139,7 @@ fn idle_time_out_in_the_answer() {
         peer.next_request()?;
         peer.wire
             .send("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nabc")?;
-        peer.wire.to_end()?;
+        peer.wire.rest()?;
         Ok(())
     });
     let proxy = Proxy::start(proxy::web_with(
@@ -169,7 +169,7 @@ fn idle_time_out_in_the_request() {
     client
         .send("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 100\r\n\r\nabc")
         .unwrap();
-    let rest = client.to_end().unwrap_or_default();
+    let rest = client.rest().unwrap_or_default();
     let rest = String::from_utf8_lossy(&rest);
     assert!(
         rest.is_empty() || rest.starts_with("HTTP/1.1 408") || rest.starts_with("HTTP/1.1 504"),
@@ -236,7 +236,7 @@ fn upstream_idle_time_out() {
         peer.next_request()?;
         peer.wire
             .send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
-        peer.wire.to_end()?;
+        peer.wire.rest()?;
         closed.lock().unwrap().send(()).unwrap();
         Ok(())
     });
@@ -259,7 +259,7 @@ fn per_try_time_out() {
     let origin = Origin::start(|peer| {
         let request = peer.next_request()?;
         if peer.number == 0 || request.is_none() {
-            peer.wire.to_end()?;
+            peer.wire.rest()?;
             return Ok(());
         }
         peer.wire
@@ -284,7 +284,7 @@ fn slow_but_moving() {
             .send("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n")?;
         for byte in pattern(12) {
             peer.wire.send([byte])?;
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            common::pause(100);
         }
         Ok(())
     });

@@ -117,7 +117,7 @@ fn bytes_behind_the_101_are_relayed() {
     let mut client = proxy.client();
     client.send(HANDSHAKE).unwrap();
     assert_eq!(client.head().unwrap().status().unwrap(), 101);
-    assert_same_bytes(&client.to_end().unwrap(), &pattern(200_000));
+    assert_same_bytes(&client.rest().unwrap(), &pattern(200_000));
 }
 
 /// Goal: half-close passes through an upgraded connection. Method: the client ends its direction; the
@@ -127,7 +127,7 @@ fn half_close_after_an_upgrade() {
     let origin = Origin::start(|peer| {
         peer.next_head()?;
         peer.wire.send(ACCEPTED)?;
-        let all = peer.wire.to_end()?;
+        let all = peer.wire.rest()?;
         peer.wire.send(all)
     });
     let proxy = Proxy::before(&origin);
@@ -137,7 +137,7 @@ fn half_close_after_an_upgrade() {
     let body = pattern(300_000);
     client.send(&body).unwrap();
     client.finish().unwrap();
-    assert_same_bytes(&client.to_end().unwrap(), &body);
+    assert_same_bytes(&client.rest().unwrap(), &body);
 }
 
 /// Goal: other protocols upgrade alike, h2c does not: it would carry requests past the routes. Method:

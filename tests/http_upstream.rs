@@ -434,7 +434,7 @@ fn a_gone_client_ends_the_upstream_exchange() {
     let origin = Origin::start(move |peer| {
         peer.next_request()?;
         channels.lock().unwrap().0.send(()).unwrap();
-        let end = peer.wire.to_end();
+        let end = peer.wire.rest();
         channels.lock().unwrap().1.send(end.is_ok()).unwrap();
         Ok(())
     });

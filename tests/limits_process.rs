@@ -137,7 +137,7 @@ fn out_of_files() {
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(1) {
         assert_eq!(served.get("/").status, 200);
-        std::thread::sleep(Duration::from_millis(20));
+        common::pause(20);
     }
     let ticks = cpu_ticks(&proxy) - used;
     assert!(

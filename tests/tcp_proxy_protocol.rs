@@ -108,7 +108,7 @@ fn an_unexpected_header_is_a_bad_request() {
         client
             .send([header, b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"].concat())
             .unwrap();
-        let rest = client.to_end().unwrap_or_default();
+        let rest = client.rest().unwrap_or_default();
         let rest = String::from_utf8_lossy(&rest);
         assert!(
             rest.is_empty() || rest.starts_with("HTTP/1.1 400"),

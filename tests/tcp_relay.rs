@@ -51,7 +51,7 @@ fn bytes_both_ways() {
         sender.write_all(&to_send).unwrap();
         sender.shutdown(std::net::Shutdown::Write).unwrap();
     });
-    let back = client.to_end().unwrap();
+    let back = client.rest().unwrap();
     thread.join().unwrap();
     assert_same_bytes(&back, &body);
 }
@@ -77,26 +77,26 @@ fn the_origin_speaks_first() {
 #[test]
 fn half_close_both_ways() {
     let origin = Origin::start(|peer| {
-        let all = peer.wire.to_end()?;
+        let all = peer.wire.rest()?;
         peer.wire.send(all)
     });
     let proxy = relay(&origin, "", "");
     let mut client = proxy.client();
     client.send("all of it").unwrap();
     client.finish().unwrap();
-    assert_eq!(client.to_end().unwrap(), b"all of it");
+    assert_eq!(client.rest().unwrap(), b"all of it");
 
     let read = Arc::new(AtomicUsize::new(0));
     let counter = read.clone();
     let origin = Origin::start(move |peer| {
         peer.wire.send("bye")?;
         peer.wire.finish()?;
-        counter.store(peer.wire.to_end()?.len(), Ordering::SeqCst);
+        counter.store(peer.wire.rest()?.len(), Ordering::SeqCst);
         Ok(())
     });
     let proxy = relay(&origin, "", "");
     let mut client = proxy.client();
-    assert_eq!(client.to_end().unwrap(), b"bye");
+    assert_eq!(client.rest().unwrap(), b"bye");
     client.send(pattern(100_000)).unwrap();
     client.finish().unwrap();
     eventually("all bytes after the half-close", || {
@@ -139,7 +139,7 @@ fn idle_time_out() {
     while started.elapsed() < Duration::from_millis(1500) {
         client.send("x").unwrap();
         assert_eq!(client.exactly(1).unwrap(), b"x");
-        std::thread::sleep(Duration::from_millis(50));
+        common::pause(50);
     }
     client.expect_close();
     origin.wait_until_idle();
@@ -197,7 +197,7 @@ fn back_pressure() {
     let _client = proxy.client();
     let mut last = (0, 0);
     let stalled_at = eventually("a stalled relay", || {
-        std::thread::sleep(Duration::from_millis(20));
+        common::pause(20);
         let now = sent.load(Ordering::SeqCst);
         last = (now, if now == last.0 { last.1 + 1 } else { 0 });
         (last.1 >= 25 && now > 0).then_some(now)

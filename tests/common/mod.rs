@@ -39,8 +39,14 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
             return value;
         }
         assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        pause(5);
     }
+}
+
+/// Paces a peer that is slow on purpose, or a poll. Nothing else in the suite sleeps.
+#[allow(clippy::disallowed_methods)]
+pub fn pause(millis: u64) {
+    std::thread::sleep(Duration::from_millis(millis));
 }
 
 /// Whether this run uses the smallest ring: 8 completions and 4 buffers a group.

@@ -46,7 +46,7 @@ impl Proxy {
     /// One HTTP listener, `web`, that sends everything to `origin`.
     #[track_caller]
     pub fn before(origin: &Origin) -> Proxy {
-        Self::start(web(&format!("{{ to: app }}"), &[("app", origin)]))
+        Self::start(web("{ to: app }", &[("app", origin)]))
     }
 
     #[track_caller]
@@ -153,7 +153,7 @@ impl Proxy {
             if is_right(last) {
                 return;
             }
-            thread::sleep(std::time::Duration::from_millis(20));
+            super::pause(20);
         }
         panic!("{name} stays {last}");
     }

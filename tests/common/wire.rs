@@ -7,6 +7,9 @@ use std::{
 
 use super::PATIENCE;
 
+/// Names as written, values trimmed.
+pub type Fields = Vec<(String, String)>;
+
 /// A connection with what was received and not read yet.
 pub struct Wire {
     pub stream: TcpStream,
@@ -20,8 +23,7 @@ pub struct Head {
     pub raw: String,
     /// Request line or status line.
     pub start: String,
-    /// Names as written, values trimmed.
-    pub fields: Vec<(String, String)>,
+    pub fields: Fields,
 }
 
 /// An answer.
@@ -30,7 +32,7 @@ pub struct Response {
     pub status: u16,
     pub head: Head,
     pub body: Vec<u8>,
-    pub trailers: Vec<(String, String)>,
+    pub trailers: Fields,
     /// The 1xx heads before it.
     pub interim: Vec<Head>,
 }
@@ -112,14 +114,14 @@ impl Wire {
     }
 
     /// Whatever comes until the peer closes.
-    pub fn to_end(&mut self) -> io::Result<Vec<u8>> {
+    pub fn rest(&mut self) -> io::Result<Vec<u8>> {
         while self.fill()? > 0 {}
         Ok(std::mem::take(&mut self.unread))
     }
 
     /// Whether the peer closed, orderly or not, without sending anything more.
     pub fn is_closed_without_more(&mut self) -> bool {
-        match self.to_end() {
+        match self.rest() {
             Ok(rest) => rest.is_empty(),
             Err(error) => error.kind() == io::ErrorKind::ConnectionReset && self.unread.is_empty(),
         }
@@ -131,11 +133,7 @@ impl Wire {
     }
 
     /// The body that `head` announces; `until_close` says what no announcement means.
-    pub fn body(
-        &mut self,
-        head: &Head,
-        until_close: bool,
-    ) -> io::Result<(Vec<u8>, Vec<(String, String)>)> {
+    pub fn body(&mut self, head: &Head, until_close: bool) -> io::Result<(Vec<u8>, Fields)> {
         if head
             .get("transfer-encoding")
             .is_some_and(|codings| codings.eq_ignore_ascii_case("chunked"))
@@ -147,12 +145,12 @@ impl Wire {
                 let length = length.parse().map_err(io::Error::other)?;
                 Ok((self.exactly(length)?, Vec::new()))
             }
-            None if until_close => Ok((self.to_end()?, Vec::new())),
+            None if until_close => Ok((self.rest()?, Vec::new())),
             None => Ok((Vec::new(), Vec::new())),
         }
     }
 
-    fn chunked(&mut self) -> io::Result<(Vec<u8>, Vec<(String, String)>)> {
+    fn chunked(&mut self) -> io::Result<(Vec<u8>, Fields)> {
         let mut body = Vec::new();
         loop {
             let line = self.until(b"\r\n")?;
