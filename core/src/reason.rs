@@ -61,8 +61,6 @@ reasons! {
     UnknownVersion => "unknown_version", 505, "Fix the client.";
     /// No route matches the request.
     NoRoute => "no_route", 404, "Run `tidegate explain` on the request; add a route or a default.";
-    /// The route answers by itself with an error status.
-    DirectResponse => "direct_response", 0, "The route's `respond` decides this answer.";
     /// The cluster has no endpoint, or none that is available.
     NoEndpoint => "no_endpoint", 503, "Look at `/clusters`: endpoints, health, DNS.";
     /// The cluster's `circuit.requests` are all in use.
@@ -97,8 +95,6 @@ reasons! {
     MaxAge => "max_age", 0, "Expected; raise `timeouts.max_age` if it is not.";
     /// The process is draining and its deadline has passed.
     Draining => "draining", 503, "Expected while a process is being replaced.";
-    /// A fault of our own; please report it.
-    Internal => "internal", 500, "Please report it with the log line.";
 }
 
 #[cfg(test)]

@@ -99,6 +99,7 @@ impl Drop for Client {
 }
 
 /// Serves one connection to its end. (Not an `async fn`, whose future would hold its argument twice.)
+#[allow(clippy::manual_async_fn)]
 pub(crate) fn serve(client: Client) -> impl Future<Output = ()> {
     async move {
         client.socket.set_mode(ReceiveMode::Heads);

@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, collections::HashMap, net::SocketAddr, os::fd::OwnedFd, rc::Rc};
 
-use tidegate_core::message::Directive;
+use tidegate_core::{message::Directive, reason::Reason};
 
 use crate::{listener::Listening, local::Local};
 
@@ -66,6 +66,12 @@ fn obey(
             local.drain.end();
             local.counters().draining.set(0);
         }
-        Directive::Stop => stopped.set(true),
+        Directive::Stop => {
+            // Whoever is still here is cut.
+            for _ in 0..local.connections_open() {
+                local.counters().refuse(Reason::Draining);
+            }
+            stopped.set(true);
+        }
     }
 }

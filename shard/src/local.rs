@@ -132,6 +132,11 @@ impl Local {
         self.counters().connections_open.sub(1);
     }
 
+    /// Client connections open.
+    pub(crate) fn connections_open(&self) -> u32 {
+        self.connections.get()
+    }
+
     /// A scratch for one request, used before if possible.
     pub(crate) fn scratch(&self) -> Box<Scratch> {
         self.scratches.borrow_mut().pop().unwrap_or_default()

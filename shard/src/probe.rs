@@ -2,14 +2,13 @@
 
 use std::{fs, io, sync::Arc};
 
-use io_uring::{IoUring, Probe, opcode};
 use nix::sys::{
     eventfd::EventFd,
     resource::{Resource, getrlimit},
 };
 use tidegate_core::config::model::{Limits, Ring};
 
-use crate::ring::Driver;
+use crate::ring::{self, Driver};
 
 /// The least kernel: `DEFER_TASKRUN` and provided-buffer rings are whole from here on.
 const KERNEL_MIN: (u32, u32) = (6, 1);
@@ -41,7 +40,7 @@ pub fn probe(sizes: &Ring) -> Result<KernelFeatures, HostUnfit> {
     let kernel = nix::sys::utsname::uname()
         .map(|name| name.release().to_string_lossy().into_owned())
         .unwrap_or_default();
-    let attempt = Driver::try_out(sizes).and_then(|()| list_features());
+    let attempt = Driver::try_out(sizes).and_then(|()| ring::features());
     attempt
         .map(|features| KernelFeatures {
             kernel: kernel.clone(),
@@ -126,21 +125,6 @@ fn explain(error: &io::Error, kernel: &str, host: &Host) -> HostUnfit {
             "is the kernel at least 6.1, and are the sizes under shards.ring powers of two?",
         ),
     }
-}
-
-fn list_features() -> io::Result<Vec<(&'static str, bool)>> {
-    let ring = IoUring::new(2)?;
-    let mut probe = Probe::new();
-    ring.submitter().register_probe(&mut probe)?;
-    let params = ring.params();
-    Ok(vec![
-        ("send_zc", probe.is_supported(opcode::SendZc::CODE)),
-        ("sendmsg_zc", probe.is_supported(opcode::SendMsgZc::CODE)),
-        ("splice", probe.is_supported(opcode::Splice::CODE)),
-        ("bind_listen", probe.is_supported(opcode::Bind::CODE)),
-        ("receive_bundles", params.is_feature_recvsend_bundle()),
-        ("min_wait", params.is_feature_min_timeout()),
-    ])
 }
 
 /// Major and minor of a kernel release.

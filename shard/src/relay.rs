@@ -239,7 +239,7 @@ enum DirectionState {
 
 /// Where a direction broke.
 enum Broken {
-    Source,
+    Source(io::Error),
     Sink,
 }
 
@@ -253,7 +253,12 @@ enum Side {
 impl Broken {
     fn reason(&self, source: Side) -> Reason {
         match (self, source) {
-            (Broken::Source, Side::Client) | (Broken::Sink, Side::Upstream) => Reason::ClientGone,
+            (Broken::Source(error), _) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                Reason::BufferBudget
+            }
+            (Broken::Source(_), Side::Client) | (Broken::Sink, Side::Upstream) => {
+                Reason::ClientGone
+            }
             _ => Reason::UpstreamReset,
         }
     }
@@ -288,7 +293,7 @@ impl Direction {
                     let Poll::Ready(received) = from.poll_receive(cx) else {
                         return Poll::Pending;
                     };
-                    match received.map_err(|_| Broken::Source)? {
+                    match received.map_err(Broken::Source)? {
                         Some(chunk) => {
                             self.bytes += chunk.len() as u64;
                             self.learn(from, chunk.len(), head_buffer_bytes);

@@ -206,7 +206,9 @@ impl<'a> Exchange<'a> {
         self.received_bytes += self.upload.taken_bytes();
         // A request whose head was not understood has no end that we know.
         let understood = self.scratch.request.len > 0;
-        let keep = understood && self.may_keep() && !self.upload.may_stay_unsent();
+        // What follows a refused CONNECT may be meant for the tunnel.
+        let is_tunnel = self.scratch.request.is_connect();
+        let keep = understood && !is_tunnel && self.may_keep() && !self.upload.may_stay_unsent();
         let mut fields = headers.to_vec();
         let set = edits
             .into_iter()
@@ -233,7 +235,7 @@ impl<'a> Exchange<'a> {
             return Next::Abort;
         }
         if !keep {
-            let read = understood && self.upload.is_read();
+            let read = understood && !is_tunnel && self.upload.is_read();
             return if read { Next::Close } else { Next::Linger };
         }
         client.deadline.set_after(DISCARD_TIMEOUT);

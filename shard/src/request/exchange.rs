@@ -1,6 +1,6 @@
 //! What is known of a request so far, and the steps that only compute.
 
-use std::{net::SocketAddr, rc::Rc, time::Duration};
+use std::{io, net::SocketAddr, rc::Rc, time::Duration};
 
 use tidegate_codecs::{
     http1::{RequestHead, ResponseHead},
@@ -12,7 +12,7 @@ use tidegate_core::{
     reason::Reason,
     snapshot::{self, Forward, Http, Listener, Protocol, Route},
     stats::{EndpointCounters, Phase},
-    steering::{RequestView, sticky_hash},
+    steering::{RequestView, is_ambiguous_path, sticky_hash},
 };
 
 use super::{retry::Failure, upload::Upload};
@@ -66,6 +66,14 @@ impl From<Reason> for Refusal {
 }
 
 impl Refusal {
+    /// What a failed receive or send on the client's connection means.
+    pub(super) fn of_client(error: &io::Error) -> Refusal {
+        match error.raw_os_error() {
+            Some(libc::ENOBUFS) => Reason::BufferBudget.into(),
+            _ => Reason::ClientGone.into(),
+        }
+    }
+
     pub(super) fn with_detail(reason: Reason, detail: &'static str) -> Refusal {
         Refusal {
             detail,
@@ -187,9 +195,9 @@ impl<'a> Exchange<'a> {
             .client
             .local
             .with_route_scratch(|scratch| self.http.table.find(scratch, &View { head, bytes }));
-        let route = id
-            .and_then(|id| self.http.routes.get(id.index()))
-            .ok_or(Reason::NoRoute)?;
+        let Some(route) = id.and_then(|id| self.http.routes.get(id.index())) else {
+            return Err(no_route(head.path.of(bytes)));
+        };
         self.route = Some(route);
         if let Some(counters) = route.counters.get(self.client.local.id) {
             counters.requests.add(1);
@@ -370,6 +378,14 @@ impl RequestView for View<'_> {
     fn header(&self, name: &str) -> Option<&[u8]> {
         self.head.field(self.bytes, name)
     }
+}
+
+/// A path whose meaning depends on who reads it takes no route, which the client should be told.
+fn no_route(path: &[u8]) -> Refusal {
+    if is_ambiguous_path(path) {
+        return Refusal::with_detail(Reason::BadRequest, "a dot segment in the path");
+    }
+    Reason::NoRoute.into()
 }
 
 fn counter_of<'c>(

@@ -44,7 +44,8 @@ impl<'a> Exchange<'a> {
             );
             chunk = match client.deadline.bound(more).await {
                 Ok(Ok(Some(more))) => more,
-                Ok(Ok(None) | Err(_)) => return Err(Reason::ClientGone.into()),
+                Ok(Ok(None)) => return Err(Reason::ClientGone.into()),
+                Ok(Err(error)) => return Err(Refusal::of_client(&error)),
                 Err(_) => return Err(Reason::HeaderTimeout.into()),
             };
         }

@@ -116,8 +116,8 @@ impl Upload {
                     uploaded?;
                     self.finished = true;
                 }
-            } else if client.socket.poll_failed(cx).is_ready() {
-                return Poll::Ready(Err(Reason::ClientGone.into()));
+            } else if let Poll::Ready(error) = client.socket.poll_failed(cx) {
+                return Poll::Ready(Err(Refusal::of_client(&error)));
             }
             future.as_mut().poll(cx).map(Ok)
         })
@@ -166,7 +166,9 @@ impl Upload {
             let Poll::Ready(received) = client.socket.poll_receive(cx) else {
                 return Poll::Pending;
             };
-            let chunk = received.map_err(|_| Reason::ClientGone)?.ok_or(CUT_SHORT)?;
+            let chunk = received
+                .map_err(|e| Refusal::of_client(&e))?
+                .ok_or(CUT_SHORT)?;
             self.pending = Some(Payload::chunk(body.take(client, chunk)?));
         }
     }

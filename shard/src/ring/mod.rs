@@ -4,7 +4,10 @@
 //! * `mod.rs`: [`Ring`], the queues: push, enter, reap.
 //! * `buffers.rs`: [`BufferGroup`](buffers::BufferGroup), receive buffers that the kernel picks from.
 //! * `operations.rs`: the operations we submit, and the [`Token`](operations::Token) that comes back.
-//! * `driver.rs`: [`Driver`], which operation belongs to which socket, and whom to wake.
+//! * `slots.rs`: what is kept for each socket.
+//! * `driver.rs`: [`Driver`], the turn of the loop: which completion belongs to which socket.
+//! * `accepting.rs`, `receiving.rs`, `sending.rs`: what the driver does about each.
+//! * `deadline.rs`: [`Deadline`], a wait that ends.
 //! * `socket.rs`: what the data path sees: [`Socket`], [`Acceptor`], [`Chunk`], [`Payload`].
 //!
 //! The rule that all of it keeps: **a buffer belongs to the kernel until its completion**, whatever is
@@ -13,24 +16,32 @@
 
 #![allow(unsafe_code)]
 
+mod accepting;
 pub(crate) mod buffers;
+mod deadline;
 pub(crate) mod driver;
 pub(crate) mod operations;
+mod receiving;
+mod sending;
+mod slots;
 pub(crate) mod socket;
 #[cfg(test)]
 mod tests;
 
-use std::{io, time::Duration};
+use std::{collections::VecDeque, io, time::Duration};
 
 use io_uring::{
-    IoUring, cqueue, squeue,
+    IoUring, Probe, cqueue, opcode, squeue,
     types::{SubmitArgs, Timespec},
 };
 use tidegate_core::config::model;
 
+use operations::Detached;
+
+pub(crate) use deadline::Deadline;
+pub(crate) use driver::Driver;
 #[cfg(test)]
-pub(crate) use driver::SLOT_BYTES;
-pub(crate) use driver::{Deadline, Driver};
+pub(crate) use slots::SLOT_BYTES;
 pub(crate) use socket::{Acceptor, Chunk, Payload, ReceiveMode, Socket};
 
 /// The queues of one io_uring.
@@ -40,6 +51,8 @@ pub(crate) use socket::{Acceptor, Chunk, Payload, ReceiveMode, Socket};
 /// bad entry does not hold up those behind it.
 pub(crate) struct Ring {
     io: IoUring,
+    /// Completions that were taken out of the kernel's queue to make room, not reaped yet.
+    backlog: VecDeque<cqueue::Entry>,
     /// Calls of `io_uring_enter` so far.
     pub(crate) enters: u64,
     /// Entries handed to the kernel so far.
@@ -71,6 +84,7 @@ impl Ring {
         io.submitter().register_ring_fd()?;
         Ok(Ring {
             io,
+            backlog: VecDeque::new(),
             enters: 0,
             submitted: 0,
             overflows: 0,
@@ -80,6 +94,12 @@ impl Ring {
     /// The ring, for registering buffers and probing.
     pub(crate) fn io(&mut self) -> &mut IoUring {
         &mut self.io
+    }
+
+    /// Queues an entry that points at nothing.
+    pub(crate) fn push_detached(&mut self, operation: &Detached) {
+        // SAFETY: there is no memory to keep still.
+        unsafe { self.push(operation.entry()) }
     }
 
     /// Queues one entry, making room first if there is none.
@@ -94,9 +114,10 @@ impl Ring {
             if unsafe { self.io.submission().push(entry) }.is_ok() {
                 return;
             }
-            // The queue is full: hand it over. An error here (EBUSY: the completion queue must be
-            // reaped first) still lets the kernel take entries later, so the loop ends once it has.
+            // The queue is full: hand it over. The kernel may refuse (EBUSY) until there is room for
+            // completions, so room is made, and the loop ends.
             let _ = self.enter(Wait::No);
+            self.backlog.extend(self.io.completion());
         }
     }
 
@@ -144,6 +165,29 @@ impl Ring {
 
     /// The next completion, if one has arrived.
     pub(crate) fn reap(&mut self) -> Option<cqueue::Entry> {
-        self.io.completion().next()
+        self.backlog
+            .pop_front()
+            .or_else(|| self.io.completion().next())
     }
+
+    /// Whether a completion has arrived.
+    pub(crate) fn has_completions(&mut self) -> bool {
+        !self.backlog.is_empty() || !self.io.completion().is_empty()
+    }
+}
+
+/// What this kernel's io_uring offers beyond what a shard needs: feature, and whether it is there.
+pub(crate) fn features() -> io::Result<Vec<(&'static str, bool)>> {
+    let ring = IoUring::new(2)?;
+    let mut probe = Probe::new();
+    ring.submitter().register_probe(&mut probe)?;
+    let params = ring.params();
+    Ok(vec![
+        ("send_zc", probe.is_supported(opcode::SendZc::CODE)),
+        ("sendmsg_zc", probe.is_supported(opcode::SendMsgZc::CODE)),
+        ("splice", probe.is_supported(opcode::Splice::CODE)),
+        ("bind_listen", probe.is_supported(opcode::Bind::CODE)),
+        ("receive_bundles", params.is_feature_recvsend_bundle()),
+        ("min_wait", params.is_feature_min_timeout()),
+    ])
 }

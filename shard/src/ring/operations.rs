@@ -56,44 +56,59 @@ impl Token {
     }
 }
 
+/// An operation that points at no memory of ours: it can be pushed without a promise.
+pub(crate) struct Detached(squeue::Entry);
+
+impl Detached {
+    pub(crate) fn entry(&self) -> &squeue::Entry {
+        &self.0
+    }
+}
+
 /// Accepts until told otherwise. Accepted sockets inherit TCP_NODELAY from the listening one.
-pub(crate) fn accept(fd: &OwnedFd, slot: u32) -> squeue::Entry {
-    opcode::AcceptMulti::new(raw(fd))
-        .flags(libc::SOCK_CLOEXEC)
-        .build()
-        .user_data(
-            Token {
-                kind: Kind::Accept,
-                slot,
-            }
-            .encode(),
-        )
+pub(crate) fn accept(fd: &OwnedFd, slot: u32) -> Detached {
+    Detached(
+        opcode::AcceptMulti::new(raw(fd))
+            .flags(libc::SOCK_CLOEXEC)
+            .build()
+            .user_data(
+                Token {
+                    kind: Kind::Accept,
+                    slot,
+                }
+                .encode(),
+            ),
+    )
 }
 
 /// Receives until told otherwise, each time into a buffer of [`HEADS`].
-pub(crate) fn receive_heads(fd: &OwnedFd, slot: u32) -> squeue::Entry {
-    opcode::RecvMulti::new(raw(fd), HEADS).build().user_data(
-        Token {
-            kind: Kind::ReceiveHeads,
-            slot,
-        }
-        .encode(),
+pub(crate) fn receive_heads(fd: &OwnedFd, slot: u32) -> Detached {
+    Detached(
+        opcode::RecvMulti::new(raw(fd), HEADS).build().user_data(
+            Token {
+                kind: Kind::ReceiveHeads,
+                slot,
+            }
+            .encode(),
+        ),
     )
 }
 
 /// Receives once, into a buffer of [`BODIES`].
-pub(crate) fn receive_body(fd: &OwnedFd, slot: u32) -> squeue::Entry {
-    opcode::Recv::new(raw(fd), std::ptr::null_mut(), 0)
-        .buf_group(BODIES)
-        .build()
-        .flags(squeue::Flags::BUFFER_SELECT)
-        .user_data(
-            Token {
-                kind: Kind::ReceiveBodies,
-                slot,
-            }
-            .encode(),
-        )
+pub(crate) fn receive_body(fd: &OwnedFd, slot: u32) -> Detached {
+    Detached(
+        opcode::Recv::new(raw(fd), std::ptr::null_mut(), 0)
+            .buf_group(BODIES)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT)
+            .user_data(
+                Token {
+                    kind: Kind::ReceiveBodies,
+                    slot,
+                }
+                .encode(),
+            ),
+    )
 }
 
 /// Sends `bytes`. WAITALL lets the kernel go on by itself after a partial send.
@@ -140,13 +155,15 @@ pub(crate) fn connect(fd: &OwnedFd, slot: u32, address: &SockAddr) -> squeue::En
 }
 
 /// Cancels the operation that `token` names.
-pub(crate) fn cancel(token: Token) -> squeue::Entry {
-    opcode::AsyncCancel::new(token.encode()).build().user_data(
-        Token {
-            kind: Kind::Cancel,
-            slot: token.slot,
-        }
-        .encode(),
+pub(crate) fn cancel(token: Token) -> Detached {
+    Detached(
+        opcode::AsyncCancel::new(token.encode()).build().user_data(
+            Token {
+                kind: Kind::Cancel,
+                slot: token.slot,
+            }
+            .encode(),
+        ),
     )
 }
 

@@ -12,7 +12,10 @@ use std::{
 
 use socket2::{Domain, SockRef, Type};
 
-use super::driver::{Driver, End, register};
+use super::{
+    Driver,
+    slots::{End, register},
+};
 
 /// How a socket receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -300,7 +303,7 @@ impl Acceptor {
 
     /// Accepts again after an error.
     pub(crate) fn resume(&self) {
-        self.driver.inner().set_accepting(self.index, true);
+        self.driver.inner().arm_accept(self.index);
     }
 
     /// Stops accepting for good, once what the kernel holds already was taken.

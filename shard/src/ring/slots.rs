@@ -1,0 +1,224 @@
+//! What the driver keeps for each socket: the memory of what is in the kernel's hands, what has arrived,
+//! and whom to wake.
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::OwnedFd,
+    task::{Context, Waker},
+};
+
+use socket2::SockAddr;
+
+use super::{
+    operations::Message,
+    socket::{RawChunk, ReceiveMode},
+};
+
+/// Entries by index, with a free list.
+pub(super) struct Slots<T> {
+    entries: Vec<Option<Box<T>>>,
+    free: Vec<u32>,
+}
+
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Slots {
+            entries: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+}
+
+impl<T> Slots<T> {
+    pub(super) fn insert(&mut self, value: T) -> u32 {
+        let value = Some(Box::new(value));
+        if let Some(index) = self.free.pop() {
+            if let Some(place) = self.entries.get_mut(index as usize) {
+                *place = value;
+            }
+            return index;
+        }
+        self.entries.push(value);
+        self.entries.len() as u32 - 1
+    }
+
+    pub(super) fn get(&self, index: u32) -> Option<&T> {
+        self.entries.get(index as usize)?.as_deref()
+    }
+
+    pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut T> {
+        self.entries.get_mut(index as usize)?.as_deref_mut()
+    }
+
+    pub(super) fn remove(&mut self, index: u32) -> Option<Box<T>> {
+        let value = self.entries.get_mut(index as usize)?.take()?;
+        self.free.push(index);
+        Some(value)
+    }
+
+    pub(super) fn for_each(&mut self, f: impl FnMut(&mut T)) {
+        self.entries
+            .iter_mut()
+            .flatten()
+            .map(|b| &mut **b)
+            .for_each(f);
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+}
+
+/// How a stream of bytes ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The peer has sent all it will.
+    Finished,
+    /// An error of the system.
+    Failed(i32),
+}
+
+/// The receive that is in the kernel's hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Armed {
+    No,
+    /// Until told otherwise, into the group for heads.
+    Heads,
+    /// The same, with its cancellation under way.
+    HeadsCancelled,
+    /// Once, into the group for bodies.
+    Body,
+    /// Not in the kernel's hands: waiting for buffers to come back.
+    Starved,
+}
+
+/// What is being sent. The memory stays here until the completion.
+pub(super) struct Sending {
+    pub(super) head: Vec<u8>,
+    pub(super) body: Option<RawChunk>,
+    /// Bytes sent so far.
+    pub(super) offset: usize,
+    /// What the entry points at, for a vectored send.
+    pub(super) message: Option<Box<Message>>,
+    /// Heap bytes accounted for a body that was copied into `head`.
+    pub(super) spilled: u64,
+}
+
+/// A socket as the driver sees it.
+pub(super) struct SocketSlot {
+    pub(super) fd: OwnedFd,
+    pub(super) received: VecDeque<RawChunk>,
+    pub(super) received_bytes: u32,
+    pub(super) end: Option<End>,
+    /// When the last data or end arrived.
+    pub(super) received_at_ns: u64,
+    pub(super) mode: ReceiveMode,
+    pub(super) armed: Armed,
+    pub(super) reader: Option<Waker>,
+    /// The reader waits for data, so it will take what arrives at once.
+    pub(super) wants_data: bool,
+    pub(super) sending: Option<Sending>,
+    pub(super) send_error: Option<i32>,
+    pub(super) writer: Option<Waker>,
+    pub(super) connecting: Option<Box<SockAddr>>,
+    pub(super) connected: Option<i32>,
+    /// Operations whose last completion is still to come.
+    pub(super) in_flight: u16,
+    /// The owner is gone; the slot goes when nothing is in flight.
+    pub(super) closing: bool,
+}
+
+/// What a socket costs in the driver.
+#[cfg(test)]
+pub(crate) const SLOT_BYTES: usize = size_of::<SocketSlot>();
+
+impl SocketSlot {
+    pub(super) fn new(fd: OwnedFd) -> SocketSlot {
+        SocketSlot {
+            fd,
+            received: VecDeque::new(),
+            received_bytes: 0,
+            end: None,
+            received_at_ns: 0,
+            mode: ReceiveMode::Off,
+            armed: Armed::No,
+            reader: None,
+            wants_data: false,
+            sending: None,
+            send_error: None,
+            writer: None,
+            connecting: None,
+            connected: None,
+            in_flight: 0,
+            closing: false,
+        }
+    }
+
+    /// Whether the connection may be used for the next exchange: nothing came unasked, nothing is
+    /// under way, nothing has failed.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.is_settled() && self.sending.is_none()
+    }
+
+    /// The same, but for a send that may be under way.
+    pub(super) fn is_settled(&self) -> bool {
+        self.received.is_empty() && self.end.is_none() && self.send_error.is_none()
+    }
+
+    /// Whether a send is in flight.
+    pub(super) fn is_sending(&self) -> bool {
+        self.sending.is_some()
+    }
+
+    /// Registers whom to wake when data or an end arrives.
+    pub(super) fn register_reader(&mut self, cx: &Context<'_>) {
+        register(&mut self.reader, cx);
+    }
+
+    /// Registers whom to wake when a send or a connect ends.
+    pub(super) fn register_writer(&mut self, cx: &Context<'_>) {
+        register(&mut self.writer, cx);
+    }
+}
+
+/// A listening socket as the driver sees it.
+pub(super) struct AcceptorSlot {
+    /// `None` once it is closed.
+    pub(super) fd: Option<OwnedFd>,
+    pub(super) accepted: VecDeque<io::Result<OwnedFd>>,
+    pub(super) waker: Option<Waker>,
+    /// An accept is in the kernel's hands.
+    pub(super) armed: bool,
+    /// To be closed at the end of the accept that is armed.
+    pub(super) closing: bool,
+    /// The owner is gone.
+    pub(super) abandoned: bool,
+}
+
+impl AcceptorSlot {
+    pub(super) fn new(fd: OwnedFd) -> AcceptorSlot {
+        AcceptorSlot {
+            fd: Some(fd),
+            accepted: VecDeque::new(),
+            waker: None,
+            armed: false,
+            closing: false,
+            abandoned: false,
+        }
+    }
+
+    /// Whether nothing more will be accepted.
+    pub(super) fn is_closed(&self) -> bool {
+        self.fd.is_none()
+    }
+}
+
+/// Stores the task's waker, unless it is there already.
+pub(super) fn register(place: &mut Option<Waker>, cx: &Context<'_>) {
+    match place {
+        Some(old) if old.will_wake(cx.waker()) => {}
+        _ => *place = Some(cx.waker().clone()),
+    }
+}
