@@ -39,7 +39,7 @@ const CONNECTIONS_MAX: usize = 64;
 
 /// For the head of a request, and for the next one on a kept connection: an idle peer cannot hold one of
 /// the [`CONNECTIONS_MAX`] for ever.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The pause after a failed accept (EMFILE and the like): no spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
