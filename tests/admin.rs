@@ -52,7 +52,9 @@ fn pages_say_what_happened() {
     let dump = json(&proxy, "/config_dump");
     assert!(dump["config"]["clusters"]["app"].is_object());
     assert!(dump["origins"]["web"].is_object());
-    assert_eq!(proxy.admin_get("/nope").status, 404);
+    let nope = proxy.admin_get("/nope");
+    assert_eq!(nope.status, 404);
+    assert!(nope.text().contains("/config_dump"));
     assert_eq!(proxy.admin_get("/drain").status, 405, "changes need POST");
 }
 
@@ -223,4 +225,14 @@ fn readers_of_the_stream_are_bounded() {
     assert!(!is_open(&mut open()));
     drop(readers);
     eventually("a free place", || is_open(&mut open()).then_some(()));
+}
+
+/// Goal: idle peers cannot keep others out. Method: connections up to the limit (64) and some more that say
+/// nothing; the next request is answered once they were dropped.
+#[test]
+fn idle_peers_are_dropped() {
+    let proxy = Proxy::before(&Origin::echo());
+    let idle: Vec<Client> = (0..70).map(|_| Client::connect(proxy.admin())).collect();
+    assert_eq!(proxy.admin_get("/ready").status, 200);
+    drop(idle);
 }

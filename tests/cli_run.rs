@@ -415,6 +415,34 @@ fn proxy_serves_without_a_file() {
     }
 }
 
+/// Goal: `proxy --tcp` relays bytes that are no HTTP. Method: an origin that sends back what it gets.
+#[test]
+fn proxy_relays_bytes() {
+    let origin = Origin::start(|peer| {
+        let line = peer.wire.until(b"\n")?;
+        peer.wire.send(line)
+    });
+    let folder = Folder::new("tcp");
+    let to = origin.to_string();
+    let args = [
+        "proxy",
+        "--tcp",
+        "--from",
+        "127.0.0.1:0",
+        "--admin",
+        "off",
+        "--to",
+        &to,
+    ];
+    let mut command = tidegate(&args);
+    command.arg("--announce").arg(folder.file("announce"));
+    let mut running = Running::start(folder, &mut command);
+    let front = address(&running.announced()["listeners"]["front"]);
+    let mut client = Client::connect(front);
+    client.send("\x00 not http\n").unwrap();
+    assert_eq!(client.until(b"\n").unwrap(), b"\x00 not http\n");
+}
+
 /// Goal: the demonstration tells its story and ends by itself, and on Ctrl-C, with 0. Method: a short
 /// one, and one that is interrupted.
 #[test]

@@ -46,6 +46,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const DASHBOARD: &str = include_str!("dashboard.html");
 
+/// What somebody who mistyped gets to read.
+const PAGES: &str = "\
+No such page. There are:
+  GET   / (dashboard)  /ready  /live  /server_info  /stats  /metrics  /config_dump  /listeners
+        /clusters  /shards  /memory  /logging  /stream
+  POST  /drain  /undrain  /reload  /logging?level=LEVEL  /quitquitquit
+";
+
 /// What the handlers share.
 #[derive(Clone)]
 struct Admin {
@@ -161,6 +169,7 @@ fn router(admin: Admin) -> Router {
             "/quitquitquit",
             post(|Shared(a): Admins| async move { a.ask(Command::Quit).await }),
         )
+        .fallback(|| async { (StatusCode::NOT_FOUND, PAGES) })
         .layer(middleware::from_fn(guard::guard))
         .with_state(admin)
 }

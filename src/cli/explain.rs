@@ -130,6 +130,10 @@ impl Request {
         })?;
         // A fragment is never sent.
         let target = target.split('#').next().unwrap_or_default();
+        let mut headers = args.headers.clone();
+        if field("host").is_none() {
+            headers.push(("host".into(), host.to_owned()));
+        }
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query.to_owned())),
             None => (target, None),
@@ -139,7 +143,7 @@ impl Request {
             host: without_port(host).to_owned(),
             path: if path.is_empty() { "/" } else { path }.to_owned(),
             query,
-            headers: args.headers.clone(),
+            headers,
         })
     }
 }

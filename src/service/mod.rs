@@ -90,7 +90,8 @@ impl Service {
 
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(4)
+            // Look-ups of names wait there; a slow name server must not hold up the other names.
+            .max_blocking_threads(16)
             .build()?;
         runtime.block_on(async {
             // Before anybody is told that this process is ready and may be signalled.
