@@ -13,9 +13,9 @@ use std::{
 };
 
 use tidegate_core::{
-    config::model::ProxyProtocolIn,
+    config::model::{HttpTimeouts, ProxyProtocolIn},
     reason::Reason,
-    snapshot::{Http, Protocol},
+    snapshot::Protocol,
 };
 
 use crate::{
@@ -138,7 +138,7 @@ async fn serve_http(client: &Client, first_wait: Duration) {
             Next::Abort => return client.socket.reset_on_close(),
         }
         client.served.set(client.served.get().saturating_add(1));
-        wait = keep_alive(client);
+        wait = timeouts(client).keep_alive;
     }
 }
 
@@ -162,13 +162,19 @@ async fn wait_for_request(client: &Client, wait: Duration) -> Option<Chunk> {
     client.deadline.bound(waiting).await.ok().flatten()
 }
 
-fn keep_alive(client: &Client) -> Duration {
-    let Some(plane) = client.local.plane() else {
-        return Duration::ZERO;
-    };
-    match plane.listener(*client.bind).map(|l| &l.protocol) {
-        Some(Protocol::Http(Http { timeouts, .. })) => timeouts.keep_alive,
-        _ => Duration::ZERO,
+/// The time-outs that the listener has now; it may have changed since the accept.
+fn timeouts(client: &Client) -> HttpTimeouts {
+    let plane = client.local.plane();
+    let listener = plane
+        .as_ref()
+        .and_then(|plane| plane.listener(*client.bind));
+    match listener.map(|listener| &listener.protocol) {
+        Some(Protocol::Http(http)) => http.timeouts,
+        // The listener is gone: what is under way ends as usual, and nothing new begins.
+        _ => HttpTimeouts {
+            keep_alive: Duration::ZERO,
+            ..HttpTimeouts::default()
+        },
     }
 }
 
@@ -185,26 +191,31 @@ async fn take_proxy_header(client: &Client) -> bool {
 }
 
 /// Closes after everything was sent. The request was read to its end, so nothing can provoke a reset.
+/// A slow reader has the listener's idle time-out for the last piece, as for those before it.
 async fn close(client: &Client) {
-    client.deadline.set_after(LINGER);
+    client.deadline.set_after(timeouts(client).idle);
     let _ = client.deadline.bound(client.socket.flush()).await;
 }
 
 /// Closes after everything was sent and the peer has stopped sending, or has had its time for it.
-pub(crate) async fn linger(client: &Client) {
+async fn linger(client: &Client) {
+    client.deadline.set_after(timeouts(client).idle);
+    if !matches!(
+        client.deadline.bound(client.socket.finish()).await,
+        Ok(Ok(()))
+    ) {
+        return;
+    }
     client.deadline.set_after(LINGER);
-    let lingering = async {
-        client.socket.finish().await?;
+    let reading = async {
         let mut left = LINGER_BYTES_MAX;
-        while let Some(chunk) = client.socket.receive().await? {
+        while left > 0
+            && let Ok(Some(chunk)) = client.socket.receive().await
+        {
             left = left.saturating_sub(chunk.len());
-            if left == 0 {
-                break;
-            }
         }
-        Ok::<_, std::io::Error>(())
     };
-    let _ = client.deadline.bound(lingering).await;
+    let _ = client.deadline.bound(reading).await;
 }
 
 #[cfg(test)]
