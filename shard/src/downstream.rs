@@ -19,6 +19,7 @@ use tidegate_core::{
 };
 
 use crate::{
+    drain::IDLE_GRACE,
     local::Local,
     relay,
     request::{self, Next},
@@ -153,13 +154,21 @@ async fn wait_for_request(client: &Client, wait: Duration) -> Option<Chunk> {
         if let Poll::Ready(received) = client.socket.poll_receive(cx) {
             return Poll::Ready(received.ok().flatten());
         }
-        // Here, since a drain that begins meanwhile wakes us to move it.
-        client
-            .deadline
-            .set(client.local.drain.idle_until_ns(usual_ns));
+        // Here, since a drain or the listener's end wakes us to move it.
+        client.deadline.set(idle_until_ns(client, usual_ns));
         Poll::Pending
     });
     client.deadline.bound(waiting).await.ok().flatten()
+}
+
+/// Until when an idle connection is kept.
+fn idle_until_ns(client: &Client, usual_ns: u64) -> u64 {
+    let plane = client.local.plane();
+    if plane.is_some_and(|plane| plane.listener(*client.bind).is_some()) {
+        return client.local.drain.idle_until_ns(usual_ns);
+    }
+    let now_ns = client.local.driver.now_ns();
+    usual_ns.min(now_ns.saturating_add(IDLE_GRACE.as_nanos() as u64))
 }
 
 /// The time-outs that the listener has now; it may have changed since the accept.

@@ -6,8 +6,8 @@
 
 use std::{cell::Cell, time::Duration};
 
-/// How long an idle connection may stay silent once the drain has begun.
-const IDLE_GRACE: Duration = Duration::from_secs(2);
+/// How long an idle connection may stay silent once the drain has begun, or its listener is gone.
+pub(crate) const IDLE_GRACE: Duration = Duration::from_secs(2);
 
 /// Whether this shard drains.
 #[derive(Default)]

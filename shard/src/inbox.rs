@@ -38,8 +38,13 @@ fn obey(
 ) {
     match directive {
         Directive::Install { snapshot, sockets } => {
+            let before = listening.len();
             listening.retain(|bind, _| snapshot.listeners.iter().any(|l| l.bind == *bind));
             local.install(snapshot);
+            if listening.len() < before {
+                // Idle connections of a listener that is gone are to end.
+                local.driver.wake_readers();
+            }
             for (bind, socket) in sockets {
                 listening.insert(bind, Listening::start(local, bind, socket));
             }

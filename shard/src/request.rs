@@ -52,7 +52,7 @@ pub(crate) async fn serve_request(client: &Client, first: Chunk) -> Next {
         return Next::Close;
     };
     let Some(mut exchange) = Exchange::begin(client, &plane) else {
-        return Next::Close;
+        return answer::refuse_orphan(client).await;
     };
     let next = match run(&mut exchange, &plane, first).await {
         Ok(next) => next,

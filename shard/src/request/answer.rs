@@ -20,6 +20,7 @@ use super::{
     exchange::{Exchange, Pace, Refusal},
 };
 use crate::{
+    downstream::Client,
     relay::{self, RelayLimits},
     ring::{Chunk, Payload, Socket},
     upstream::{Connection, Destination},
@@ -334,6 +335,20 @@ impl<'a> Exchange<'a> {
     }
 }
 
+/// Answers a request whose listener was taken away while its connection was idle.
+pub(super) async fn refuse_orphan(client: &Client) -> Next {
+    let reason = Reason::Draining;
+    let mut out = client.local.driver.buffer();
+    let headers = [(REASON_HEADER, reason.word())];
+    write_reply(&mut out, reason.status(), &headers, "", b"", true, false);
+    client.local.counters().refuse(reason);
+    client.local.counters().response(reason.status());
+    match client.socket.send(Payload::head(out)).await {
+        Ok(()) => Next::Linger,
+        Err(_) => Next::Abort,
+    }
+}
+
 /// The answer's bytes, from the endpoint to the client. It holds at most one piece, which is the
 /// back-pressure.
 struct Download {
@@ -399,12 +414,7 @@ impl Download {
     }
 
     /// Sends what is pending.
-    async fn send(
-        &mut self,
-        to: &Socket,
-        pace: Pace,
-        client: &crate::downstream::Client,
-    ) -> Result<(), Refusal> {
+    async fn send(&mut self, to: &Socket, pace: Pace, client: &Client) -> Result<(), Refusal> {
         if let Some(pending) = self.pending.take() {
             self.sent_bytes += pending.len() as u64;
             to.send(pending).await.map_err(|_| Reason::ClientGone)?;
@@ -414,12 +424,7 @@ impl Download {
     }
 
     /// Sends, receives and sends, to the end of the body.
-    async fn run(
-        &mut self,
-        client: &crate::downstream::Client,
-        upstream: &Socket,
-        pace: Pace,
-    ) -> Result<(), Refusal> {
+    async fn run(&mut self, client: &Client, upstream: &Socket, pace: Pace) -> Result<(), Refusal> {
         self.send(&client.socket, pace, client).await?;
         while !self.tracker.is_done() {
             match upstream.receive().await {
