@@ -77,6 +77,8 @@ pub(crate) struct Coordinator {
     reload_missed: bool,
     /// When a stop that was asked for is over at the latest.
     stopping: Option<Instant>,
+    /// At the last tick of a stop, no connection was left.
+    drained: bool,
     ticks: u64,
 }
 
@@ -123,6 +125,7 @@ impl Coordinator {
             applied: Epoch(0),
             reload_missed: false,
             stopping: None,
+            drained: false,
             ticks: 0,
         }
     }
@@ -515,11 +518,13 @@ impl Coordinator {
     }
 
     /// Whether a stop is complete: nothing is open any more, or its time is over.
-    fn stop_progress(&self) -> Next {
+    fn stop_progress(&mut self) -> Next {
         let Some(deadline) = self.stopping else {
             return Next::Continue;
         };
-        if self.fleet.drained() {
+        // Seen twice: what a closing socket's backlog still held is accepted a turn after the drain began.
+        let drained = self.fleet.drained();
+        if mem::replace(&mut self.drained, drained) && drained {
             return Next::End;
         }
         // The shards cut connections at the deadline themselves; one more tick lets them count it.
