@@ -330,6 +330,9 @@ impl Coordinator {
             return Err(refusal);
         }
         let began = Instant::now();
+        if let Some(watch) = &mut self.watch {
+            watch.taken();
+        }
         let loaded = match self.source.load() {
             Ok(loaded) => loaded,
             Err(error) => return Err(self.refuse(&error)),

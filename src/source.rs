@@ -147,6 +147,14 @@ impl Watch {
         })
     }
 
+    /// What the file holds now is about to be loaded. Called before the loading: a change in between is then
+    /// told.
+    pub(crate) fn taken(&mut self) {
+        let now = stamp(&self.path);
+        self.used = now;
+        self.seen = now;
+    }
+
     /// Looks once; whether there is a finished change to load. Each change is told once.
     pub(crate) fn changed(&mut self) -> bool {
         let now = stamp(&self.path);
@@ -196,6 +204,10 @@ mod tests {
         fs::write(&path, "abcd").unwrap();
         assert!(!watch.changed());
         assert!(watch.changed());
+        fs::write(&path, "abcde").unwrap();
+        watch.taken();
+        assert!(!watch.changed());
+        assert!(!watch.changed(), "loaded for another cause");
         fs::remove_file(&path).unwrap();
     }
 
