@@ -157,6 +157,60 @@ fn an_exchange_outlives_a_reload() {
     assert_eq!(client.get("/").text(), "other");
 }
 
+/// Goal: listeners come and go with the file, and the others notice nothing. Method: a second one is
+/// added and taken away while the first keeps a connection.
+#[test]
+fn listeners_come_and_go() {
+    let origin = Origin::named("a");
+    // The address has to be known beforehand, so that it is found free.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let second = free.local_addr().unwrap();
+    drop(free);
+    let one = proxy::web("{ to: a }", &[("a", &origin)]);
+    let two = one.replace(
+        "listeners:\n",
+        &format!("listeners:\n  second: {{ bind: '{second}', routes: [{{ to: a }}] }}\n"),
+    );
+    let proxy = Proxy::start(&one);
+    let mut kept = proxy.client();
+    assert_eq!(kept.get("/").text(), "a");
+    assert!(std::net::TcpStream::connect(second).is_err());
+    proxy.reload(&two);
+    assert_eq!(common::client::get(second, "/").text(), "a");
+    assert_eq!(kept.get("/").text(), "a");
+    proxy.reload(&one);
+    eventually("a closed listener", || {
+        std::net::TcpStream::connect(second).err().map(drop)
+    });
+    assert_eq!(kept.get("/").text(), "a");
+    assert_eq!(proxy.client().get("/").text(), "a");
+}
+
+/// Goal: a second INT ends at once. Method: a request in flight that would hold up the drain.
+#[test]
+fn a_second_interrupt_ends_at_once() {
+    let origin = Origin::start(|peer| {
+        peer.next_request()?;
+        peer.wire.rest()?;
+        Ok(())
+    });
+    let mut proxy = Proxy::before(&origin);
+    let mut client = proxy.client();
+    client
+        .send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+        .unwrap();
+    origin.wait_for_requests(1);
+    let started = std::time::Instant::now();
+    proxy.signal(Signal::SIGINT);
+    eventually("the drain", || {
+        proxy.stderr().contains("draining").then_some(())
+    });
+    proxy.signal(Signal::SIGINT);
+    proxy.wait();
+    // The route's own time-out is 15 s, the drain's 25 s.
+    assert!(started.elapsed() < std::time::Duration::from_secs(10));
+}
+
 /// Goal: TERM drains: no accepted request fails, connections are told to close, the process ends with 0.
 /// Method: clients under load that stop when told to close or refused a connection.
 #[test]

@@ -120,6 +120,34 @@ fn bytes_behind_the_101_are_relayed() {
     assert_same_bytes(&client.rest().unwrap(), &pattern(200_000));
 }
 
+/// Goal: the body of a request that asks for an upgrade is still its body (RFC 9110, 7.8: the upgrade takes
+/// effect after the request). Method: a body that looks like a request, then bytes of the new protocol.
+#[test]
+fn an_upgrade_with_a_body() {
+    let origin = Origin::start(|peer| {
+        let request = peer.next_request()?.unwrap();
+        peer.wire.send(ACCEPTED)?;
+        peer.wire.send(&request.body)?;
+        let rest = peer.wire.exactly(4)?;
+        peer.wire.send(rest)
+    });
+    let proxy = Proxy::before(&origin);
+    let body = "GET / HTTP/1.1\r\n\r\n";
+    let mut client = proxy.client();
+    client
+        .send(format!(
+            "POST / HTTP/1.1\r\nHost: a.example\r\nConnection: upgrade\r\nUpgrade: foo\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+        .unwrap();
+    assert_eq!(client.head().unwrap().status().unwrap(), 101);
+    assert_eq!(client.exactly(body.len()).unwrap(), body.as_bytes());
+    client.send("more").unwrap();
+    assert_eq!(client.exactly(4).unwrap(), b"more");
+    client.expect_close();
+}
+
 /// Goal: half-close passes through an upgraded connection. Method: the client ends its direction; the
 /// origin, having read all, still answers.
 #[test]

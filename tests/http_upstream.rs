@@ -475,6 +475,65 @@ fn request_bodies_that_break_off() {
     assert_eq!(proxy.client().get("/").status, 200);
 }
 
+/// Goal: connections of a cluster are limited, at the limit and one above. Method: one connection is
+/// allowed and busy; the next request is refused, and served when it is free.
+#[test]
+fn circuit_of_connections() {
+    let (release, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let origin = Origin::start(move |peer| {
+        while peer.next_request()?.is_some() {
+            let _ = gate.lock().unwrap().recv_timeout(common::PATIENCE);
+            peer.wire
+                .send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+        }
+        Ok(())
+    });
+    let proxy = Proxy::start(format!(
+        "listeners:\n  web: {{ bind: 127.0.0.1:0, routes: [{{ to: app }}] }}\n\
+         clusters:\n  app: {{ endpoints: {{ static: ['{origin}'] }}, circuit: {{ connections: 1 }} }}\n"
+    ));
+    let mut held = proxy.client();
+    held.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+        .unwrap();
+    origin.wait_for_requests(1);
+    let response = proxy.client().get("/");
+    assert_eq!(response.status, 503);
+    assert_eq!(response.reason(), Some("circuit_connections"));
+    release.send(()).unwrap();
+    assert_eq!(held.answer_to(b"GET").status, 200);
+    release.send(()).unwrap();
+    assert_eq!(proxy.client().get("/").status, 200);
+    assert_eq!(origin.connections(), 1);
+}
+
+/// Goal: a retry is not made once the client's body was taken. Method: a chunked PUT whose origin closes
+/// after the head and some of the body, on a route that would retry; the origin sees it once.
+#[test]
+fn a_taken_body_is_not_sent_twice() {
+    let origin = Origin::start(|peer| {
+        peer.next_head()?;
+        peer.wire.exactly(1000)?;
+        Ok(())
+    });
+    let proxy = Proxy::start(proxy::web(
+        "{ to: app, retry: { on: [connect, reset, 5xx], times: 3, backoff: 1ms } }",
+        &[("app", &origin)],
+    ));
+    let mut request =
+        b"PUT / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    for _ in 0..10 {
+        common::origin::send_chunk(&mut request, &pattern(1000)).unwrap();
+    }
+    let mut client = proxy.client();
+    let _ = client.send(&request);
+    if let Ok(response) = client.response("PUT") {
+        assert_eq!(response.status, 502);
+    }
+    origin.wait_until_idle();
+    assert_eq!(origin.requests().len(), 1);
+}
+
 /// Goal: circuit limits hold, at the limit and one above. Method: two requests in flight are allowed; the
 /// third is refused at once, and served when one has ended.
 #[test]
