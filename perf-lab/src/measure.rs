@@ -48,6 +48,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 const GENERATOR_BUSY_MAX: f64 = 0.80;
 /// In a closed loop this busy means that the generator, not the peer, was the limit.
 const GENERATOR_BOUND: f64 = 0.97;
+/// The share of an open loop's requests that may still wait at its end: above it is an overload, whose
+/// latencies only say how long it lasted.
+const UNFINISHED_MAX: f64 = 0.01;
 /// The proxy's core may be used by others this much.
 const FOREIGN_MAX: f64 = 0.05;
 
@@ -241,11 +244,14 @@ impl Measurement {
                         self.generator_busy * 100.0
                     ));
                 }
-                if latency.unfinished > 0 {
-                    self.caveats.push(format!(
-                        "{} requests had no answer at the end: the rate was too high",
-                        latency.unfinished
-                    ));
+                let unfinished = format!(
+                    "{} requests had no answer at the end: the rate was too high",
+                    latency.unfinished
+                );
+                if latency.unfinished as f64 > UNFINISHED_MAX * latency.from_due.count as f64 {
+                    self.void.push(unfinished);
+                } else if latency.unfinished > 0 {
+                    self.caveats.push(unfinished);
                 }
             }
         }
@@ -462,6 +468,19 @@ mod tests {
             measurement.judge(load);
             let found = (measurement.void.len(), measurement.caveats.len());
             assert_eq!(found, (void, caveats), "{load:?} {measurement:?}");
+        }
+    }
+
+    /// A few requests that still wait at the end are a caveat, more than one in a hundred an overload.
+    #[test]
+    fn an_overload_is_void() {
+        for (unfinished, void, caveats) in [(0, 0, 0), (10, 0, 1), (11, 1, 0)] {
+            let mut measurement = measurement(0.0, 0.5, 0, 0.5);
+            measurement.load.latency.from_due.count = 1_000;
+            measurement.load.latency.unfinished = unfinished;
+            measurement.judge(Load::Rate(1.0));
+            let found = (measurement.void.len(), measurement.caveats.len());
+            assert_eq!(found, (void, caveats), "{unfinished}");
         }
     }
 
