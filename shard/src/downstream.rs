@@ -23,7 +23,7 @@ use crate::{
     local::Local,
     relay,
     request::{self, Next},
-    ring::{Chunk, Deadline, ReceiveMode, Socket},
+    ring::{Chunk, Deadline, Socket},
     transport,
 };
 
@@ -103,7 +103,7 @@ impl Drop for Client {
 #[allow(clippy::manual_async_fn)]
 pub(crate) fn serve(client: Client) -> impl Future<Output = ()> {
     async move {
-        client.socket.set_mode(ReceiveMode::Heads);
+        client.socket.start_receiving();
         let Some(plane) = client.local.plane() else {
             return;
         };

@@ -21,14 +21,12 @@ use tidegate_core::{
 use crate::{
     downstream::Client,
     local::Plane,
-    ring::{Payload, ReceiveMode, Socket},
+    ring::{Payload, Socket},
     upstream::{Connection, Destination, Ticket},
 };
 
 /// Endpoints tried for one connection: what HAProxy tries by default.
 const CONNECT_TRIES_MAX: usize = 1 + Retry::BUDGET_MIN as usize;
-/// After this many small pieces in a row, a direction receives in small pieces again.
-const SMALL_STREAK: u8 = 16;
 
 /// Limits on one relay, on the driver's clock.
 #[derive(Clone, Copy)]
@@ -37,8 +35,6 @@ pub(crate) struct RelayLimits {
     pub(crate) idle: Duration,
     /// When it ends whatever moves.
     pub(crate) until_ns: u64,
-    /// Size of a small provided buffer: a piece that fills one has more behind it.
-    pub(crate) head_buffer_bytes: usize,
 }
 
 /// How a relay ended, and what it moved.
@@ -69,7 +65,6 @@ pub(crate) async fn serve(client: &Client, plane: &Rc<Plane>, listener: &Listene
             let limits = RelayLimits {
                 idle: tcp.idle_timeout,
                 until_ns,
-                head_buffer_bytes: plane.snapshot.config.shards.ring.head_buffer_bytes as usize,
             };
             run(client, &connection.socket, &limits).await
         }
@@ -186,8 +181,8 @@ pub(crate) async fn run(client: &Client, upstream: &Socket, limits: &RelayLimits
     extend();
     let moving = std::future::poll_fn(|cx| {
         let before = (up.bytes, down.bytes);
-        let up_done = up.poll(cx, &client.socket, upstream, limits.head_buffer_bytes);
-        let down_done = down.poll(cx, upstream, &client.socket, limits.head_buffer_bytes);
+        let up_done = up.poll(cx, &client.socket, upstream);
+        let down_done = down.poll(cx, upstream, &client.socket);
         if before != (up.bytes, down.bytes) {
             extend();
         }
@@ -224,7 +219,6 @@ pub(crate) async fn run(client: &Client, upstream: &Socket, limits: &RelayLimits
 struct Direction {
     pending: Option<Payload>,
     bytes: u64,
-    small_streak: u8,
     state: DirectionState,
 }
 
@@ -265,13 +259,7 @@ impl Broken {
 }
 
 impl Direction {
-    fn poll(
-        &mut self,
-        cx: &Context<'_>,
-        from: &Socket,
-        to: &Socket,
-        head_buffer_bytes: usize,
-    ) -> Poll<Result<(), Broken>> {
+    fn poll(&mut self, cx: &Context<'_>, from: &Socket, to: &Socket) -> Poll<Result<(), Broken>> {
         loop {
             if self.pending.is_some() {
                 match to.poll_send(cx, &mut self.pending) {
@@ -296,25 +284,11 @@ impl Direction {
                     match received.map_err(Broken::Source)? {
                         Some(chunk) => {
                             self.bytes += chunk.len() as u64;
-                            self.learn(from, chunk.len(), head_buffer_bytes);
                             self.pending = Some(Payload::chunk(chunk));
                         }
                         None => self.state = DirectionState::Finishing,
                     }
                 }
-            }
-        }
-    }
-
-    /// Receives in large pieces while pieces are large: a piece costs as much as its bytes.
-    fn learn(&mut self, from: &Socket, len: usize, head_buffer_bytes: usize) {
-        if len >= head_buffer_bytes {
-            self.small_streak = 0;
-            from.set_mode(ReceiveMode::Bodies);
-        } else {
-            self.small_streak = self.small_streak.saturating_add(1);
-            if self.small_streak == SMALL_STREAK {
-                from.set_mode(ReceiveMode::Heads);
             }
         }
     }

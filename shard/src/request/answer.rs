@@ -39,7 +39,7 @@ impl<'a> Exchange<'a> {
         &mut self,
         route: &'a Route,
         to: Destination<'_>,
-        mut connection: Connection,
+        connection: Connection,
         mut chunk: Chunk,
     ) -> Result<Next, Refusal> {
         if self.scratch.response.status == 101 {
@@ -47,7 +47,9 @@ impl<'a> Exchange<'a> {
         }
         let response = &self.scratch.response;
         let framing = response.framing;
-        connection.expect(framing, self.head_buffer_bytes);
+        if let Framing::Length(length) = framing {
+            connection.socket.expect(length);
+        }
         let dechunk =
             framing == Framing::Chunked && self.scratch.request.version == Version::Http10;
         let mut keep = self.may_keep() && framing != Framing::UntilClose && !dechunk;
@@ -90,7 +92,6 @@ impl<'a> Exchange<'a> {
             // An early answer: what is left of the request is nobody's, on either connection.
             keep = false;
         } else if self.scratch.response.keep_alive && !download.has_excess {
-            connection.learn(download.received_bytes, self.head_buffer_bytes);
             connection.check_in(to);
         }
         Ok(match (keep, self.upload.is_read()) {
@@ -279,7 +280,6 @@ impl<'a> Exchange<'a> {
         let limits = RelayLimits {
             idle: self.http.timeouts.idle,
             until_ns: u64::MAX,
-            head_buffer_bytes: self.head_buffer_bytes as usize,
         };
         let relayed = relay::run(client, &connection.socket, &limits).await;
         self.times.ended_ns = client.local.driver.clock_ns();

@@ -144,7 +144,6 @@ pub(crate) struct Exchange<'a> {
     pub(crate) retries: u8,
     pub(crate) received_bytes: u64,
     pub(crate) sent_bytes: u64,
-    pub(super) head_buffer_bytes: u32,
     /// When the whole exchange must have ended.
     pub(super) until_ns: u64,
     /// When this try must have brought the head of an answer.
@@ -176,7 +175,6 @@ impl<'a> Exchange<'a> {
             retries: 0,
             received_bytes: 0,
             sent_bytes: 0,
-            head_buffer_bytes: plane.snapshot.config.shards.ring.head_buffer_bytes,
             until_ns: u64::MAX,
             try_until_ns: u64::MAX,
             answering: false,

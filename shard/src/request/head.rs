@@ -4,7 +4,8 @@ use std::{io, rc::Rc};
 
 use tidegate_codecs::{
     http1::{
-        ForwardedFor, HeadError, Progress, RequestEdits, RequestKind, ResponseHead, forward_request,
+        ForwardedFor, Framing, HeadError, Progress, RequestEdits, RequestKind, ResponseHead,
+        forward_request,
     },
     limits::Http1Limits,
 };
@@ -64,7 +65,10 @@ impl<'a> Exchange<'a> {
         if head.is_connect() {
             return Err(Reason::MethodNotServed.into());
         }
-        self.upload = Upload::new(head, &limits, self.http.limits.body, self.head_buffer_bytes)?;
+        self.upload = Upload::new(head, &limits, self.http.limits.body)?;
+        if let Framing::Length(length) = head.framing {
+            client.socket.expect(length);
+        }
         Ok(())
     }
 

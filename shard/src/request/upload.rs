@@ -11,7 +11,7 @@ use tidegate_core::reason::Reason;
 use super::exchange::{Pace, Refusal};
 use crate::{
     downstream::Client,
-    ring::{Chunk, Payload, ReceiveMode, Socket},
+    ring::{Chunk, Payload, Socket},
 };
 
 /// The request's own bytes, from the client to the endpoint. It holds at most one piece, which is the
@@ -33,8 +33,6 @@ struct Body {
     payload_max: u64,
     /// Bytes taken from the client.
     taken: u64,
-    /// A chunk of this size filled its buffer: more is behind it.
-    full_piece: usize,
     /// The client waits for a 100 before it sends.
     expects_continue: bool,
 }
@@ -45,7 +43,6 @@ impl Upload {
         head: &RequestHead,
         limits: &Http1Limits,
         payload_max: Option<u64>,
-        head_buffer_bytes: u32,
     ) -> Result<Upload, Refusal> {
         let payload_max = payload_max.unwrap_or(u64::MAX);
         match head.framing {
@@ -59,7 +56,6 @@ impl Upload {
             tracker: BodyTracker::new(head.framing, limits),
             payload_max,
             taken: 0,
-            full_piece: head_buffer_bytes as usize,
             expects_continue: head.expect_continue,
         };
         Ok(Upload {
@@ -209,11 +205,6 @@ impl Body {
         self.taken += n as u64;
         if self.tracker.payload_bytes() > self.payload_max {
             return Err(Reason::BodyTooLarge.into());
-        }
-        if self.tracker.is_done() {
-            client.socket.set_mode(ReceiveMode::Heads);
-        } else if chunk.len() >= self.full_piece {
-            client.socket.set_mode(ReceiveMode::Bodies);
         }
         if n == chunk.len() {
             return Ok(chunk);

@@ -59,6 +59,11 @@ impl BufferGroup {
         Ok(group)
     }
 
+    /// Bytes of each buffer.
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
     /// Buffers that the kernel may pick.
     pub(crate) fn free(&self) -> u16 {
         self.free

@@ -21,7 +21,7 @@ use super::{
     Deadline, Ring, Wait,
     buffers::BufferGroup,
     operations::{self, BODIES, HEADS, Kind, Token},
-    slots::{AcceptorSlot, Armed, Slots, SocketSlot},
+    slots::{AcceptorSlot, Slots, SocketSlot},
     socket::RawChunk,
 };
 use crate::timer::Wheel;
@@ -292,8 +292,7 @@ impl Inner {
         slot.closing = true;
         let wakers = [slot.reader.take(), slot.writer.take()];
         let cancels = [
-            (slot.armed == Armed::Heads).then_some(Kind::ReceiveHeads),
-            (slot.armed == Armed::Body).then_some(Kind::ReceiveBodies),
+            slot.armed_kind(),
             slot.sending.is_some().then_some(Kind::Send),
             (slot.connecting.is_some()).then_some(Kind::Connect),
         ];
@@ -356,11 +355,8 @@ impl Inner {
         let (result, flags) = (completion.result(), completion.flags());
         match token.kind {
             Kind::Accept => self.accept_done(token.slot, result, flags, wakes),
-            Kind::ReceiveHeads => {
-                self.receive_done(token.slot, HEADS, result, flags, now_ns, wakes)
-            }
-            Kind::ReceiveBodies => {
-                self.receive_done(token.slot, BODIES, result, flags, now_ns, wakes);
+            Kind::ReceiveSmall | Kind::ReceiveMedium | Kind::ReceiveLarge => {
+                self.receive_done(token.slot, token.kind, result, flags, now_ns, wakes);
             }
             Kind::Send => self.send_done(token.slot, result, wakes),
             Kind::Connect => self.connect_done(token.slot, result, wakes),

@@ -18,12 +18,13 @@ pub(crate) const BODIES: u16 = 1;
 #[repr(u8)]
 pub(crate) enum Kind {
     Accept = 1,
-    ReceiveHeads = 2,
-    ReceiveBodies = 3,
-    Send = 4,
-    Connect = 5,
-    Cancel = 6,
-    Wake = 7,
+    ReceiveSmall = 2,
+    ReceiveMedium = 3,
+    ReceiveLarge = 4,
+    Send = 5,
+    Connect = 6,
+    Cancel = 7,
+    Wake = 8,
 }
 
 /// Kind of operation and index of the slot it belongs to; travels as `user_data`.
@@ -41,12 +42,13 @@ impl Token {
     pub(crate) fn decode(user_data: u64) -> Option<Token> {
         let kind = match user_data as u8 {
             1 => Kind::Accept,
-            2 => Kind::ReceiveHeads,
-            3 => Kind::ReceiveBodies,
-            4 => Kind::Send,
-            5 => Kind::Connect,
-            6 => Kind::Cancel,
-            7 => Kind::Wake,
+            2 => Kind::ReceiveSmall,
+            3 => Kind::ReceiveMedium,
+            4 => Kind::ReceiveLarge,
+            5 => Kind::Send,
+            6 => Kind::Connect,
+            7 => Kind::Cancel,
+            8 => Kind::Wake,
             _ => return None,
         };
         Some(Token {
@@ -81,29 +83,34 @@ pub(crate) fn accept(fd: &OwnedFd, slot: u32) -> Detached {
     )
 }
 
-/// Receives until told otherwise, each time into a buffer of [`HEADS`].
-pub(crate) fn receive_heads(fd: &OwnedFd, slot: u32) -> Detached {
+/// Receives until told otherwise, each time into a buffer of `group`.
+pub(crate) fn receive_all(fd: &OwnedFd, slot: u32, group: u16) -> Detached {
+    let kind = if group == HEADS {
+        Kind::ReceiveSmall
+    } else {
+        Kind::ReceiveMedium
+    };
     Detached(
-        opcode::RecvMulti::new(raw(fd), HEADS).build().user_data(
-            Token {
-                kind: Kind::ReceiveHeads,
-                slot,
-            }
-            .encode(),
-        ),
+        opcode::RecvMulti::new(raw(fd), group)
+            .build()
+            .user_data(Token { kind, slot }.encode()),
     )
 }
 
-/// Receives once, into a buffer of [`BODIES`].
-pub(crate) fn receive_body(fd: &OwnedFd, slot: u32) -> Detached {
+/// Receives once, into a buffer of [`BODIES`]. With `poll_first` the kernel does not look for data before
+/// it has waited for some.
+pub(crate) fn receive_once(fd: &OwnedFd, slot: u32, poll_first: bool) -> Detached {
+    /// IORING_RECVSEND_POLL_FIRST of io_uring.h.
+    const POLL_FIRST: u16 = 1;
     Detached(
         opcode::Recv::new(raw(fd), std::ptr::null_mut(), 0)
             .buf_group(BODIES)
+            .ioprio(if poll_first { POLL_FIRST } else { 0 })
             .build()
             .flags(squeue::Flags::BUFFER_SELECT)
             .user_data(
                 Token {
-                    kind: Kind::ReceiveBodies,
+                    kind: Kind::ReceiveLarge,
                     slot,
                 }
                 .encode(),
@@ -222,7 +229,7 @@ mod tests {
     /// Goal: a completion finds its slot. Method: round trip over the extremes.
     #[test]
     fn tokens_round_trip() {
-        for kind in [Kind::Accept, Kind::ReceiveBodies, Kind::Send, Kind::Wake] {
+        for kind in [Kind::Accept, Kind::ReceiveLarge, Kind::Send, Kind::Wake] {
             for slot in [0, 1, u32::MAX] {
                 let token = Token { kind, slot };
                 assert_eq!(Token::decode(token.encode()), Some(token));

@@ -1,4 +1,14 @@
 //! Receiving: which receive is armed, what happens to what arrives, and who waits for a buffer.
+//!
+//! A piece costs as much as its bytes, or more: 1 MiB in pieces of 8 KiB cost three times as much as in
+//! pieces of 64 KiB (measured). So a socket learns from what arrives in what pieces to receive:
+//!
+//! * [`Small`](Pieces::Small) to begin with. A piece that fills its buffer has more behind it → medium.
+//! * [`Medium`](Pieces::Medium) for messages of up to a large buffer; the receive stays armed, which saves
+//!   arming it for each. A piece that fills its buffer → large.
+//! * [`Large`](Pieces::Large) for streams: one receive at a time, so that at most two pieces are held,
+//!   which is the back-pressure, and no stream takes all buffers in one go.
+//! * [`SMALL_STREAK`] pieces in a row that the next smaller size would have held → that size.
 
 use std::{collections::VecDeque, task::Waker};
 
@@ -7,23 +17,36 @@ use io_uring::cqueue;
 use super::{
     driver::Inner,
     operations::{self, BODIES, HEADS, Kind, Token},
-    slots::{Armed, End},
-    socket::{RawChunk, ReceiveMode},
+    slots::{Armed, End, Pieces, SocketSlot},
+    socket::RawChunk,
 };
 
+/// How many pieces in a row must be small before smaller buffers are used: a few, since changing costs a
+/// cancellation, and a stream ends with a small piece.
+const SMALL_STREAK: u8 = 8;
+
 impl Inner {
-    pub(super) fn set_mode(&mut self, index: u32, mode: ReceiveMode) {
+    /// Receives from now on.
+    pub(super) fn start_receiving(&mut self, index: u32) {
+        if let Some(slot) = self.sockets.get_mut(index) {
+            slot.receives = true;
+        }
+        self.arm(index);
+    }
+
+    /// This many bytes are known to come.
+    pub(super) fn expect(&mut self, index: u32, bytes: u64) {
+        let (small, medium) = (self.heads.size() as u64, self.bodies.size() as u64);
         let Some(slot) = self.sockets.get_mut(index) else {
             return;
         };
-        if slot.mode == mode {
-            return;
-        }
-        slot.mode = mode;
-        if slot.armed == Armed::Heads {
-            self.cancel_receive(index);
-        }
-        self.arm(index);
+        let pieces = match bytes {
+            _ if bytes > medium => Pieces::Large,
+            // A message that a medium buffer holds comes in one piece, its head included.
+            _ if bytes > small && slot.pieces == Pieces::Small => Pieces::Medium,
+            _ => return,
+        };
+        self.set_pieces(index, pieces);
     }
 
     /// Takes the next received chunk.
@@ -52,12 +75,17 @@ impl Inner {
     pub(super) fn receive_done(
         &mut self,
         index: u32,
-        group: u16,
+        kind: Kind,
         result: i32,
         flags: u32,
         now_ns: u64,
         wakes: &mut Vec<Waker>,
     ) {
+        let group = if kind == Kind::ReceiveSmall {
+            HEADS
+        } else {
+            BODIES
+        };
         let chunk = cqueue::buffer_select(flags).map(|buffer| {
             let group = if group == HEADS {
                 &mut self.heads
@@ -87,7 +115,9 @@ impl Inner {
         match result {
             1.. => {
                 slot.received_at_ns = now_ns;
+                slot.has_more = cqueue::sock_nonempty(flags);
                 let waits = slot.wants_data;
+                self.learn(index, result as usize);
                 if let Some(chunk) = chunk {
                     self.queue_received(index, chunk, waits);
                 }
@@ -160,50 +190,82 @@ impl Inner {
         slot.received_bytes += chunk.len() as u32;
         slot.received.push_back(chunk);
         slot.wants_data = false;
-        if slot.received_bytes >= self.limits.connection_buffer && slot.armed == Armed::Heads {
+        let stays_armed = matches!(slot.armed, Armed::Yes(Pieces::Small | Pieces::Medium));
+        // A reader that waits takes it at once.
+        if stays_armed && !reader_waits && slot.received_bytes >= self.limits.connection_buffer {
             self.cancel_receive(index);
         }
     }
 
-    /// Arms the receive that the mode asks for, if none is in the kernel's hands.
-    fn arm(&mut self, index: u32) {
+    /// Learns from a piece of `len` bytes in what pieces to receive.
+    fn learn(&mut self, index: u32, len: usize) {
+        let (small, medium) = (self.heads.size(), self.bodies.size());
         let Some(slot) = self.sockets.get_mut(index) else {
             return;
         };
-        if slot.armed != Armed::No || slot.closing || slot.end.is_some() {
+        let (fits_smaller, fills, smaller, larger) = match slot.pieces {
+            Pieces::Small => (false, len >= small, Pieces::Small, Pieces::Medium),
+            Pieces::Medium => (len < small, len >= medium, Pieces::Small, Pieces::Large),
+            Pieces::Large => (len < medium, false, Pieces::Medium, Pieces::Large),
+        };
+        slot.small_streak = if fits_smaller {
+            slot.small_streak + 1
+        } else {
+            0
+        };
+        if fills {
+            self.set_pieces(index, larger);
+        } else if slot.small_streak >= SMALL_STREAK {
+            self.set_pieces(index, smaller);
+        }
+    }
+
+    /// A receive that stays armed in other pieces is ended; the next is armed when it has ended.
+    fn set_pieces(&mut self, index: u32, pieces: Pieces) {
+        let Some(slot) = self.sockets.get_mut(index) else {
+            return;
+        };
+        slot.small_streak = 0;
+        slot.pieces = pieces;
+        match slot.armed {
+            // It ends by itself.
+            Armed::Yes(Pieces::Large) => {}
+            Armed::Yes(armed) if armed != pieces => self.cancel_receive(index),
+            _ => {}
+        }
+    }
+
+    /// Arms the receive that is due, if none is in the kernel's hands.
+    fn arm(&mut self, index: u32) {
+        let budget = self.limits.connection_buffer;
+        let Some(slot) = self.sockets.get_mut(index) else {
+            return;
+        };
+        if slot.armed != Armed::No || !slot.receives || slot.closing || slot.end.is_some() {
             return;
         }
-        let entry = match slot.mode {
-            ReceiveMode::Off => return,
-            ReceiveMode::Heads => {
-                if slot.received_bytes >= self.limits.connection_buffer {
-                    return;
-                }
-                slot.armed = Armed::Heads;
-                operations::receive_heads(&slot.fd, index)
-            }
-            ReceiveMode::Bodies => {
-                if !slot.received.is_empty() {
-                    return;
-                }
-                slot.armed = Armed::Body;
-                operations::receive_body(&slot.fd, index)
-            }
+        let operation = match slot.pieces {
+            Pieces::Small | Pieces::Medium if slot.received_bytes >= budget => return,
+            Pieces::Large if !slot.received.is_empty() => return,
+            Pieces::Small => operations::receive_all(&slot.fd, index, HEADS),
+            Pieces::Medium => operations::receive_all(&slot.fd, index, BODIES),
+            Pieces::Large => operations::receive_once(&slot.fd, index, !slot.has_more),
         };
+        slot.armed = Armed::Yes(slot.pieces);
         slot.in_flight += 1;
-        self.ring.push_detached(&entry);
+        self.ring.push_detached(&operation);
     }
 
     fn cancel_receive(&mut self, index: u32) {
         let Some(slot) = self.sockets.get_mut(index) else {
             return;
         };
-        slot.armed = Armed::HeadsCancelled;
-        let entry = operations::cancel(Token {
-            kind: Kind::ReceiveHeads,
-            slot: index,
-        });
-        self.ring.push_detached(&entry);
+        let Some(kind) = slot.armed_kind() else {
+            return;
+        };
+        slot.armed = Armed::Cancelled;
+        self.ring
+            .push_detached(&operations::cancel(Token { kind, slot: index }));
     }
 
     /// A receive found no buffer: it is armed again when one has come back.
@@ -228,5 +290,17 @@ impl Inner {
         self.stats.spilled += 1;
         self.recycle(chunk);
         copy
+    }
+}
+
+impl SocketSlot {
+    /// The kind of the receive that is armed.
+    pub(super) fn armed_kind(&self) -> Option<Kind> {
+        match self.armed {
+            Armed::Yes(Pieces::Small) => Some(Kind::ReceiveSmall),
+            Armed::Yes(Pieces::Medium) => Some(Kind::ReceiveMedium),
+            Armed::Yes(Pieces::Large) => Some(Kind::ReceiveLarge),
+            Armed::No | Armed::Cancelled | Armed::Starved => None,
+        }
     }
 }

@@ -10,10 +10,7 @@ use std::{
 
 use socket2::SockAddr;
 
-use super::{
-    operations::Message,
-    socket::{RawChunk, ReceiveMode},
-};
+use super::{operations::Message, socket::RawChunk};
 
 /// Entries by index, with a free list.
 pub(super) struct Slots<T> {
@@ -80,16 +77,24 @@ pub(super) enum End {
     Failed(i32),
 }
 
+/// In what pieces a socket receives; see [`receiving`](super::receiving).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pieces {
+    /// Heads, and idle connections: into the group for heads, by one receive that stays armed.
+    Small,
+    /// Messages: the same, into the group for bodies.
+    Medium,
+    /// Streams: into the group for bodies, one receive at a time.
+    Large,
+}
+
 /// The receive that is in the kernel's hands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Armed {
     No,
-    /// Until told otherwise, into the group for heads.
-    Heads,
-    /// The same, with its cancellation under way.
-    HeadsCancelled,
-    /// Once, into the group for bodies.
-    Body,
+    Yes(Pieces),
+    /// Its cancellation is under way.
+    Cancelled,
     /// Not in the kernel's hands: waiting for buffers to come back.
     Starved,
 }
@@ -114,7 +119,13 @@ pub(super) struct SocketSlot {
     pub(super) end: Option<End>,
     /// When the last data or end arrived.
     pub(super) received_at_ns: u64,
-    pub(super) mode: ReceiveMode,
+    /// Whether the socket receives at all.
+    pub(super) receives: bool,
+    pub(super) pieces: Pieces,
+    /// Pieces in a row that the next smaller size would have held.
+    pub(super) small_streak: u8,
+    /// The kernel said at the last receive that more is waiting.
+    pub(super) has_more: bool,
     pub(super) armed: Armed,
     pub(super) reader: Option<Waker>,
     /// The reader waits for data, so it will take what arrives at once.
@@ -142,7 +153,10 @@ impl SocketSlot {
             received_bytes: 0,
             end: None,
             received_at_ns: 0,
-            mode: ReceiveMode::Off,
+            receives: false,
+            pieces: Pieces::Small,
+            small_streak: 0,
+            has_more: false,
             armed: Armed::No,
             reader: None,
             wants_data: false,

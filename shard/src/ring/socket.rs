@@ -17,18 +17,6 @@ use super::{
     slots::{End, register},
 };
 
-/// How a socket receives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReceiveMode {
-    /// Not at all.
-    Off,
-    /// Small pieces, by one receive that stays armed: for heads, and for idle connections.
-    Heads,
-    /// Large pieces, one receive at a time: for bodies. At most two pieces are held, which is the
-    /// back-pressure.
-    Bodies,
-}
-
 /// A connected socket. Dropping it cancels what is in flight and closes it.
 pub(crate) struct Socket {
     driver: Rc<Driver>,
@@ -69,9 +57,14 @@ impl Socket {
         Ok(socket)
     }
 
-    /// Changes how the socket receives.
-    pub(crate) fn set_mode(&self, mode: ReceiveMode) {
-        self.driver.inner().set_mode(self.index, mode);
+    /// Receives from now on.
+    pub(crate) fn start_receiving(&self) {
+        self.driver.inner().start_receiving(self.index);
+    }
+
+    /// Tells that `bytes` are known to come, so that they come in pieces to match.
+    pub(crate) fn expect(&self, bytes: u64) {
+        self.driver.inner().expect(self.index, bytes);
     }
 
     /// The next received bytes; `None` at the end of the stream. Cancel-safe.

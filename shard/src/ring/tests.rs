@@ -20,7 +20,7 @@ use std::{
 use nix::sys::eventfd::EventFd;
 use tidegate_core::config::model;
 
-use super::{Acceptor, Driver, Payload, ReceiveMode, Socket};
+use super::{Acceptor, Driver, Payload, Socket};
 use crate::executor;
 
 /// The smallest ring there is: everything must still work, only slower.
@@ -71,8 +71,9 @@ fn listener() -> (OwnedFd, SocketAddr) {
 }
 
 /// Echoes until the peer half-closes, then half-closes too.
-async fn echo(socket: &Socket, mode: ReceiveMode) {
-    socket.set_mode(mode);
+async fn echo(socket: &Socket, expected: u64) {
+    socket.start_receiving();
+    socket.expect(expected);
     while let Some(chunk) = socket.receive().await.unwrap() {
         socket.send(Payload::chunk(chunk)).await.unwrap();
     }
@@ -83,12 +84,12 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i % 251) as u8).collect()
 }
 
-/// Goal: bytes arrive whole and in order in either mode, however small the ring. Method: 200 kB through
+/// Goal: bytes arrive whole and in order in pieces of any size, however small the ring. Method: 200 kB through
 /// an echo, the client reading and writing at the same time.
 #[test]
-fn echoes_in_both_modes() {
+fn echoes_in_all_sizes() {
     for sizes in [model::Ring::default(), smallest()] {
-        for mode in [ReceiveMode::Heads, ReceiveMode::Bodies] {
+        for expected in [0, 6000, 200_000] {
             let (fd, address) = listener();
             let client = thread::spawn(move || {
                 let mut stream = TcpStream::connect(address).unwrap();
@@ -107,7 +108,7 @@ fn echoes_in_both_modes() {
             on_a_shard(sizes, move |driver| async move {
                 let acceptor = Acceptor::new(&driver, fd);
                 let socket = Socket::new(&driver, acceptor.accept().await.unwrap().unwrap());
-                echo(&socket, mode).await;
+                echo(&socket, expected).await;
             });
             client.join().unwrap();
         }
@@ -141,11 +142,11 @@ fn unread_connections_starve_nobody() {
         let mut idle = Vec::new();
         for _ in 0..8 {
             let socket = Socket::new(&driver, acceptor.accept().await.unwrap().unwrap());
-            socket.set_mode(ReceiveMode::Heads);
+            socket.start_receiving();
             idle.push(socket);
         }
         let socket = Socket::new(&driver, acceptor.accept().await.unwrap().unwrap());
-        echo(&socket, ReceiveMode::Heads).await;
+        echo(&socket, 0).await;
     });
     assert_eq!(client.join().unwrap(), b"last");
 }
@@ -172,7 +173,7 @@ fn dropped_sockets_leave_nothing_behind() {
         let acceptor = Acceptor::new(&driver, fd);
         for _ in 0..50 {
             let socket = Socket::new(&driver, acceptor.accept().await.unwrap().unwrap());
-            socket.set_mode(ReceiveMode::Heads);
+            socket.start_receiving();
             let _ = socket.receive().await.unwrap();
             socket.send(Payload::head(vec![0; 16 << 20])).await.unwrap();
         }
@@ -202,7 +203,8 @@ fn sends_head_and_body_as_one() {
     on_a_shard(model::Ring::default(), move |driver| async move {
         let acceptor = Acceptor::new(&driver, fd);
         let socket = Socket::new(&driver, acceptor.accept().await.unwrap().unwrap());
-        socket.set_mode(ReceiveMode::Bodies);
+        socket.start_receiving();
+        socket.expect(200_000);
         let mut first = true;
         while let Some(chunk) = socket.receive().await.unwrap() {
             let head = if std::mem::take(&mut first) {
@@ -252,7 +254,7 @@ fn deadlines_end_waits() {
     let waited = on_a_shard(model::Ring::default(), move |driver| async move {
         let acceptor = Acceptor::new(&driver, fd);
         let socket = Socket::new(&driver, acceptor.accept().await.unwrap().unwrap());
-        socket.set_mode(ReceiveMode::Heads);
+        socket.start_receiving();
         let deadline = driver.deadline();
         let before_ns = driver.clock_ns();
         deadline.set_after(Duration::from_millis(30));

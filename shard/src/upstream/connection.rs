@@ -2,19 +2,16 @@
 
 use std::{io, rc::Rc, time::Duration};
 
-use tidegate_codecs::http1::Framing;
 use tidegate_core::reason::Reason;
 
 use super::{Cluster, Destination, Endpoint};
 use crate::{
     local::Local,
-    ring::{Deadline, ReceiveMode, Socket},
+    ring::{Deadline, Socket},
 };
 
 /// How often idle connections are looked through for those that were closed or are too old.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// After this many answers that were small in a row, a connection receives in small pieces again.
-const SMALL_STREAK: u8 = 8;
 
 /// A connection to an endpoint.
 pub(crate) struct Connection {
@@ -24,9 +21,6 @@ pub(crate) struct Connection {
     /// Exchanges begun on it.
     exchanges: u32,
     idle_since: Duration,
-    /// How it receives: by what its answers looked like so far.
-    mode: ReceiveMode,
-    small_streak: u8,
 }
 
 impl Connection {
@@ -73,15 +67,13 @@ impl Connection {
             counters.connections.add(1);
             counters.connections_open.add(1);
         }
-        socket.set_mode(ReceiveMode::Heads);
+        socket.start_receiving();
         Ok(Connection {
             socket,
             endpoint: endpoint.clone(),
             cluster: cluster.clone(),
             exchanges: 1,
             idle_since: local.now(),
-            mode: ReceiveMode::Heads,
-            small_streak: 0,
         })
     }
 
@@ -102,42 +94,9 @@ impl Connection {
         endpoint.idle.borrow_mut().push(self);
     }
 
-    /// An answer of this framing follows: a body that is known to be large is received in large pieces.
-    pub(crate) fn expect(&mut self, framing: Framing, head_buffer_bytes: u32) {
-        if let Framing::Length(length) = framing
-            && length >= u64::from(head_buffer_bytes)
-        {
-            self.set_mode(ReceiveMode::Bodies);
-        }
-    }
-
-    /// Learns from an answer's size how to receive the next: large pieces for large bodies, where a
-    /// piece costs as much as its bytes; small ones else, where one receive stays armed.
-    pub(crate) fn learn(&mut self, body_bytes: u64, head_buffer_bytes: u32) {
-        let large = body_bytes >= u64::from(head_buffer_bytes);
-        self.small_streak = if large {
-            0
-        } else {
-            self.small_streak.saturating_add(1)
-        };
-        let mode = match self.mode {
-            ReceiveMode::Heads if large => ReceiveMode::Bodies,
-            ReceiveMode::Bodies if self.small_streak >= SMALL_STREAK => ReceiveMode::Heads,
-            mode => mode,
-        };
-        self.set_mode(mode);
-    }
-
     /// The endpoint at the other end.
     pub(crate) fn endpoint(&self) -> &Rc<Endpoint> {
         &self.endpoint
-    }
-
-    fn set_mode(&mut self, mode: ReceiveMode) {
-        if mode != self.mode {
-            self.mode = mode;
-            self.socket.set_mode(mode);
-        }
     }
 
     fn is_usable(&self, now: Duration, idle_timeout: Duration) -> bool {
