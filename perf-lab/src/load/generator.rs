@@ -12,13 +12,15 @@ use std::{
     sync::Arc,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
     Connections, Exchange, LoadSpec, Pace,
     arrivals::Schedule,
+    distribution::Distributions,
     latency::{LatencySummary, Recorder, Times},
+    series::Moment,
 };
 use crate::{
     clock::{Clock, Nanos},
@@ -64,10 +66,16 @@ pub struct Generator {
 }
 
 /// What a load came to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct LoadOutcome {
     /// The latencies.
     pub latency: LatencySummary,
+    /// Every latency.
+    #[serde(default)]
+    pub distributions: Distributions,
+    /// Latency from due time over the course of the measurement.
+    #[serde(default)]
+    pub series: Vec<Moment>,
     /// Exchanges that went wrong, over the whole run; any makes it void.
     pub failures: u64,
     /// What went wrong first.
@@ -233,8 +241,12 @@ impl Generator {
                 }
             }
         }
+        let latency = self.recorder.summary();
+        let (distributions, series) = self.recorder.into_distributions();
         LoadOutcome {
-            latency: self.recorder.summary(),
+            latency,
+            distributions,
+            series,
             failures: self.failures,
             first_failure: self.first_failure,
             reconnects: self.reconnects,
@@ -255,6 +267,7 @@ impl Generator {
                 Pace::Hold => {}
             },
             Phase::Measure => {
+                self.recorder.begin(now);
                 self.window = Window {
                     start: now,
                     end: Nanos(u64::MAX),
@@ -575,16 +588,27 @@ fn judge(response: crate::response::Response, exchange: &Exchange) -> Answer {
 
 fn request_bytes(spec: &LoadSpec) -> Vec<u8> {
     match &spec.exchange {
-        Exchange::Http { host, path, .. } => {
+        Exchange::Http {
+            host,
+            path,
+            request_bytes,
+            ..
+        } => {
             let connection = match spec.keep {
                 Connections::Keep => "",
                 Connections::PerRequest => "Connection: close\r\n",
             };
             // The fields that a plain client sends, so that a proxy has something to pass on.
-            format!(
-                "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: tidegate-lab\r\nAccept: */*\r\n{connection}\r\n"
-            )
-            .into_bytes()
+            let common = format!(
+                "{path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: tidegate-lab\r\nAccept: */*\r\n{connection}"
+            );
+            let mut bytes = match request_bytes {
+                0 => format!("GET {common}\r\n"),
+                bytes => format!("POST {common}Content-Length: {bytes}\r\n\r\n"),
+            }
+            .into_bytes();
+            bytes.resize(bytes.len() + request_bytes, b'.');
+            bytes
         }
         Exchange::Echo { bytes } => vec![b'.'; *bytes],
     }

@@ -6,8 +6,12 @@
 //! had a connection, and was not sent; it says whether the other two can be believed.
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::{
+    distribution::{Distribution, Distributions},
+    series::{Moment, Series},
+};
 use crate::clock::Nanos;
 
 /// Three digits: a bucket is at most 0.1 % wide.
@@ -34,6 +38,8 @@ pub struct Recorder {
     from_due: Histogram<u64>,
     from_send: Histogram<u64>,
     lag: Histogram<u64>,
+    series: Series,
+    start: Nanos,
     unfinished: u64,
 }
 
@@ -45,13 +51,22 @@ impl Recorder {
             from_due: histogram.clone(),
             from_send: histogram.clone(),
             lag: histogram,
+            series: Series::default(),
+            start: Nanos::ZERO,
             unfinished: 0,
         })
     }
 
+    /// The measurement begins: times over its course count from here.
+    pub fn begin(&mut self, start: Nanos) {
+        self.start = start;
+    }
+
     /// Records an answered request.
     pub fn record(&mut self, times: Times) {
-        self.from_due.saturating_record((times.done - times.due).0);
+        let from_due = times.done - times.due;
+        self.from_due.saturating_record(from_due.0);
+        self.series.record(times.due - self.start, from_due);
         self.from_send
             .saturating_record((times.done - times.sent).0);
         self.lag
@@ -62,6 +77,7 @@ impl Recorder {
     /// this long, and leaving it out would reward whoever answers never.
     pub fn record_unfinished(&mut self, due: Nanos, end: Nanos) {
         self.from_due.saturating_record((end - due).0);
+        self.series.record(due - self.start, end - due);
         self.unfinished += 1;
     }
 
@@ -74,10 +90,20 @@ impl Recorder {
             unfinished: self.unfinished,
         }
     }
+
+    /// The whole distributions, and latency over time.
+    pub fn into_distributions(self) -> (Distributions, Vec<Moment>) {
+        let distributions = Distributions {
+            from_due: Distribution::new(self.from_due),
+            from_send: Distribution::new(self.from_send),
+            lag: Distribution::new(self.lag),
+        };
+        (distributions, self.series.moments())
+    }
 }
 
 /// The percentiles of a run.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct LatencySummary {
     /// From due time to answer.
     pub from_due: Percentiles,
@@ -100,7 +126,7 @@ impl LatencySummary {
 }
 
 /// Percentiles in microseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Percentiles {
     /// Number of samples. A percentile p says something if count × (1 − p) is 100 or more.
     pub count: u64,

@@ -1,9 +1,12 @@
 //! The load generator: what load is ([`LoadSpec`]), when requests are due ([`arrivals`]), what is
-//! recorded of them ([`latency`]) and the connections that carry them ([`generator`]).
+//! recorded of them ([`latency`], [`distribution`], [`series`]) and the connections that carry them
+//! ([`generator`]).
 
 pub mod arrivals;
+pub mod distribution;
 pub mod generator;
 pub mod latency;
+pub mod series;
 
 use std::net::SocketAddr;
 
@@ -35,12 +38,26 @@ pub enum Exchange {
         path: String,
         /// Bytes of body that make the response right.
         body_bytes: Option<u64>,
+        /// Bytes of body that are sent: any make it a POST.
+        request_bytes: usize,
     },
     /// So many bytes sent, and as many expected back.
     Echo {
         /// How many.
         bytes: usize,
     },
+}
+
+impl Exchange {
+    /// Asks the lab's origin, below a path prefix that ends in `/`.
+    pub fn get(prefix: &str, body_bytes: u64, request_bytes: usize) -> Exchange {
+        Exchange::Http {
+            host: "lab.example".to_owned(),
+            path: format!("{prefix}b/{body_bytes}"),
+            body_bytes: Some(body_bytes),
+            request_bytes,
+        }
+    }
 }
 
 /// Whether connections are kept.
