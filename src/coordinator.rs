@@ -530,8 +530,7 @@ impl Coordinator {
         if mem::replace(&mut self.drained, drained) && drained {
             return Next::End;
         }
-        // The shards cut connections at the deadline themselves; one more tick lets them count it.
-        if Instant::now() >= deadline + 2 * TICK {
+        if Instant::now() >= deadline {
             tracing::warn!(
                 "drain timeout: {} connections are cut",
                 self.fleet.connections_open()

@@ -234,7 +234,7 @@ enum DirectionState {
 /// Where a direction broke.
 enum Broken {
     Source(io::Error),
-    Sink,
+    Sink(io::Error),
 }
 
 /// Which side is the source of a direction.
@@ -247,10 +247,12 @@ enum Side {
 impl Broken {
     fn reason(&self, source: Side) -> Reason {
         match (self, source) {
-            (Broken::Source(error), _) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+            (Broken::Source(error) | Broken::Sink(error), _)
+                if error.raw_os_error() == Some(libc::ENOBUFS) =>
+            {
                 Reason::BufferBudget
             }
-            (Broken::Source(_), Side::Client) | (Broken::Sink, Side::Upstream) => {
+            (Broken::Source(_), Side::Client) | (Broken::Sink(_), Side::Upstream) => {
                 Reason::ClientGone
             }
             _ => Reason::UpstreamReset,
@@ -263,7 +265,7 @@ impl Direction {
         loop {
             if self.pending.is_some() {
                 match to.poll_send(cx, &mut self.pending) {
-                    Poll::Ready(sent) => sent.map_err(|_: io::Error| Broken::Sink)?,
+                    Poll::Ready(sent) => sent.map_err(Broken::Sink)?,
                     Poll::Pending => return Poll::Pending,
                 }
             }
@@ -273,7 +275,7 @@ impl Direction {
                     let Poll::Ready(flushed) = to.poll_flush(cx) else {
                         return Poll::Pending;
                     };
-                    flushed.map_err(|_| Broken::Sink)?;
+                    flushed.map_err(Broken::Sink)?;
                     to.shutdown_write();
                     self.state = DirectionState::Done;
                 }

@@ -84,21 +84,21 @@ async fn run<'a>(
         let mut ticket = exchange.pick(to, &tried)?;
         let asked = ask(exchange, route, forward, to, &ticket, fresh).await;
         exchange.judge(&mut ticket, &asked);
-        let failure = match asked {
+        match asked {
             Ok((connection, head)) => match exchange.unwanted_status(forward) {
-                Some(failure) if exchange.may_retry(forward, &failure, &mut admission) => failure,
+                Some(failure) if exchange.may_retry(forward, &failure, &mut admission) => {}
                 _ => return exchange.answer(route, to, connection, head).await,
             },
             Err(Failure::Stale) => {
                 fresh = true;
                 continue;
             }
-            Err(failure) if exchange.may_retry(forward, &failure, &mut admission) => failure,
+            Err(failure) if exchange.may_retry(forward, &failure, &mut admission) => {}
             Err(failure) => return Err(failure.into_refusal()),
-        };
+        }
         tried.push(ticket.id);
         drop(ticket);
-        exchange.back_off(forward, &failure).await?;
+        exchange.back_off(forward).await?;
         fresh = false;
     }
 }

@@ -417,7 +417,7 @@ impl Download {
     async fn send(&mut self, to: &Socket, pace: Pace, client: &Client) -> Result<(), Refusal> {
         if let Some(pending) = self.pending.take() {
             self.sent_bytes += pending.len() as u64;
-            to.send(pending).await.map_err(|_| Reason::ClientGone)?;
+            to.send(pending).await.map_err(|e| Refusal::of_client(&e))?;
             pace.moved(client);
         }
         Ok(())
@@ -434,7 +434,7 @@ impl Download {
                     self.send(&client.socket, pace, client).await?;
                 }
                 Ok(None) => self.tracker.end_of_stream().map_err(broken)?,
-                Err(_) => return Err(Reason::UpstreamReset.into()),
+                Err(error) => return Err(Refusal::of_upstream(&error)),
             }
         }
         Ok(())

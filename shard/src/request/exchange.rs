@@ -74,6 +74,14 @@ impl Refusal {
         }
     }
 
+    /// What a failed receive on the endpoint's connection means.
+    pub(super) fn of_upstream(error: &io::Error) -> Refusal {
+        match error.raw_os_error() {
+            Some(libc::ENOBUFS) => Reason::BufferBudget.into(),
+            _ => Reason::UpstreamReset.into(),
+        }
+    }
+
     pub(super) fn with_detail(reason: Reason, detail: &'static str) -> Refusal {
         Refusal {
             detail,
@@ -87,6 +95,8 @@ impl Refusal {
 pub(crate) struct Times {
     /// The last bytes of the head arrived.
     pub(crate) began_ns: u64,
+    /// From here on what passes is ours: the head's arrival, or the end of a pause that was not.
+    pub(super) ready_ns: u64,
     /// The request was given to the kernel.
     pub(super) sent_ns: u64,
     /// Making connections.
@@ -94,7 +104,8 @@ pub(crate) struct Times {
     /// From `sent_ns` to the arrival of the answer's head.
     pub(crate) first_byte_ns: u64,
     /// What this process added: from the head's arrival until the request was given to the kernel
-    /// (without `connect_ns`), and from the arrival of the answer's head until it was given to the kernel.
+    /// (without making connections, earlier tries and the pauses between), and from the arrival of the
+    /// answer's head until it was given to the kernel.
     pub(crate) added_ns: u64,
     /// The last bytes of the answer were given to the kernel.
     pub(super) ended_ns: u64,
@@ -259,7 +270,9 @@ impl<'a> Exchange<'a> {
             .deadline
             .bound(Connection::connect(to, endpoint))
             .await;
-        self.times.connect_ns += driver.clock_ns().saturating_sub(began_ns);
+        let took_ns = driver.clock_ns().saturating_sub(began_ns);
+        self.times.connect_ns += took_ns;
+        self.times.ready_ns += took_ns;
         match made {
             Ok(made) => made.map_err(Failure::Connect),
             Err(_) => Err(Failure::Refused(Reason::RequestTimeout.into())),

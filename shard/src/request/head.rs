@@ -51,6 +51,7 @@ impl<'a> Exchange<'a> {
             };
         }
         self.times.began_ns = client.socket.received_at_ns();
+        self.times.ready_ns = self.times.began_ns;
         let len = self.scratch.request.len;
         self.received_bytes += len as u64;
         self.scratch.bytes.clear();
@@ -88,8 +89,7 @@ impl<'a> Exchange<'a> {
         });
         self.upload.begin(Payload::head(head));
         self.times.sent_ns = driver.clock_ns();
-        let waited_ns = self.times.sent_ns.saturating_sub(self.times.began_ns);
-        self.times.added_ns = waited_ns.saturating_sub(self.times.connect_ns);
+        self.times.added_ns += self.times.sent_ns.saturating_sub(self.times.ready_ns);
         loop {
             let mut chunk = self.read_response_head(connection).await?;
             let arrived_ns = connection.socket.received_at_ns();
@@ -194,7 +194,7 @@ async fn read_response(
     kind: RequestKind,
     limits: &Http1Limits,
 ) -> Result<Chunk, Failure> {
-    let first = socket.receive().await.map_err(|_| Failure::Reset)?;
+    let first = socket.receive().await.map_err(|e| lost(&e))?;
     let mut chunk = first.ok_or(Failure::Reset)?;
     loop {
         let parsed = head
@@ -204,7 +204,15 @@ async fn read_response(
             return Ok(chunk);
         }
         let more = gather(driver, socket, chunk, limits.head_bytes_max).await;
-        chunk = more.map_err(|_| Failure::Reset)?.ok_or(Failure::Reset)?;
+        chunk = more.map_err(|e| lost(&e))?.ok_or(Failure::Reset)?;
+    }
+}
+
+/// What a failed receive means: the connection is lost, or our own budget is used up.
+fn lost(error: &io::Error) -> Failure {
+    match Refusal::of_upstream(error) {
+        refusal if refusal.reason == Reason::BufferBudget => Failure::Refused(refusal),
+        _ => Failure::Reset,
     }
 }
 

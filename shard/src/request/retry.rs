@@ -95,12 +95,13 @@ impl Exchange<'_> {
     }
 
     /// Pauses before the next try: exponential, with full jitter, within the time that is left.
-    pub(super) async fn back_off(&mut self, forward: &Forward, _: &Failure) -> Result<(), Refusal> {
+    pub(super) async fn back_off(&mut self, forward: &Forward) -> Result<(), Refusal> {
         let base = forward.retry.as_ref().map_or(Duration::ZERO, |r| r.backoff);
+        let local = &self.client.local;
         if base.is_zero() {
+            self.times.ready_ns = local.driver.clock_ns();
             return Ok(());
         }
-        let local = &self.client.local;
         let ceiling = base.saturating_mul(1 << u32::from(self.retries.saturating_sub(1)).min(16));
         let share = (local.random() >> 32) as f64 / (1u64 << 32) as f64;
         let until = local.now() + ceiling.mul_f64(share);
@@ -110,6 +111,7 @@ impl Exchange<'_> {
         }
         self.client.deadline.set(until_ns);
         self.client.deadline.reached().await;
+        self.times.ready_ns = local.driver.clock_ns();
         Ok(())
     }
 }

@@ -150,6 +150,9 @@ impl Upload {
                 let len = pending.len() as u64;
                 match upstream.poll_send(cx, &mut self.pending) {
                     Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(e)) if e.raw_os_error() == Some(libc::ENOBUFS) => {
+                        return Poll::Ready(Err(Reason::BufferBudget.into()));
+                    }
                     // An endpoint may answer and close without reading on: its answer decides.
                     Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
                     Poll::Ready(Ok(())) => self.sent_bytes += len,

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use io_uring::cqueue;
+use io_uring::{cqueue, types::Timespec};
 use tidegate_core::config::model;
 
 use super::{
@@ -27,7 +27,9 @@ use super::{
 use crate::timer::Wheel;
 
 /// The longest sleep without any deadline: a bound on how long a lost wake-up could go unnoticed.
-const SLEEP_MAX: Duration = Duration::from_secs(1);
+const SLEEP_MAX_NS: u64 = 1_000_000_000;
+/// No alarm is set.
+const NO_ALARM: u64 = u64::MAX;
 /// Write buffers kept for reuse. More than are in flight at once on a busy shard.
 const SPARE_BUFFERS_MAX: usize = 512;
 /// A write buffer that grew beyond this is freed rather than kept.
@@ -101,6 +103,10 @@ impl Driver {
                     rung: false,
                     waker: None,
                 },
+                now_ns: 0,
+                relieved_at_ns: 0,
+                alarm_at_ns: NO_ALARM,
+                alarm_span: Box::new(Timespec::new()),
                 stats: DriverStats::default(),
             }),
             wheel: RefCell::new(Wheel::new()),
@@ -118,11 +124,7 @@ impl Driver {
     pub(crate) fn turn(&self) -> io::Result<()> {
         let began_ns = self.now_ns.get();
         let before_ns = self.clock_ns();
-        let wait = if self.runnable.replace(false) {
-            Wait::No
-        } else {
-            self.sleep(before_ns)
-        };
+        let wait = self.wait(before_ns);
         let mut wakes = self.wakes.take();
         let mut inner = self.inner.borrow_mut();
         inner.heads.publish();
@@ -130,11 +132,13 @@ impl Driver {
         inner.enter(wait, self.busy_poll)?;
         let now_ns = self.clock_ns();
         self.now_ns.set(now_ns);
+        inner.now_ns = now_ns;
         while let Some(completion) = inner.ring.reap() {
             inner.stats.completed += 1;
             inner.complete(&completion, now_ns, &mut wakes);
         }
         inner.feed_starved();
+        inner.relieve_stalled();
         let turn_ns = before_ns.saturating_sub(began_ns);
         inner.stats.turns += 1;
         inner.stats.busy_ns += turn_ns;
@@ -228,15 +232,17 @@ impl Driver {
         self.wheel.borrow_mut()
     }
 
-    fn sleep(&self, now_ns: u64) -> Wait {
-        let due = self
-            .wheel
-            .borrow()
-            .next_due_in_ns(now_ns)
-            .map(Duration::from_nanos);
-        match due {
-            Some(due) if due.is_zero() => Wait::No,
-            due => Wait::AtMost(due.unwrap_or(SLEEP_MAX).min(SLEEP_MAX)),
+    /// Whether there is something to do now; if not, sets the alarm for when there will be.
+    fn wait(&self, now_ns: u64) -> Wait {
+        let due_in_ns = self.wheel.borrow().next_due_in_ns(now_ns);
+        match due_in_ns {
+            _ if self.runnable.replace(false) => Wait::No,
+            Some(0) => Wait::No,
+            due_in_ns => {
+                let sleep_ns = due_in_ns.unwrap_or(SLEEP_MAX_NS).min(SLEEP_MAX_NS);
+                self.inner.borrow_mut().set_alarm(now_ns, sleep_ns);
+                Wait::ForOne
+            }
         }
     }
 }
@@ -264,6 +270,13 @@ pub(super) struct Inner {
     pub(super) heap_bytes: u64,
     pub(super) limits: model::Limits,
     inbox: Inbox,
+    /// Time of this turn.
+    pub(super) now_ns: u64,
+    /// When stalled sends were last looked for.
+    pub(super) relieved_at_ns: u64,
+    /// When the alarm that is set goes off.
+    alarm_at_ns: u64,
+    alarm_span: Box<Timespec>,
     pub(super) stats: DriverStats,
 }
 
@@ -341,6 +354,23 @@ impl Inner {
         }
     }
 
+    /// Makes sure that a sleep ends after `sleep_ns`.
+    ///
+    /// An alarm stays set over many sleeps. A time-out of each sleep instead would start and cancel a
+    /// timer of the kernel each time, which a shard with little to do would pay with every request.
+    fn set_alarm(&mut self, now_ns: u64, sleep_ns: u64) {
+        let at_ns = now_ns + sleep_ns;
+        if self.alarm_at_ns <= at_ns {
+            return;
+        }
+        self.alarm_at_ns = at_ns;
+        *self.alarm_span = Timespec::from(Duration::from_nanos(sleep_ns));
+        let entry = operations::alarm(&self.alarm_span);
+        // SAFETY: the span lives in a box of the driver. The kernel copies it when the entry is submitted
+        // (SUBMIT_STABLE), which the enter of this very turn does, and it is not written before the next.
+        unsafe { self.ring.push(&entry) };
+    }
+
     fn listen_to_inbox(&mut self) {
         let entry = operations::wake(&self.inbox.fd, &mut self.inbox.buffer);
         // SAFETY: the eight bytes live in a box of the driver, and nobody reads them.
@@ -361,6 +391,9 @@ impl Inner {
             Kind::Send => self.send_done(token.slot, result, wakes),
             Kind::Connect => self.connect_done(token.slot, result, wakes),
             Kind::Cancel => {}
+            // One that was overtaken by an earlier one says nothing about that.
+            Kind::Alarm if now_ns < self.alarm_at_ns => {}
+            Kind::Alarm => self.alarm_at_ns = NO_ALARM,
             Kind::Wake => {
                 self.inbox.rung = true;
                 wakes.extend(self.inbox.waker.take());

@@ -28,12 +28,9 @@ pub(crate) mod socket;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, io, time::Duration};
+use std::{collections::VecDeque, io};
 
-use io_uring::{
-    IoUring, Probe, cqueue, opcode, squeue,
-    types::{SubmitArgs, Timespec},
-};
+use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use tidegate_core::config::model;
 
 use operations::Detached;
@@ -66,8 +63,8 @@ pub(crate) struct Ring {
 pub(crate) enum Wait {
     /// Submit, run the kernel's deferred work, return.
     No,
-    /// Sleep until a completion arrives, for this long at most.
-    AtMost(Duration),
+    /// Sleep until a completion arrives. An alarm (see the driver) bounds it.
+    ForOne,
 }
 
 impl Ring {
@@ -121,7 +118,7 @@ impl Ring {
         }
     }
 
-    /// Submits everything queued; see [`Wait`]. An expired wait and a signal are not errors.
+    /// Submits everything queued; see [`Wait`]. A signal is not an error.
     pub(crate) fn enter(&mut self, wait: Wait) -> io::Result<()> {
         let queued = {
             let queue = self.io.submission();
@@ -143,18 +140,15 @@ impl Ring {
                         .enter::<libc::sigset_t>(queued as u32, 0, GETEVENTS, None)
                 }
             }
-            Wait::AtMost(limit) => {
-                let limit = Timespec::from(limit);
-                let args = SubmitArgs::new().timespec(&limit);
-                self.io.submitter().submit_with_args(1, &args)
-            }
+            Wait::ForOne if self.backlog.is_empty() => self.io.submitter().submit_and_wait(1),
+            Wait::ForOne => self.io.submitter().submit(),
         };
         match result {
             Ok(_) => Ok(()),
             Err(e)
                 if matches!(
                     e.raw_os_error(),
-                    Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
+                    Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)
                 ) =>
             {
                 Ok(())

@@ -5,7 +5,10 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
 };
 
-use io_uring::{opcode, squeue, types::Fd};
+use io_uring::{
+    opcode, squeue,
+    types::{Fd, Timespec},
+};
 use socket2::SockAddr;
 
 /// Group id of the buffers for heads and small messages.
@@ -25,6 +28,7 @@ pub(crate) enum Kind {
     Connect = 6,
     Cancel = 7,
     Wake = 8,
+    Alarm = 9,
 }
 
 /// Kind of operation and index of the slot it belongs to; travels as `user_data`.
@@ -49,6 +53,7 @@ impl Token {
             6 => Kind::Connect,
             7 => Kind::Cancel,
             8 => Kind::Wake,
+            9 => Kind::Alarm,
             _ => return None,
         };
         Some(Token {
@@ -185,6 +190,17 @@ pub(crate) fn wake(fd: &OwnedFd, into: &mut [u8; 8]) -> squeue::Entry {
             }
             .encode(),
         )
+}
+
+/// Completes after `span`, whatever else completes.
+pub(crate) fn alarm(span: &Timespec) -> squeue::Entry {
+    opcode::Timeout::new(span).build().user_data(
+        Token {
+            kind: Kind::Alarm,
+            slot: 0,
+        }
+        .encode(),
+    )
 }
 
 /// The kernel's description of a vectored send: it must stay where it is until the completion, so it

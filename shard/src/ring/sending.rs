@@ -4,10 +4,17 @@ use std::{net::SocketAddr, task::Waker};
 
 use super::{
     driver::Inner,
-    operations::{self, Message},
+    operations::{self, Kind, Message, Token},
     slots::Sending,
     socket::{Payload, RawChunk},
 };
+
+/// A send that took longer found no room in the socket: its peer reads slowly.
+const SLOW_SEND_NS: u64 = 5_000_000;
+/// A send is looked at for relief after this long: a round trip around the world would be through.
+const RELIEF_AFTER_NS: u64 = 200_000_000;
+/// Looking at all sends costs their number, so it is done this often at most.
+const RELIEF_INTERVAL_NS: u64 = 20_000_000;
 
 impl Inner {
     pub(super) fn connect(&mut self, index: u32, address: SocketAddr) {
@@ -23,30 +30,24 @@ impl Inner {
 
     /// Starts to send; the caller made sure that nothing is in flight.
     pub(super) fn start_send(&mut self, index: u32, payload: Payload) {
-        let (mut head, body) = payload.into_parts();
+        let (mut head, mut body) = payload.into_parts();
         let mut spilled = 0;
-        let body = body.and_then(|body| {
-            // Small bodies ride in the same piece; and when buffers are scarce a slow peer must not
-            // sit on one.
-            if body.len() <= Payload::INLINE_MAX || (self.is_scarce(&body) && self.has_heap(&body))
-            {
-                if body.len() > Payload::INLINE_MAX {
-                    spilled = body.len() as u64;
-                    self.heap_bytes += spilled;
-                    self.stats.spilled += 1;
-                }
-                head.extend_from_slice(body.bytes());
-                self.recycle(body);
-                None
-            } else {
-                Some(body)
-            }
-        });
+        // Small bodies ride in the same piece.
+        if let Some(small) = body.take_if(|body| body.len() <= Payload::INLINE_MAX) {
+            head.extend_from_slice(small.bytes());
+            self.recycle(small);
+        }
+        let is_slow = self.sockets.get(index).is_some_and(|slot| slot.is_slow);
+        // When buffers are scarce, a peer that was slow before must not sit on one.
+        if let Some(large) =
+            body.take_if(|body| is_slow && self.is_scarce(body) && self.has_heap(body))
+        {
+            spilled = self.spill(large, &mut head);
+        }
+        let now_ns = self.now_ns;
         let Some(slot) = self.sockets.get_mut(index) else {
             self.heap_bytes -= spilled;
-            if let Some(body) = body {
-                self.recycle(body);
-            }
+            body.into_iter().for_each(|body| self.recycle(body));
             return;
         };
         slot.in_flight += 1;
@@ -56,11 +57,14 @@ impl Inner {
             offset: 0,
             message: None,
             spilled,
+            started_ns: now_ns,
+            relieving: false,
         });
         self.push_send(index);
     }
 
     pub(super) fn send_done(&mut self, index: u32, result: i32, wakes: &mut Vec<Waker>) {
+        let now_ns = self.now_ns;
         let Some(slot) = self.sockets.get_mut(index) else {
             return;
         };
@@ -68,24 +72,96 @@ impl Inner {
             return;
         };
         sending.message = None;
-        if let Ok(sent) = usize::try_from(result) {
-            sending.offset += sent;
-            let total = sending.head.len() + sending.body.as_ref().map_or(0, RawChunk::len);
-            if sending.offset < total && !slot.closing && sent > 0 {
-                self.push_send(index);
+        sending.offset += usize::try_from(result).unwrap_or(0);
+        let total = sending.head.len() + sending.body.as_ref().map_or(0, RawChunk::len);
+        let is_short = sending.offset < total && !slot.closing;
+        if is_short && sending.relieving {
+            if self.relieve(index) {
                 return;
             }
-        } else {
-            slot.send_error = Some(-result);
+        } else if is_short && result > 0 {
+            self.push_send(index);
+            return;
+        } else if result < 0 {
+            slot.send_error.get_or_insert(-result);
         }
+        let Some(slot) = self.sockets.get_mut(index) else {
+            return;
+        };
         slot.in_flight -= 1;
         wakes.extend(slot.writer.take());
         if let Some(sending) = slot.sending.take() {
+            slot.is_slow = now_ns.saturating_sub(sending.started_ns) > SLOW_SEND_NS;
             self.heap_bytes = self.heap_bytes.saturating_sub(sending.spilled);
             self.keep(sending.head);
             sending.body.into_iter().for_each(|c| self.recycle(c));
         }
         self.free_if_quiet(index);
+    }
+
+    /// While receives starve: takes provided buffers away from sends that do not get on.
+    ///
+    /// A peer that does not read keeps the buffer it is sent from in the kernel's hands. The send is
+    /// cancelled; what is left of it goes on from the heap, or, if the shard's budget is used up, the
+    /// connection is cut: a peer that does not read must not keep one that does from being served.
+    pub(super) fn relieve_stalled(&mut self) {
+        let is_starving = self.starved.iter().any(|queue| !queue.is_empty());
+        if !is_starving || self.now_ns < self.relieved_at_ns + RELIEF_INTERVAL_NS {
+            return;
+        }
+        self.relieved_at_ns = self.now_ns;
+        let stalled_before_ns = self.now_ns.saturating_sub(RELIEF_AFTER_NS);
+        let mut stalled = Vec::new();
+        self.sockets.for_each_indexed(|index, slot| {
+            if let Some(sending) = &mut slot.sending
+                && sending.started_ns < stalled_before_ns
+                && !sending.relieving
+                && sending
+                    .body
+                    .as_ref()
+                    .is_some_and(|body| body.provided().is_some())
+            {
+                sending.relieving = true;
+                stalled.push(index);
+            }
+        });
+        for slot in stalled {
+            let kind = Kind::Send;
+            self.ring
+                .push_detached(&operations::cancel(Token { kind, slot }));
+        }
+    }
+
+    /// Goes on with a cancelled send from the heap, or fails it. True if it goes on.
+    fn relieve(&mut self, index: u32) -> bool {
+        let Some(mut sending) = self.sockets.get_mut(index).and_then(|s| s.sending.take()) else {
+            return false;
+        };
+        sending.relieving = false;
+        let goes_on = sending.body.as_ref().is_none_or(|body| self.has_heap(body));
+        if goes_on && let Some(body) = sending.body.take() {
+            sending.spilled += self.spill(body, &mut sending.head);
+        }
+        if let Some(slot) = self.sockets.get_mut(index) {
+            slot.sending = Some(sending);
+            if !goes_on {
+                slot.send_error.get_or_insert(libc::ENOBUFS);
+            }
+        }
+        if goes_on {
+            self.push_send(index);
+        }
+        goes_on
+    }
+
+    /// Moves a body behind the head, on the heap, and gives its buffer back. Returns what it weighs.
+    fn spill(&mut self, body: RawChunk, head: &mut Vec<u8>) -> u64 {
+        let bytes = body.len() as u64;
+        head.extend_from_slice(body.bytes());
+        self.recycle(body);
+        self.heap_bytes += bytes;
+        self.stats.spilled += 1;
+        bytes
     }
 
     pub(super) fn connect_done(&mut self, index: u32, result: i32, wakes: &mut Vec<Waker>) {

@@ -54,6 +54,14 @@ impl<T> Slots<T> {
         Some(value)
     }
 
+    pub(super) fn for_each_indexed(&mut self, mut f: impl FnMut(u32, &mut T)) {
+        for (index, entry) in self.entries.iter_mut().enumerate() {
+            if let Some(entry) = entry {
+                f(index as u32, entry);
+            }
+        }
+    }
+
     pub(super) fn for_each(&mut self, f: impl FnMut(&mut T)) {
         self.entries
             .iter_mut()
@@ -109,6 +117,9 @@ pub(super) struct Sending {
     pub(super) message: Option<Box<Message>>,
     /// Heap bytes accounted for a body that was copied into `head`.
     pub(super) spilled: u64,
+    pub(super) started_ns: u64,
+    /// It was cancelled so that its provided buffer comes back.
+    pub(super) relieving: bool,
 }
 
 /// A socket as the driver sees it.
@@ -131,6 +142,8 @@ pub(super) struct SocketSlot {
     /// The reader waits for data, so it will take what arrives at once.
     pub(super) wants_data: bool,
     pub(super) sending: Option<Sending>,
+    /// Its last send took long: the peer reads slowly.
+    pub(super) is_slow: bool,
     pub(super) send_error: Option<i32>,
     pub(super) writer: Option<Waker>,
     pub(super) connecting: Option<Box<SockAddr>>,
@@ -161,6 +174,7 @@ impl SocketSlot {
             reader: None,
             wants_data: false,
             sending: None,
+            is_slow: false,
             send_error: None,
             writer: None,
             connecting: None,
