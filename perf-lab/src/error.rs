@@ -7,6 +7,13 @@ use std::{fmt, io};
 pub enum Error {
     /// The command line asks for something that does not exist or is not allowed.
     Usage(String),
+    /// A scenario's file is wrong.
+    Scenario {
+        /// The file.
+        file: String,
+        /// What is wrong with it, and where.
+        problem: String,
+    },
     /// A peer's plug-in is wrong.
     Plugin {
         /// Its directory's name.
@@ -57,7 +64,7 @@ impl Error {
         match self {
             Error::Peer { .. } | Error::Load(_) | Error::Io { .. } => 1,
             Error::Usage(_) => 2,
-            Error::Plugin { .. } => 3,
+            Error::Plugin { .. } | Error::Scenario { .. } => 3,
             Error::Missing { .. } | Error::Host(_) => 4,
             // 128 + SIGINT, as a shell reports it.
             Error::Interrupted => 130,
@@ -71,6 +78,7 @@ impl fmt::Display for Error {
             Error::Usage(problem) | Error::Host(problem) | Error::Load(problem) => {
                 f.write_str(problem)
             }
+            Error::Scenario { file, problem } => write!(f, "{file}: {problem}"),
             Error::Plugin { peer, problem } => write!(f, "peer `{peer}`: {problem}"),
             Error::Missing {
                 peer,

@@ -1,8 +1,8 @@
 //! The perf lab: proxies under the same load on the same machine, and what they cost.
 //!
 //! In reading order:
-//! - [`row`]: what is measured, the rows of the budget; [`run`]: in which order, and [`report`]: what
-//!   comes of it, by [`statistics`].
+//! - [`scenario`]: what is measured, one file each; [`run`]: in which order, and [`report`]: what comes
+//!   of it, by [`statistics`].
 //! - [`measure`]: one measurement of one peer, from its start to its stop.
 //! - [`peer`]: the proxies as plug-ins: definition, rendering of their configuration, their process.
 //! - [`worker`]: the loaded thread, with the [`origin`] and the [`load`] generator over [`poll`];
@@ -11,7 +11,7 @@
 //!   [`clock`], [`error`]: small things.
 //! - [`cli`]: the command line.
 //!
-//! Not here: TLS, HTTP/2 and scenario files.
+//! Not here: HTTP/2 and what lies above it.
 
 #![forbid(unsafe_code)]
 
@@ -29,7 +29,7 @@ pub mod peer;
 pub mod poll;
 pub mod report;
 pub mod response;
-pub mod row;
 pub mod run;
+pub mod scenario;
 pub mod statistics;
 pub mod worker;

@@ -32,8 +32,8 @@ use crate::{
         process::{Running, Workplace, free_address},
         render::{Mode, Setting},
     },
-    row::{Load, Row},
     run::Interrupt,
+    scenario::{Figure, Load, Scenario, Trouble},
     worker::{Worker, WorkerOutcome},
 };
 
@@ -81,7 +81,7 @@ pub struct Task<'a> {
     /// Its program; `None` for the direct connection.
     pub program: Option<&'a Path>,
     /// The work.
-    pub row: &'a Row,
+    pub row: &'a Scenario,
     /// Requests per second, where the row has a rate.
     pub rate: Option<f64>,
     /// Counts the measurements of the row; seeds the arrivals, alike for all peers.
@@ -124,6 +124,25 @@ impl Measurement {
     /// Throughput.
     pub fn requests_per_s(&self) -> f64 {
         self.completed as f64 / self.seconds
+    }
+
+    /// One of the figures that a scenario may be about.
+    pub fn figure(&self, figure: Figure) -> Option<f64> {
+        let latency = &self.load.latency.from_due;
+        let measured = |value: f64| (latency.count > 0).then_some(value);
+        match figure {
+            Figure::Cpu => self.cpu_us_per_request(),
+            Figure::Memory => self.kib_per_connection,
+            Figure::P50 => measured(latency.p50_us),
+            Figure::P99 => measured(latency.p99_us),
+            Figure::P999 => measured(latency.p999_us),
+            Figure::Failures => {
+                let all = self.completed + self.load.failures;
+                // No failure is less than one in a million, so that ratios can be taken.
+                (all > 0).then(|| (self.load.failures as f64 / all as f64).max(1e-6))
+            }
+            Figure::Throughput => Some(self.requests_per_s()),
+        }
     }
 
     /// CPU per request, in microseconds.
@@ -198,21 +217,21 @@ pub fn measure(task: Task<'_>, bench: &Bench) -> Result<Measurement, Error> {
         void: Vec::new(),
         caveats: Vec::new(),
     };
-    measurement.judge(task.row.load);
+    measurement.judge(task.row);
     Ok(measurement)
 }
 
 impl Measurement {
-    fn judge(&mut self, load: Load) {
+    fn judge(&mut self, row: &Scenario) {
         let latency = &self.load.latency;
-        if self.load.failures > 0 {
+        if self.load.failures > 0 && !row.tolerates(Trouble::Failures) {
             self.void.push(format!(
                 "{} failed exchanges, first: {}",
                 self.load.failures,
                 self.load.first_failure.as_deref().unwrap_or("unknown")
             ));
         }
-        match load {
+        match row.load {
             Load::Idle => {
                 if self.load.reconnects > 0 {
                     self.void.push(format!(
@@ -231,7 +250,8 @@ impl Measurement {
                     );
                 }
             }
-            Load::HalfOf(_) | Load::Rate(_) => {
+            Load::Share { .. } | Load::Rate(_) if row.tolerates(Trouble::Unfinished) => {}
+            Load::Share { .. } | Load::Rate(_) => {
                 if latency.lag_is_too_large() {
                     self.void.push(format!(
                         "the generator was late: lag p99 {:.1} µs, latency p50 {:.1} µs",
@@ -313,12 +333,12 @@ impl LoadedThread {
             target,
             exchange: task.row.exchange(),
             connections: task.row.connections,
-            keep: task.row.keep,
-            pace: match (task.row.load, task.rate) {
+            keep: task.row.keep(),
+            pace: match (&task.row.load, task.rate) {
                 (Load::Idle, _) => Pace::Hold,
                 (_, Some(rate)) => Pace::Due(Arrivals {
                     rate,
-                    spacing: bench.spacing,
+                    spacing: task.row.spacing.unwrap_or(bench.spacing),
                     seed: task.round as u64,
                 }),
                 (_, None) => Pace::Saturate,
@@ -404,6 +424,8 @@ impl Drop for LoadedThread {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
     use crate::{
         cost::Switches,
@@ -443,10 +465,19 @@ mod tests {
                 failures,
                 first_failure: None,
                 reconnects: 0,
+                ..LoadOutcome::default()
             },
             generator_busy: busy,
             void: Vec::new(),
             caveats: Vec::new(),
+        }
+    }
+
+    fn working(load: Load) -> Scenario {
+        let scenario = crate::scenario::shipped::named("h1-128").unwrap();
+        Scenario {
+            load,
+            ..Scenario::clone(&scenario)
         }
     }
 
@@ -456,16 +487,16 @@ mod tests {
     fn what_makes_a_measurement_void() {
         let open = Load::Rate(1.0);
         for (load, lag, busy, failures, core, void, caveats) in [
-            (open, 9.9, 0.5, 0, 0.52, 0, 0),
-            (open, 10.1, 0.5, 0, 0.5, 1, 0),
-            (open, 5.0, 0.81, 0, 0.5, 1, 0),
+            (open.clone(), 9.9, 0.5, 0, 0.52, 0, 0),
+            (open.clone(), 10.1, 0.5, 0, 0.5, 1, 0),
+            (open.clone(), 5.0, 0.81, 0, 0.5, 1, 0),
             (open, 50.0, 0.9, 1, 0.5, 3, 0),
             (Load::Saturate, 50.0, 0.9, 0, 0.5, 0, 0),
             (Load::Saturate, 50.0, 0.98, 0, 0.56, 0, 2),
             (Load::Saturate, 0.0, 0.5, 1, 0.5, 1, 0),
         ] {
             let mut measurement = measurement(lag, busy, failures, core);
-            measurement.judge(load);
+            measurement.judge(&working(load.clone()));
             let found = (measurement.void.len(), measurement.caveats.len());
             assert_eq!(found, (void, caveats), "{load:?} {measurement:?}");
         }
@@ -478,7 +509,7 @@ mod tests {
             let mut measurement = measurement(0.0, 0.5, 0, 0.5);
             measurement.load.latency.from_due.count = 1_000;
             measurement.load.latency.unfinished = unfinished;
-            measurement.judge(Load::Rate(1.0));
+            measurement.judge(&working(Load::Rate(1.0)));
             let found = (measurement.void.len(), measurement.caveats.len());
             assert_eq!(found, (void, caveats), "{unfinished}");
         }

@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::{
     measure::Measurement,
     peer::{DIRECT, OURS},
-    row::{Goal, Load, Rival},
     run::{RowResult, RunResult},
+    scenario::{Figure, Load, Rival},
     statistics::{Ratio, Spread, paired_ratio},
 };
 
@@ -120,27 +120,28 @@ impl RowResult {
 
     /// The number that the row is about.
     fn metric(&self, measurement: &Measurement) -> Option<f64> {
-        match self.row.load {
-            Load::Idle => measurement.kib_per_connection,
-            _ => measurement.cpu_us_per_request(),
-        }
+        let figure = match &self.row.goal {
+            Some(goal) => goal.figure,
+            None => Figure::Cpu,
+        };
+        measurement.figure(figure)
     }
 
     /// Ours against the goal; `None` if one side was not measured.
     pub fn verdict(&self) -> Option<Verdict> {
-        let (rival, goal) = match self.row.goal {
-            Goal::CpuFactor { of, factor } => (Some(self.rival(of)?), factor),
-            Goal::KibPerConnection(_) => (None, 1.0),
+        let wanted = self.row.goal.as_ref()?;
+        let (rival, goal) = match &wanted.of {
+            Some(of) => (Some(self.rival(of)?), wanted.at_most),
+            None => (None, 1.0),
         };
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for measurement in self.valid(OURS) {
-            let other = match (&rival, self.row.goal) {
-                (Some(rival), _) => self
+            let other = match &rival {
+                Some(rival) => self
                     .valid(rival)
                     .find(|other| other.round == measurement.round)
                     .and_then(|other| self.metric(other)),
-                (None, Goal::KibPerConnection(kib)) => Some(kib),
-                (None, _) => None,
+                None => Some(wanted.at_most),
             };
             if let (Some(our), Some(other)) = (self.metric(measurement), other) {
                 ours.push(our);
@@ -164,11 +165,11 @@ impl RowResult {
     }
 
     /// The peer that the goal is about: the one named, or the cheapest of the others.
-    fn rival(&self, of: Rival) -> Option<String> {
+    fn rival(&self, of: &Rival) -> Option<String> {
         let others = self.summaries().into_iter();
         let mut others = others.filter(|summary| ![OURS, DIRECT].contains(&summary.peer.as_str()));
         match of {
-            Rival::Peer(name) => others.find(|summary| summary.peer == name)?.peer.into(),
+            Rival::Peer(name) => others.find(|summary| summary.peer == *name)?.peer.into(),
             Rival::Best => {
                 let cost = |summary: &PeerSummary| summary.metric.map(|metric| metric.median);
                 let costs = others.filter_map(|summary| Some((cost(&summary)?, summary.peer)));
@@ -210,7 +211,7 @@ fn write_row(f: &mut fmt::Formatter<'_>, result: &RowResult) -> fmt::Result {
     let load = match row.load {
         Load::Saturate => format!("{} connections, closed loop", row.connections),
         Load::Idle => "one request each, then nothing".to_owned(),
-        Load::HalfOf(_) | Load::Rate(_) => format!("{} connections, open loop", row.connections),
+        Load::Share { .. } | Load::Rate(_) => format!("{} connections, open loop", row.connections),
     };
     writeln!(f, "\n{}: {}; {load}", row.name, row.title)?;
     let metric = match row.load {
@@ -342,7 +343,7 @@ mod tests {
     use crate::{
         cost::{Cost, Switches},
         load::{generator::LoadOutcome, latency::LatencySummary},
-        row::Row,
+        scenario::{Scenario, shipped},
     };
 
     fn measured(peer: &str, round: usize, cpu_us: f64, void: bool) -> Measurement {
@@ -374,6 +375,7 @@ mod tests {
                 failures: 0,
                 first_failure: None,
                 reconnects: 0,
+                ..LoadOutcome::default()
             },
             generator_busy: 0.0,
             void: if void {
@@ -396,7 +398,7 @@ mod tests {
             measurements.push(measured("envoy", round, 2.0, true));
         }
         RowResult {
-            row: *Row::named(name).unwrap(),
+            row: Scenario::clone(&shipped::named(name).unwrap()),
             measurements,
             left_out: BTreeMap::new(),
             configurations: BTreeMap::new(),

@@ -18,7 +18,7 @@ use crate::{
     machine::Machine,
     measure::{Bench, Measurement, Task, measure},
     peer::{DIRECT, OURS, Peer},
-    row::{Load, Row},
+    scenario::{Load, Scenario},
     statistics::Spread,
 };
 
@@ -91,8 +91,8 @@ pub struct RunResult {
 /// What a row found out.
 #[derive(Clone, Debug, Serialize)]
 pub struct RowResult {
-    /// The row.
-    pub row: Row,
+    /// The scenario.
+    pub row: Scenario,
     /// In the order in which they were taken.
     pub measurements: Vec<Measurement>,
     /// Peers that are not in it, and why.
@@ -126,18 +126,9 @@ impl RowResult {
     }
 }
 
-/// The rows asked for, each after the one it depends on, in the table's order.
-pub fn with_bases(rows: &[&'static Row]) -> Vec<&'static Row> {
-    let wanted = |row: &Row| {
-        rows.iter()
-            .any(|asked| asked.name == row.name || asked.base().is_some_and(|base| base == row))
-    };
-    crate::row::ROWS.iter().filter(|row| wanted(row)).collect()
-}
-
 /// Measures `rows` with `candidates`, calling `progress` with a line for a person now and then.
 pub fn run(
-    rows: &[&'static Row],
+    rows: &[Arc<Scenario>],
     candidates: &[Candidate],
     rounds: usize,
     bench: &Bench,
@@ -147,10 +138,10 @@ pub fn run(
     for row in rows {
         let base = row
             .base()
-            .and_then(|base| results.iter().find(|result| result.row == *base));
+            .and_then(|base| results.iter().find(|result| result.row.name == base));
         let rates = Rates::of(row, base);
         let mut result = RowResult {
-            row: **row,
+            row: Scenario::clone(row),
             measurements: Vec::new(),
             left_out: BTreeMap::new(),
             configurations: BTreeMap::new(),
@@ -208,14 +199,20 @@ fn in_turn(candidates: &[Candidate], round: usize) -> Vec<&Candidate> {
 }
 
 /// Whether a candidate can do what a row asks, here.
-fn able(candidate: &Candidate, row: &Row, bench: &Bench) -> Result<(), Error> {
+fn able(candidate: &Candidate, row: &Scenario, bench: &Bench) -> Result<(), Error> {
     // Only the direct connection has both ends in one process.
-    let needed = 2 * row.connections as u64 + OTHER_DESCRIPTORS;
+    let needed = 2 * row.client_descriptors() + OTHER_DESCRIPTORS;
     if candidate.peer.is_direct() && needed > bench.descriptors {
         return Err(Error::Host(format!(
             "it needs {needed} descriptors and the limit is {}",
             bench.descriptors
         )));
+    }
+    if let Some(reason) = row.not_yet.get(&candidate.peer.name) {
+        return Err(Error::Peer {
+            peer: candidate.peer.name.clone(),
+            problem: reason.clone(),
+        });
     }
     for capability in row.capabilities() {
         if let Some(problem) = candidate.peer.lacks(capability) {
@@ -228,7 +225,7 @@ fn able(candidate: &Candidate, row: &Row, bench: &Bench) -> Result<(), Error> {
     Ok(())
 }
 
-fn line(row: &Row, rounds: usize, measurement: &Measurement) -> String {
+fn line(row: &Scenario, rounds: usize, measurement: &Measurement) -> String {
     let number = match (
         measurement.kib_per_connection,
         measurement.cpu_us_per_request(),
@@ -252,19 +249,21 @@ fn line(row: &Row, rounds: usize, measurement: &Measurement) -> String {
 
 /// At which rate a row drives each peer.
 struct Rates<'a> {
-    row: &'a Row,
+    row: &'a Scenario,
     base: Option<&'a RowResult>,
-    /// Half of the best other peer's capacity.
+    /// The scenario's part of the best other peer's capacity.
     common: Option<f64>,
 }
 
 /// Nobody is driven above this part of its own capacity: latencies of an overload say nothing.
 const OWN_SHARE_MAX: f64 = 0.7;
-/// What "half load" is.
-const HALF: f64 = 0.5;
 
 impl<'a> Rates<'a> {
-    fn of(row: &'a Row, base: Option<&'a RowResult>) -> Rates<'a> {
+    fn of(row: &'a Scenario, base: Option<&'a RowResult>) -> Rates<'a> {
+        let part = match row.load {
+            Load::Share { part, .. } => part,
+            _ => 1.0,
+        };
         let best = |skip: &[&str]| {
             let base = base?;
             let peers = base.peers().into_iter().filter(|peer| !skip.contains(peer));
@@ -278,19 +277,21 @@ impl<'a> Rates<'a> {
         Rates {
             row,
             base,
-            common: best.map(|capacity| capacity * HALF),
+            common: best.map(|capacity| capacity * part),
         }
     }
 
     /// All peers get the same rate, so that their costs and latencies compare, except those that
     /// could not bear it: they get what they can, and the report shows it.
     fn rate(&self, peer: &str) -> Result<Option<f64>, Error> {
-        match self.row.load {
+        match &self.row.load {
             Load::Saturate | Load::Idle => Ok(None),
-            Load::Rate(rate) => Ok(Some(rate)),
-            Load::HalfOf(name) => {
+            Load::Rate(rate) => Ok(Some(*rate)),
+            Load::Share { of: name, part } => {
                 let own = self.base.and_then(|base| base.capacity(peer));
                 match (self.common, own) {
+                    // Who is overloaded on purpose is not spared.
+                    (Some(common), Some(_)) if *part >= 1.0 => Ok(Some(common)),
                     (Some(common), Some(own)) => Ok(Some(common.min(own * OWN_SHARE_MAX))),
                     _ => Err(Error::Load(format!(
                         "its capacity is unknown: it has no valid measurement in {name}"
@@ -306,7 +307,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::load::{generator::LoadOutcome, latency::LatencySummary};
+    use crate::{
+        load::{generator::LoadOutcome, latency::LatencySummary},
+        scenario::shipped,
+    };
 
     fn measured(peer: &str, requests_per_s: u64) -> Measurement {
         let none = Default::default();
@@ -330,6 +334,7 @@ mod tests {
                 failures: 0,
                 first_failure: None,
                 reconnects: 0,
+                ..LoadOutcome::default()
             },
             generator_busy: 0.0,
             void: Vec::new(),
@@ -344,7 +349,7 @@ mod tests {
         let mut void = measured("nginx", 900_000);
         void.void.push("test".to_owned());
         let base = RowResult {
-            row: *Row::named("h1-128").unwrap(),
+            row: Scenario::clone(&shipped::named("h1-128").unwrap()),
             measurements: vec![
                 measured("direct", 200_000),
                 measured("tidegate", 70_000),
@@ -356,8 +361,8 @@ mod tests {
             left_out: BTreeMap::new(),
             configurations: BTreeMap::new(),
         };
-        let half = Row::named("h1-128-half").unwrap();
-        let rates = Rates::of(half, Some(&base));
+        let half = shipped::named("h1-128-half").unwrap();
+        let rates = Rates::of(&half, Some(&base));
         for (peer, rate) in [
             ("tidegate", 25_000.0),
             ("direct", 25_000.0),
@@ -367,23 +372,7 @@ mod tests {
             assert_eq!(rates.rate(peer).unwrap(), Some(rate), "{peer}");
         }
         assert!(rates.rate("caddy").is_err());
-        assert!(Rates::of(half, None).rate("nginx").is_err());
-    }
-
-    /// A half-load row brings the row that it halves with it, once.
-    #[test]
-    fn bases_come_first() {
-        let named = |name| Row::named(name).unwrap();
-        let names = |rows: &[&'static Row]| -> Vec<&str> {
-            with_bases(rows).into_iter().map(|row| row.name).collect()
-        };
-        let half = named("h1-16k-half");
-        assert_eq!(names(&[half]), ["h1-16k", "h1-16k-half"]);
-        let tcp = named("tcp-16k");
-        assert_eq!(
-            names(&[tcp, half, named("h1-16k")]),
-            ["h1-16k", "h1-16k-half", "tcp-16k"]
-        );
+        assert!(Rates::of(&half, None).rate("nginx").is_err());
     }
 
     /// A sleep ends with an error as soon as a signal came.

@@ -202,6 +202,7 @@ mod tests {
             host: "lab".to_owned(),
             path: format!("/b/{body_bytes}"),
             body_bytes: Some(body_bytes),
+            request_bytes: 0,
         }
     }
 
@@ -267,6 +268,7 @@ mod tests {
             host: "lab".to_owned(),
             path: "/b/127".to_owned(),
             body_bytes: Some(128),
+            request_bytes: 0,
         };
         let outcome = run(
             OriginMode::Http,

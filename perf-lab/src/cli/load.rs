@@ -121,6 +121,7 @@ fn spec(arguments: &LoadArguments) -> Result<LoadSpec, Error> {
             host: host.to_owned(),
             path: path.to_owned(),
             body_bytes: arguments.expect_body,
+            request_bytes: 0,
         },
         "tcp" if arguments.new_connections => {
             return Err(usage("an echo has no end that would close its connection"));

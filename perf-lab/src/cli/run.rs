@@ -1,6 +1,6 @@
 //! `tidegate-lab run`.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, fs, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
 
@@ -13,8 +13,8 @@ use crate::{
     measure::Bench,
     peer::{Peer, process::Workplace},
     report::Table,
-    row::{ROWS, Row},
     run::{self, Candidate, Interrupt, RunResult},
+    scenario::{Scenario, shipped},
 };
 
 /// Peers that are measured if none are named; those that are not installed are left out.
@@ -32,7 +32,8 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct RunArguments {
-    /// Rows to measure; all if none is named. A half-load row brings its saturated one with it.
+    /// Scenarios by name or file; the budget's rows if none is named. One that takes a part of
+    /// another's capacity brings that with it.
     rows: Vec<String>,
     /// Peers, in the order in which they take their turns.
     #[arg(long, value_delimiter = ',')]
@@ -67,7 +68,7 @@ pub(super) struct RunArguments {
 }
 
 pub(super) fn execute(arguments: RunArguments) -> Result<ExitCode, Error> {
-    let rows = rows(&arguments.rows)?;
+    let rows = scenarios(&arguments.rows)?;
     let work = Workplace::create()?;
     let candidates = candidates(&arguments, &work)?;
     let placement = Placement::choose(arguments.proxy_cpu, arguments.load_cpu)?;
@@ -116,19 +117,16 @@ pub(super) fn execute(arguments: RunArguments) -> Result<ExitCode, Error> {
     Ok(ExitCode::from(u8::from(empty)))
 }
 
-fn rows(names: &[String]) -> Result<Vec<&'static Row>, Error> {
-    if names.is_empty() {
-        return Ok(ROWS.iter().collect());
-    }
-    let mut rows = Vec::new();
-    for name in names {
-        let row = Row::named(name).ok_or_else(|| {
-            let known: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
-            Error::Usage(format!("no row `{name}`; there are {}", known.join(", ")))
-        })?;
-        rows.push(row);
-    }
-    Ok(run::with_bases(&rows))
+/// The scenarios asked for, by name or path; the budget's if none is.
+fn scenarios(names: &[String]) -> Result<Vec<Arc<Scenario>>, Error> {
+    let asked: Result<Vec<_>, Error> = match names.is_empty() {
+        true => shipped::BUDGET
+            .iter()
+            .map(|name| shipped::find(name))
+            .collect(),
+        false => names.iter().map(|name| shipped::find(name)).collect(),
+    };
+    shipped::with_bases(&asked?)
 }
 
 /// The peers asked for. One that is asked for by name must be there; of the default ones, those that
@@ -185,9 +183,9 @@ fn candidate(peer: Peer, told: Option<&PathBuf>, work: &Workplace) -> Result<Can
 
 /// Both ends of a row's connections lie on this machine, but in two processes; only the direct
 /// connection has them in one.
-fn check_descriptors(rows: &[&Row], limit: u64) -> Result<(), Error> {
+fn check_descriptors(rows: &[Arc<Scenario>], limit: u64) -> Result<(), Error> {
     for row in rows {
-        let needed = row.connections as u64 + run::OTHER_DESCRIPTORS;
+        let needed = row.client_descriptors() + run::OTHER_DESCRIPTORS;
         if needed > limit {
             return Err(Error::Host(format!(
                 "{} needs {needed} descriptors and the limit is {limit}: raise `ulimit -n`",

@@ -67,6 +67,12 @@ pub enum Capability {
     Tcp,
     /// Many routes by path prefix.
     Routes,
+    /// TLS 1.3 towards clients.
+    Tls,
+    /// Loading a new configuration while it serves.
+    Reload,
+    /// A control interface over HTTP.
+    Admin,
 }
 
 impl Peer {

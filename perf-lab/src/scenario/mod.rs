@@ -1,0 +1,430 @@
+//! Scenarios: what is measured, one YAML file each. The shipped ones are in the binary and go by
+//! their names; others are given by path.
+//!
+//! The types here are the file's schema as well: what a field's doc says is what the file may say.
+//! [`parse`] reads a file and says what is wrong with it, and where.
+
+mod parse;
+pub mod shipped;
+pub mod units;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::parse::parse;
+use self::units::{Bytes, Share, Time};
+use crate::{
+    load::{Connections, Exchange, arrivals::Spacing},
+    peer::{Capability, render::Mode},
+};
+
+/// Connections of a scenario; more need more addresses than one.
+const CONNECTIONS_MAX: usize = 60_000;
+/// Routes of a scenario: the largest table that any peer is known to be given.
+const ROUTES_MAX: usize = 100_000;
+/// Endpoints of the upstream; one bit each in [`crate::control::Control`].
+pub const ENDPOINTS_MAX: usize = 16;
+
+/// One kind of work, measured for every peer alike.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// As on the command line; the file's name if it is not given.
+    #[serde(default)]
+    pub name: String,
+    /// For people.
+    pub title: String,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Whether clients speak TLS 1.3 to the peer; it speaks plain to the upstream.
+    #[serde(default)]
+    pub tls: bool,
+    /// Connections, or requests in flight if each has its own.
+    pub connections: usize,
+    /// Whether each request has its own connection.
+    #[serde(default)]
+    pub new_connections: bool,
+    /// Routes in the peer's table, of which the last one matches; zero is a single default route.
+    #[serde(default)]
+    pub routes: usize,
+    /// What a client sends.
+    #[serde(default)]
+    pub request: Message,
+    /// What the upstream sends back; over TCP it is what the client sent.
+    #[serde(default)]
+    pub response: Message,
+    /// How hard.
+    pub load: Load,
+    /// How an open loop's arrivals are spread; the command line decides if it is not given.
+    #[serde(default)]
+    pub spacing: Option<Spacing>,
+    /// The load over time; without any there is one, as long as the command line says.
+    #[serde(default)]
+    pub phases: Vec<Stage>,
+    /// What is behind the peer.
+    #[serde(default)]
+    pub upstream: Upstream,
+    /// What happens meanwhile, by time since the measurement began.
+    #[serde(default)]
+    pub events: Vec<Event>,
+    /// Who else uses the peer, without being measured.
+    #[serde(default)]
+    pub neighbour: Option<Neighbour>,
+    /// What the report should show beside the verdict's figure.
+    #[serde(default)]
+    pub collect: Vec<Figure>,
+    /// What does not make a measurement void, since the scenario is about it.
+    #[serde(default)]
+    pub tolerate: Vec<Trouble>,
+    /// What we want to reach.
+    #[serde(default, rename = "verdict")]
+    pub goal: Option<Goal>,
+    /// Peers that cannot do this yet, whatever their plug-in says: a reason by peer.
+    #[serde(default)]
+    pub not_yet: std::collections::BTreeMap<String, String>,
+}
+
+/// What is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1 on both sides.
+    Http1,
+    /// Bytes there and back.
+    Tcp,
+    /// HTTP/2 over TLS: a name that is known and not spoken.
+    H2,
+    /// HTTP/2 in plain text: the same.
+    H2c,
+    /// Bolt: the same.
+    Bolt,
+}
+
+/// A request or a response.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Message {
+    /// Bytes of its body.
+    pub body: Bytes,
+}
+
+/// How hard a peer is worked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Load {
+    /// Closed loop: as fast as it goes.
+    Saturate,
+    /// Open loop: a part of what the best other peer reached in another scenario.
+    Share {
+        /// Its name.
+        of: String,
+        /// The part; above 1 is an overload.
+        part: f64,
+    },
+    /// Open loop: so many requests per second.
+    Rate(f64),
+    /// One exchange per connection, then nothing.
+    Idle,
+}
+
+/// A stretch of the load.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// For the report.
+    pub name: String,
+    /// How long.
+    pub time: Time,
+    /// The rate, as a multiple of the scenario's.
+    #[serde(default = "one")]
+    pub times: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// What is behind the peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Upstream {
+    /// Endpoints, all alike.
+    pub endpoints: usize,
+    /// How long an answer takes.
+    pub service_time: ServiceTime,
+    /// When it stands still.
+    pub stall: Option<Stall>,
+    /// The part of the answers that is a 503.
+    pub errors: Share,
+}
+
+impl Default for Upstream {
+    fn default() -> Upstream {
+        Upstream {
+            endpoints: 1,
+            service_time: ServiceTime::None,
+            stall: None,
+            errors: Share::default(),
+        }
+    }
+}
+
+/// How long an answer takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceTime {
+    /// No longer than building it.
+    #[default]
+    None,
+    /// Always the same.
+    Constant(Time),
+    /// Exponentially distributed, with this mean.
+    Exponential(Time),
+}
+
+/// When the upstream stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stall {
+    /// From the start of one to the start of the next.
+    pub every: Time,
+    /// How long it lasts.
+    pub time: Time,
+}
+
+/// Something that happens while a peer is measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Event {
+    /// When, since the measurement began.
+    pub at: Time,
+    /// What.
+    #[serde(rename = "do")]
+    pub action: Action,
+}
+
+/// What happens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Action {
+    /// A signal to the peer's main process.
+    Signal(SignalName),
+    /// A configuration with so many routes replaces the peer's, and it is told to load it.
+    Routes(usize),
+    /// An endpoint of the upstream dies: its connections are reset and nobody listens.
+    KillEndpoint(usize),
+    /// It is there again.
+    RestartEndpoint(usize),
+    /// A request to the peer's control interface.
+    Admin {
+        /// The method.
+        #[serde(default = "get")]
+        method: String,
+        /// The path, with its query.
+        path: String,
+    },
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+/// A signal that proxies give a meaning to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum SignalName {
+    /// Load the configuration again.
+    Hup,
+    /// Whatever the peer does on it.
+    Usr1,
+    /// Whatever the peer does on it.
+    Usr2,
+}
+
+/// Clients that use the peer too.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Neighbour {
+    /// Connections that send a request's head byte by byte and never end it.
+    SlowLoris {
+        /// How many.
+        connections: usize,
+        /// Between two bytes on each.
+        byte_every: Time,
+    },
+    /// A closed loop beside the measured load.
+    Saturate {
+        /// How many connections.
+        connections: usize,
+        /// Bytes of the answers.
+        body: Bytes,
+    },
+}
+
+/// Something that a measurement finds out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Figure {
+    /// CPU µs per request, or per exchange.
+    Cpu,
+    /// KiB of memory that each connection added.
+    Memory,
+    /// Median latency in µs, from due time.
+    P50,
+    /// Its 99th percentile.
+    P99,
+    /// Its 99.9th percentile.
+    P999,
+    /// The part of the exchanges that failed.
+    Failures,
+    /// Exchanges completed per second.
+    Throughput,
+}
+
+/// Something that usually makes a measurement void.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// Failed exchanges.
+    Failures,
+    /// Requests without an answer at the end.
+    Unfinished,
+    /// Connections that the peer closed.
+    Reconnects,
+}
+
+/// What we want to reach.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Goal {
+    /// What is judged.
+    pub figure: Figure,
+    /// The most that it may be: a factor of the rival's, or without a rival the figure itself.
+    pub at_most: f64,
+    /// Whose it is compared with.
+    #[serde(default)]
+    pub of: Option<Rival>,
+}
+
+/// Who we are compared with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum Rival {
+    /// Whoever is best in the scenario: `best`.
+    Best,
+    /// One peer, by name.
+    Peer(String),
+}
+
+impl From<String> for Rival {
+    fn from(name: String) -> Rival {
+        match name.as_str() {
+            "best" => Rival::Best,
+            _ => Rival::Peer(name),
+        }
+    }
+}
+
+impl From<Rival> for String {
+    fn from(rival: Rival) -> String {
+        match rival {
+            Rival::Best => "best".to_owned(),
+            Rival::Peer(name) => name,
+        }
+    }
+}
+
+impl Scenario {
+    /// The scenario whose capacity this one takes a part of.
+    pub fn base(&self) -> Option<&str> {
+        match &self.load {
+            Load::Share { of, .. } => Some(of),
+            _ => None,
+        }
+    }
+
+    /// What the peer relays.
+    pub fn mode(&self) -> Mode {
+        match self.protocol {
+            Protocol::Tcp => Mode::Tcp,
+            _ => Mode::Http,
+        }
+    }
+
+    /// Whether connections are kept.
+    pub fn keep(&self) -> Connections {
+        match self.new_connections {
+            true => Connections::PerRequest,
+            false => Connections::Keep,
+        }
+    }
+
+    /// What a peer must be able to do.
+    pub fn capabilities(&self) -> Vec<Capability> {
+        let mut needed = match self.mode() {
+            Mode::Http => vec![Capability::Http],
+            Mode::Tcp => vec![Capability::Tcp],
+        };
+        if self.tls {
+            needed.push(Capability::Tls);
+        }
+        if self.routes > 0 {
+            needed.push(Capability::Routes);
+        }
+        let swaps = |event: &Event| matches!(event.action, Action::Routes(_));
+        if self.events.iter().any(swaps) {
+            needed.push(Capability::Reload);
+        }
+        let asks = |event: &Event| matches!(event.action, Action::Admin { .. });
+        if self.events.iter().any(asks) {
+            needed.push(Capability::Admin);
+        }
+        needed
+    }
+
+    /// The path prefixes of its routes.
+    pub fn prefixes(&self) -> Vec<String> {
+        prefixes(self.routes)
+    }
+
+    /// The exchange, on the last route if there are several.
+    pub fn exchange(&self) -> Exchange {
+        if self.mode() == Mode::Tcp {
+            return Exchange::Echo {
+                bytes: self.request.body.in_memory(),
+            };
+        }
+        Exchange::get(
+            &self.routes.checked_sub(1).map_or("/".to_owned(), prefix),
+            self.response.body.0,
+            self.request.body.in_memory(),
+        )
+    }
+
+    /// Whether something is part of the scenario and no reason to disbelieve it.
+    pub fn tolerates(&self, trouble: Trouble) -> bool {
+        self.tolerate.contains(&trouble)
+    }
+
+    /// Descriptors that its clients need, one each.
+    pub fn client_descriptors(&self) -> u64 {
+        let beside = match self.neighbour {
+            Some(
+                Neighbour::SlowLoris { connections, .. } | Neighbour::Saturate { connections, .. },
+            ) => connections,
+            None => 0,
+        };
+        (self.connections + beside) as u64
+    }
+}
+
+/// The path prefixes of a table of so many routes.
+pub fn prefixes(count: usize) -> Vec<String> {
+    (0..count).map(prefix).collect()
+}
+
+fn prefix(i: usize) -> String {
+    format!("/route-{i:04}/")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! The scenarios in the binary, and how one is found by what was typed.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
+
+use include_dir::{Dir, include_dir};
+
+use super::{Scenario, parse};
+use crate::error::Error;
+
+static FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/scenarios");
+
+/// The budget's rows, in the order in which they run; what needs a capability that nobody has is
+/// left out when it comes to it. A scenario that takes a part of another's capacity comes after it.
+pub const BUDGET: [&str; 11] = [
+    "h1-128",
+    "h1-128-half",
+    "h1-16k",
+    "h1-16k-half",
+    "h1-1m",
+    "h1-1m-half",
+    "tcp-16k",
+    "short-connections",
+    "routes-1000",
+    "many-connections",
+    "idle-connections",
+];
+
+/// All shipped scenarios: the budget's first, the others by name.
+pub fn all() -> Result<Vec<Arc<Scenario>>, Error> {
+    static PARSED: OnceLock<Result<Vec<Arc<Scenario>>, String>> = OnceLock::new();
+    let parsed = PARSED.get_or_init(|| load().map_err(|error| error.to_string()));
+    parsed.clone().map_err(Error::Usage)
+}
+
+fn load() -> Result<Vec<Arc<Scenario>>, Error> {
+    let mut scenarios = Vec::new();
+    for file in FILES.files() {
+        let path = file.path();
+        let name = stem(path);
+        let text = file.contents_utf8().unwrap_or_default();
+        let shown = format!("scenarios/{}", path.display());
+        scenarios.push(Arc::new(parse(&shown, &name, text)?));
+    }
+    let place = |name: &str| BUDGET.iter().position(|row| *row == name);
+    scenarios.sort_by_key(|scenario| {
+        let place = place(&scenario.name).unwrap_or(BUDGET.len());
+        (place, scenario.name.clone())
+    });
+    Ok(scenarios)
+}
+
+/// One shipped scenario.
+pub fn named(name: &str) -> Option<Arc<Scenario>> {
+    let all = all().ok()?;
+    all.into_iter().find(|scenario| scenario.name == name)
+}
+
+/// What was typed: a name, or a file's path.
+pub fn find(typed: &str) -> Result<Arc<Scenario>, Error> {
+    if let Some(scenario) = all()?.into_iter().find(|scenario| scenario.name == typed) {
+        return Ok(scenario);
+    }
+    let path = Path::new(typed);
+    if typed.contains('/') || typed.ends_with(".yaml") || typed.ends_with(".yml") {
+        let text = fs::read_to_string(path).map_err(Error::io(format!("reading {typed}")))?;
+        return parse(typed, &stem(path), &text).map(Arc::new);
+    }
+    let all = all()?;
+    let names: Vec<&str> = all.iter().map(|scenario| scenario.name.as_str()).collect();
+    let guess = match super::parse::nearest(typed, &names) {
+        Some(name) => format!("did you mean `{name}`? There are"),
+        None => "there are".to_owned(),
+    };
+    Err(Error::Usage(format!(
+        "no scenario `{typed}`; {guess} {}; a file's path ends in .yaml",
+        names.join(", ")
+    )))
+}
+
+/// The scenarios that were asked for, each after the one whose capacity it takes a part of, once.
+pub fn with_bases(asked: &[Arc<Scenario>]) -> Result<Vec<Arc<Scenario>>, Error> {
+    let mut ordered: Vec<Arc<Scenario>> = Vec::new();
+    let add = |scenario: Arc<Scenario>, ordered: &mut Vec<Arc<Scenario>>| {
+        if !ordered.iter().any(|other| other.name == scenario.name) {
+            ordered.push(scenario);
+        }
+    };
+    for scenario in asked {
+        if let Some(name) = scenario.base() {
+            let given = asked.iter().find(|other| other.name == name);
+            let base = match given {
+                Some(base) => base.clone(),
+                None => find(name)?,
+            };
+            if base.base().is_some() {
+                return Err(Error::Usage(format!(
+                    "{}: {name} is itself a part of another scenario",
+                    scenario.name
+                )));
+            }
+            add(base, &mut ordered);
+        }
+        add(scenario.clone(), &mut ordered);
+    }
+    Ok(ordered)
+}
+
+fn stem(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default();
+    stem.to_string_lossy().into_owned()
+}
