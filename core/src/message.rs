@@ -30,7 +30,7 @@ pub enum Directive<S> {
         verdicts: Vec<(ClusterId, EndpointId, Availability)>,
     },
     /// Take what the listening sockets hold, close them, say `Connection: close` and finish what is in
-    /// flight; after `deadline` cut the rest.
+    /// flight. Who is left after `deadline` is cut by the [`Directive::Stop`] that follows.
     Drain {
         /// How long connections may take to finish.
         deadline: Duration,

@@ -103,7 +103,6 @@ impl Drop for Client {
 #[allow(clippy::manual_async_fn)]
 pub(crate) fn serve(client: Client) -> impl Future<Output = ()> {
     async move {
-        client.socket.start_receiving();
         let Some(plane) = client.local.plane() else {
             return;
         };

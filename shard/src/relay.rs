@@ -169,6 +169,7 @@ async fn announce(
 /// that half-closes is half-closed on the other; the opposite direction goes on.
 pub(crate) async fn run(client: &Client, upstream: &Socket, limits: &RelayLimits) -> Relayed {
     let local = &client.local;
+    client.socket.start_receiving();
     let extend = || {
         let idle_until = local
             .driver

@@ -67,6 +67,9 @@ impl<'a> Exchange<'a> {
         let moved = if whole && self.upload.is_complete() {
             // The usual case, without the machinery: everything is here.
             pace.moved(client);
+            if !keep {
+                download.pending = download.pending.take().map(Payload::before_close);
+            }
             let sending = download.send(&client.socket, pace, client);
             client.deadline.bound(sending).await
         } else {

@@ -67,6 +67,9 @@ impl<'a> Exchange<'a> {
             return Err(Reason::MethodNotServed.into());
         }
         self.upload = Upload::new(head, &limits, self.http.limits.body)?;
+        if head.keep_alive || head.framing != Framing::None {
+            client.socket.start_receiving();
+        }
         if let Framing::Length(length) = head.framing {
             client.socket.expect(length);
         }

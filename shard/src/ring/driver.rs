@@ -385,7 +385,7 @@ impl Inner {
         let (result, flags) = (completion.result(), completion.flags());
         match token.kind {
             Kind::Accept => self.accept_done(token.slot, result, flags, wakes),
-            Kind::ReceiveSmall | Kind::ReceiveMedium | Kind::ReceiveLarge => {
+            Kind::ReceiveFirst | Kind::ReceiveSmall | Kind::ReceiveMedium | Kind::ReceiveLarge => {
                 self.receive_done(token.slot, token.kind, result, flags, now_ns, wakes);
             }
             Kind::Send => self.send_done(token.slot, result, wakes),

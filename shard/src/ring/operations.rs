@@ -29,6 +29,17 @@ pub(crate) enum Kind {
     Cancel = 7,
     Wake = 8,
     Alarm = 9,
+    ReceiveFirst = 10,
+}
+
+impl Kind {
+    /// The group of buffers that a receive takes from.
+    pub(crate) fn group(self) -> u16 {
+        match self {
+            Kind::ReceiveFirst | Kind::ReceiveSmall => HEADS,
+            _ => BODIES,
+        }
+    }
 }
 
 /// Kind of operation and index of the slot it belongs to; travels as `user_data`.
@@ -54,6 +65,7 @@ impl Token {
             7 => Kind::Cancel,
             8 => Kind::Wake,
             9 => Kind::Alarm,
+            10 => Kind::ReceiveFirst,
             _ => return None,
         };
         Some(Token {
@@ -102,33 +114,39 @@ pub(crate) fn receive_all(fd: &OwnedFd, slot: u32, group: u16) -> Detached {
     )
 }
 
-/// Receives once, into a buffer of [`BODIES`]. With `poll_first` the kernel does not look for data before
-/// it has waited for some.
-pub(crate) fn receive_once(fd: &OwnedFd, slot: u32, poll_first: bool) -> Detached {
+/// Receives once, into a buffer of `group`. With `poll_first` the kernel does not look for data before it
+/// has waited for some.
+pub(crate) fn receive_once(fd: &OwnedFd, slot: u32, group: u16, poll_first: bool) -> Detached {
     /// IORING_RECVSEND_POLL_FIRST of io_uring.h.
     const POLL_FIRST: u16 = 1;
+    let kind = if group == HEADS {
+        Kind::ReceiveFirst
+    } else {
+        Kind::ReceiveLarge
+    };
     Detached(
         opcode::Recv::new(raw(fd), std::ptr::null_mut(), 0)
-            .buf_group(BODIES)
+            .buf_group(group)
             .ioprio(if poll_first { POLL_FIRST } else { 0 })
             .build()
             .flags(squeue::Flags::BUFFER_SELECT)
-            .user_data(
-                Token {
-                    kind: Kind::ReceiveLarge,
-                    slot,
-                }
-                .encode(),
-            ),
+            .user_data(Token { kind, slot }.encode()),
     )
 }
 
-/// Sends `bytes`. WAITALL lets the kernel go on by itself after a partial send.
-pub(crate) fn send(fd: &OwnedFd, slot: u32, bytes: &[u8]) -> squeue::Entry {
+/// Flags of every send. WAITALL lets the kernel go on by itself after a partial send; MORE, before a close,
+/// lets the end of it wait for the FIN.
+fn send_flags(before_close: bool) -> i32 {
+    let more = if before_close { libc::MSG_MORE } else { 0 };
+    libc::MSG_WAITALL | libc::MSG_NOSIGNAL | more
+}
+
+/// Sends `bytes`.
+pub(crate) fn send(fd: &OwnedFd, slot: u32, bytes: &[u8], before_close: bool) -> squeue::Entry {
     // A length is 32 bits wide in an entry; what is beyond is sent by the entry after.
     let len = bytes.len().min(1 << 30) as u32;
     opcode::Send::new(raw(fd), bytes.as_ptr(), len)
-        .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+        .flags(send_flags(before_close))
         .build()
         .user_data(
             Token {
@@ -140,9 +158,14 @@ pub(crate) fn send(fd: &OwnedFd, slot: u32, bytes: &[u8]) -> squeue::Entry {
 }
 
 /// Sends two pieces as one.
-pub(crate) fn send_vectored(fd: &OwnedFd, slot: u32, message: &Message) -> squeue::Entry {
+pub(crate) fn send_vectored(
+    fd: &OwnedFd,
+    slot: u32,
+    message: &Message,
+    before_close: bool,
+) -> squeue::Entry {
     opcode::SendMsg::new(raw(fd), &message.header)
-        .flags((libc::MSG_WAITALL | libc::MSG_NOSIGNAL) as u32)
+        .flags(send_flags(before_close) as u32)
         .build()
         .user_data(
             Token {

@@ -3,7 +3,10 @@
 //! A piece costs as much as its bytes, or more: 1 MiB in pieces of 8 KiB cost three times as much as in
 //! pieces of 64 KiB (measured). So a socket learns from what arrives in what pieces to receive:
 //!
-//! * [`Small`](Pieces::Small) to begin with. A piece that fills its buffer has more behind it → medium.
+//! * Once, on demand, to begin with: a connection that serves a single request never has a receive armed
+//!   when it closes, which would have to be cancelled. (Until the socket is told to
+//!   [start](Inner::start_receiving), a reset of the peer shows only when it is read.)
+//! * [`Small`](Pieces::Small) from then on. A piece that fills its buffer has more behind it → medium.
 //! * [`Medium`](Pieces::Medium) for messages of up to a large buffer; the receive stays armed, which saves
 //!   arming it for each. A piece that fills its buffer → large.
 //! * [`Large`](Pieces::Large) for streams: one receive at a time, so that at most two pieces are held,
@@ -26,12 +29,26 @@ use super::{
 const SMALL_STREAK: u8 = 8;
 
 impl Inner {
-    /// Receives from now on.
+    /// Receives from now on, whether or not somebody waits.
     pub(super) fn start_receiving(&mut self, index: u32) {
         if let Some(slot) = self.sockets.get_mut(index) {
-            slot.receives = true;
+            slot.stays_armed = true;
         }
         self.arm(index);
+    }
+
+    /// Somebody waits for data.
+    pub(super) fn receive_on_demand(&mut self, index: u32) {
+        let Some(slot) = self.sockets.get_mut(index) else {
+            return;
+        };
+        if slot.stays_armed || slot.armed != Armed::No || slot.end.is_some() {
+            return;
+        }
+        slot.armed = Armed::Once;
+        slot.in_flight += 1;
+        let operation = operations::receive_once(&slot.fd, index, HEADS, false);
+        self.ring.push_detached(&operation);
     }
 
     /// This many bytes are known to come.
@@ -81,11 +98,7 @@ impl Inner {
         now_ns: u64,
         wakes: &mut Vec<Waker>,
     ) {
-        let group = if kind == Kind::ReceiveSmall {
-            HEADS
-        } else {
-            BODIES
-        };
+        let group = kind.group();
         let chunk = cqueue::buffer_select(flags).map(|buffer| {
             let group = if group == HEADS {
                 &mut self.heads
@@ -165,6 +178,7 @@ impl Inner {
                 if slot.armed == Armed::Starved {
                     slot.armed = Armed::No;
                     self.arm(index);
+                    self.receive_on_demand(index);
                 }
             }
         }
@@ -229,7 +243,7 @@ impl Inner {
         slot.pieces = pieces;
         match slot.armed {
             // It ends by itself.
-            Armed::Yes(Pieces::Large) => {}
+            Armed::Yes(Pieces::Large) | Armed::Once => {}
             Armed::Yes(armed) if armed != pieces => self.cancel_receive(index),
             _ => {}
         }
@@ -241,7 +255,7 @@ impl Inner {
         let Some(slot) = self.sockets.get_mut(index) else {
             return;
         };
-        if slot.armed != Armed::No || !slot.receives || slot.closing || slot.end.is_some() {
+        if slot.armed != Armed::No || !slot.stays_armed || slot.closing || slot.end.is_some() {
             return;
         }
         let operation = match slot.pieces {
@@ -249,7 +263,7 @@ impl Inner {
             Pieces::Large if !slot.received.is_empty() => return,
             Pieces::Small => operations::receive_all(&slot.fd, index, HEADS),
             Pieces::Medium => operations::receive_all(&slot.fd, index, BODIES),
-            Pieces::Large => operations::receive_once(&slot.fd, index, !slot.has_more),
+            Pieces::Large => operations::receive_once(&slot.fd, index, BODIES, !slot.has_more),
         };
         slot.armed = Armed::Yes(slot.pieces);
         slot.in_flight += 1;
@@ -300,6 +314,7 @@ impl SocketSlot {
             Armed::Yes(Pieces::Small) => Some(Kind::ReceiveSmall),
             Armed::Yes(Pieces::Medium) => Some(Kind::ReceiveMedium),
             Armed::Yes(Pieces::Large) => Some(Kind::ReceiveLarge),
+            Armed::Once => Some(Kind::ReceiveFirst),
             Armed::No | Armed::Cancelled | Armed::Starved => None,
         }
     }

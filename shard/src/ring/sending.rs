@@ -30,6 +30,7 @@ impl Inner {
 
     /// Starts to send; the caller made sure that nothing is in flight.
     pub(super) fn start_send(&mut self, index: u32, payload: Payload) {
+        let is_last = payload.is_last();
         let (mut head, mut body) = payload.into_parts();
         let mut spilled = 0;
         // Small bodies ride in the same piece.
@@ -58,6 +59,7 @@ impl Inner {
             message: None,
             spilled,
             started_ns: now_ns,
+            is_last,
             relieving: false,
         });
         self.push_send(index);
@@ -191,12 +193,13 @@ impl Inner {
             .and_then(|b| b.bytes().get(body_offset..))
             .unwrap_or_default();
         let entry = if body.is_empty() {
-            operations::send(&slot.fd, index, head)
+            operations::send(&slot.fd, index, head, sending.is_last)
         } else if head.is_empty() {
-            operations::send(&slot.fd, index, body)
+            operations::send(&slot.fd, index, body, sending.is_last)
         } else {
             let message = Message::new(head, body);
-            operations::send_vectored(&slot.fd, index, sending.message.insert(message))
+            let last = sending.is_last;
+            operations::send_vectored(&slot.fd, index, sending.message.insert(message), last)
         };
         // SAFETY: head, body and message live in the slot's `sending` until the completion. The vector
         // and the box may move with the slot; the heap they point at does not, and nobody writes it.

@@ -101,6 +101,8 @@ pub(super) enum Pieces {
 pub(super) enum Armed {
     No,
     Yes(Pieces),
+    /// One receive into the group for heads, since somebody waits for it.
+    Once,
     /// Its cancellation is under way.
     Cancelled,
     /// Not in the kernel's hands: waiting for buffers to come back.
@@ -118,6 +120,8 @@ pub(super) struct Sending {
     /// Heap bytes accounted for a body that was copied into `head`.
     pub(super) spilled: u64,
     pub(super) started_ns: u64,
+    /// A close follows.
+    pub(super) is_last: bool,
     /// It was cancelled so that its provided buffer comes back.
     pub(super) relieving: bool,
 }
@@ -130,8 +134,8 @@ pub(super) struct SocketSlot {
     pub(super) end: Option<End>,
     /// When the last data or end arrived.
     pub(super) received_at_ns: u64,
-    /// Whether the socket receives at all.
-    pub(super) receives: bool,
+    /// A receive is armed all the time, not only when somebody waits for it.
+    pub(super) stays_armed: bool,
     pub(super) pieces: Pieces,
     /// Pieces in a row that the next smaller size would have held.
     pub(super) small_streak: u8,
@@ -166,7 +170,7 @@ impl SocketSlot {
             received_bytes: 0,
             end: None,
             received_at_ns: 0,
-            receives: false,
+            stays_armed: false,
             pieces: Pieces::Small,
             small_streak: 0,
             has_more: false,

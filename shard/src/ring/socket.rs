@@ -57,7 +57,7 @@ impl Socket {
         Ok(socket)
     }
 
-    /// Receives from now on.
+    /// Receives from now on, whether or not somebody waits: for connections that last.
     pub(crate) fn start_receiving(&self) {
         self.driver.inner().start_receiving(self.index);
     }
@@ -91,6 +91,7 @@ impl Socket {
         }
         slot.wants_data = true;
         slot.register_reader(cx);
+        inner.receive_on_demand(self.index);
         Poll::Pending
     }
 
@@ -490,6 +491,8 @@ impl Drop for Chunk {
 pub(crate) struct Payload {
     head: Vec<u8>,
     body: Option<Chunk>,
+    /// The connection is closed right behind it.
+    last: bool,
 }
 
 impl Payload {
@@ -498,15 +501,16 @@ impl Payload {
 
     /// Bytes that we wrote.
     pub(crate) fn head(head: Vec<u8>) -> Payload {
-        Payload { head, body: None }
+        Payload {
+            head,
+            body: None,
+            last: false,
+        }
     }
 
     /// Bytes that we received, sent from where they lie.
     pub(crate) fn chunk(chunk: Chunk) -> Payload {
-        Payload {
-            head: Vec::new(),
-            body: Some(chunk),
-        }
+        Payload::head(Vec::new()).followed_by(chunk)
     }
 
     /// `chunk` behind what is there already.
@@ -515,6 +519,13 @@ impl Payload {
             self.head.extend_from_slice(&body);
         }
         self.body = Some(chunk);
+        self
+    }
+
+    /// The same, to be followed by a close at once: the kernel keeps the end of it back, and sends it
+    /// together with the FIN, which saves a packet of three.
+    pub(crate) fn before_close(mut self) -> Payload {
+        self.last = true;
         self
     }
 
@@ -530,6 +541,11 @@ impl Payload {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether a close follows.
+    pub(super) fn is_last(&self) -> bool {
+        self.last
     }
 
     pub(super) fn into_parts(self) -> (Vec<u8>, Option<RawChunk>) {
