@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{clock::Nanos, cpu::Cpu};
 
@@ -29,7 +29,7 @@ pub struct Sample {
 }
 
 /// Context switches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Switches {
     /// The thread had nothing to do.
     pub voluntary: u64,
@@ -38,7 +38,7 @@ pub struct Switches {
 }
 
 /// The difference of two samples.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
     /// CPU time in microseconds.
     pub cpu_us: f64,

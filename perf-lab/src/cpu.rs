@@ -7,12 +7,12 @@ use nix::{
     sys::resource::{Resource, getrlimit, setrlimit},
     unistd::Pid,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
 /// A CPU by its kernel number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Cpu(pub usize);
 
 impl fmt::Display for Cpu {
@@ -22,7 +22,7 @@ impl fmt::Display for Cpu {
 }
 
 /// The CPUs of a measurement.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Placement {
     /// The proxy's, for it alone.
     pub proxy: Cpu,

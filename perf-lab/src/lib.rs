@@ -2,7 +2,9 @@
 //!
 //! In reading order:
 //! - [`scenario`]: what is measured, one file each; [`run`]: in which order, and [`report`]: what comes
-//!   of it, by [`statistics`].
+//!   of it, by [`statistics`] and with a [`verdict`]; [`knee`]: capacity at an objective;
+//!   [`compare`]: the sides of a comparison; [`calibration`]: the machine's own noise; [`trend`]: a ledger
+//!   over time.
 //! - [`measure`]: one measurement of one peer, from its start to its stop.
 //! - [`peer`]: the proxies as plug-ins: definition, rendering of their configuration, their process.
 //! - [`worker`]: the loaded thread, with the [`origin`] and the [`load`] generator over [`poll`];
@@ -15,12 +17,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod calibration;
 pub mod cli;
 pub mod clock;
+pub mod compare;
 pub mod control;
 pub mod cost;
 pub mod cpu;
+pub mod date;
 pub mod error;
+pub mod knee;
 pub mod load;
 pub mod machine;
 pub mod measure;
@@ -32,4 +38,6 @@ pub mod response;
 pub mod run;
 pub mod scenario;
 pub mod statistics;
+pub mod trend;
+pub mod verdict;
 pub mod worker;

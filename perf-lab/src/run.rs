@@ -11,15 +11,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
+    calibration::Subject,
+    clock::Nanos,
     error::Error,
+    knee::{Kept, Objective, Search},
     machine::Machine,
     measure::{Bench, Measurement, Task, measure},
     peer::{DIRECT, OURS, Peer},
-    scenario::{Load, Scenario},
+    scenario::{Figure, Load, Scenario},
     statistics::Spread,
+    verdict::{Criterion, Noise},
 };
 
 /// Set by SIGINT and SIGTERM, so that peers are stopped before the lab ends.
@@ -72,10 +76,19 @@ pub struct Candidate {
 }
 
 /// Everything a run found out.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunResult {
     /// Version of this file's shape.
     pub format: u32,
+    /// When it began, in UTC.
+    #[serde(default)]
+    pub date: String,
+    /// What to type to do it again.
+    #[serde(default)]
+    pub command: String,
+    /// The peer that the others are compared with.
+    #[serde(default)]
+    pub subject: String,
     /// Where.
     pub machine: Machine,
     /// Versions by peer.
@@ -84,12 +97,18 @@ pub struct RunResult {
     pub seconds: f64,
     /// Rounds per row.
     pub rounds: usize,
+    /// A smaller difference is called the same: 0.03 is three percent.
+    #[serde(default)]
+    pub smallest: f64,
+    /// This machine's noise, by [`Subject`].
+    #[serde(default)]
+    pub noise: BTreeMap<String, Noise>,
     /// In order.
     pub rows: Vec<RowResult>,
 }
 
 /// What a row found out.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RowResult {
     /// The scenario.
     pub row: Scenario,
@@ -99,6 +118,50 @@ pub struct RowResult {
     pub left_out: BTreeMap<String, String>,
     /// The peers' configurations by peer and file, except where they are a thousand routes long.
     pub configurations: BTreeMap<String, BTreeMap<String, String>>,
+    /// What each peer can bear at an objective, where one was given.
+    #[serde(default)]
+    pub capacities: BTreeMap<String, Capacity>,
+}
+
+/// What a peer can bear at an objective.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Capacity {
+    /// The objective.
+    pub objective: Objective,
+    /// The highest rate that kept it; none if no rate did.
+    pub requests_per_s: Option<f64>,
+    /// Everything that was tried, by rate.
+    pub points: Vec<Point>,
+}
+
+/// One rate that was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Requests per second that were due.
+    pub rate: f64,
+    /// Requests per second that were answered.
+    pub requests_per_s: f64,
+    /// Median latency from due time.
+    pub p50_us: f64,
+    /// Its 99th percentile.
+    pub p99_us: f64,
+    /// Whether the objective was kept, by a measurement that counts.
+    pub is_met: bool,
+}
+
+impl RunResult {
+    /// What a figure of a row is judged by.
+    pub fn criterion(&self, row: &RowResult, figure: Figure) -> Criterion {
+        let subject = Subject {
+            scenario: &row.row.name,
+            figure,
+            seconds: self.seconds,
+        };
+        Criterion {
+            smallest: self.smallest,
+            noise: self.noise.get(&subject.key()).copied(),
+        }
+    }
 }
 
 impl RowResult {
@@ -126,16 +189,27 @@ impl RowResult {
     }
 }
 
-/// Measures `rows` with `candidates`, calling `progress` with a line for a person now and then.
+/// What a run does.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// Each after the one whose capacity it takes a part of.
+    pub rows: &'a [Arc<Scenario>],
+    /// Who is measured.
+    pub candidates: &'a [Candidate],
+    /// Measurements of each in each row.
+    pub rounds: usize,
+    /// What to search the capacity at, if that is wanted.
+    pub objective: Option<Objective>,
+}
+
+/// Measures, calling `progress` with a line for a person after each measurement.
 pub fn run(
-    rows: &[Arc<Scenario>],
-    candidates: &[Candidate],
-    rounds: usize,
+    plan: Plan<'_>,
     bench: &Bench,
     mut progress: impl FnMut(&str),
 ) -> Result<Vec<RowResult>, Error> {
     let mut results: Vec<RowResult> = Vec::new();
-    for row in rows {
+    for row in plan.rows {
         let base = row
             .base()
             .and_then(|base| results.iter().find(|result| result.row.name == base));
@@ -145,33 +219,21 @@ pub fn run(
             measurements: Vec::new(),
             left_out: BTreeMap::new(),
             configurations: BTreeMap::new(),
+            capacities: BTreeMap::new(),
         };
-        for round in 0..rounds {
-            for candidate in in_turn(candidates, round) {
+        for round in 0..plan.rounds {
+            for candidate in in_turn(plan.candidates, round) {
                 let name = &candidate.peer.name;
                 if result.left_out.contains_key(name) {
                     continue;
                 }
                 let measured = able(candidate, row, bench)
                     .and_then(|()| rates.rate(name))
-                    .and_then(|rate| {
-                        let task = Task {
-                            peer: &candidate.peer,
-                            program: candidate.program.as_deref(),
-                            row,
-                            rate,
-                            round,
-                        };
-                        measure(task, bench)
-                    });
+                    .and_then(|rate| measure(candidate.task(row, rate, round), bench));
                 match measured {
-                    Ok(mut measurement) => {
-                        progress(&line(row, rounds, &measurement));
-                        let files = std::mem::take(&mut measurement.configuration);
-                        if row.routes == 0 {
-                            result.configurations.insert(name.clone(), files);
-                        }
-                        result.measurements.push(measurement);
+                    Ok(measurement) => {
+                        progress(&line(row, plan.rounds, &measurement));
+                        result.take(measurement);
                     }
                     Err(Error::Interrupted) => return Err(Error::Interrupted),
                     Err(error) => {
@@ -181,9 +243,120 @@ pub fn run(
                 }
             }
         }
+        if let Some(objective) = plan.objective {
+            for candidate in plan.candidates {
+                let capacity = search(candidate, &result, objective, bench, &mut progress)?;
+                let name = candidate.peer.name.clone();
+                result
+                    .capacities
+                    .extend(capacity.map(|capacity| (name, capacity)));
+            }
+        }
         results.push(result);
     }
     Ok(results)
+}
+
+/// Searches the highest rate at which a peer keeps an objective. It starts at half of what the peer
+/// reached before, or of what it was driven at. `None` where there is no rate to search.
+fn search(
+    candidate: &Candidate,
+    result: &RowResult,
+    objective: Objective,
+    bench: &Bench,
+    progress: &mut impl FnMut(&str),
+) -> Result<Option<Capacity>, Error> {
+    let name = &candidate.peer.name;
+    let Some(reached) = result.capacity(name).filter(|reached| *reached > 0.0) else {
+        return Ok(None);
+    };
+    let mut capacity = Capacity {
+        objective,
+        requests_per_s: None,
+        points: Vec::new(),
+    };
+    let mut search = Search::new(reached / 2.0);
+    while let Some(rate) = search.next_rate() {
+        // An open loop, whatever the scenario's own load is.
+        let row = Scenario {
+            load: Load::Rate(rate),
+            ..result.row.clone()
+        };
+        let round = capacity.points.len();
+        let measurement = match measure(candidate.task(&row, Some(rate), round), bench) {
+            Ok(measurement) => measurement,
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(error) => {
+                progress(&format!("{}: {error}", row.name));
+                break;
+            }
+        };
+        let point = Point::of(&measurement, rate, objective);
+        search.note(
+            rate,
+            match point.is_met {
+                true => Kept::Met,
+                false => Kept::Exceeded,
+            },
+        );
+        progress(&format!(
+            "{:<18} {objective}  {name:<10} {rate:>8.0}/s  p99 {:>8.0} µs  {}",
+            row.name,
+            point.p99_us,
+            match point.is_met {
+                true => "kept",
+                false => "exceeded",
+            },
+        ));
+        capacity.points.push(point);
+    }
+    capacity.requests_per_s = search.capacity();
+    capacity.points.sort_by(|a, b| a.rate.total_cmp(&b.rate));
+    Ok(Some(capacity))
+}
+
+impl Point {
+    /// A measurement that is void did not keep the objective, whatever its percentiles say: most are
+    /// void because the rate was too much, be it for the peer or for the generator.
+    fn of(measurement: &Measurement, rate: f64, objective: Objective) -> Point {
+        let latency = &measurement.load.latency.from_due;
+        let reached = measurement
+            .load
+            .distributions
+            .from_due
+            .at(objective.quantile)
+            .map(Nanos::as_micros);
+        Point {
+            rate,
+            requests_per_s: measurement.requests_per_s(),
+            p50_us: latency.p50_us,
+            p99_us: latency.p99_us,
+            is_met: measurement.void.is_empty()
+                && reached.is_some_and(|reached| reached <= objective.limit_us),
+        }
+    }
+}
+
+impl Candidate {
+    fn task<'a>(&'a self, row: &'a Scenario, rate: Option<f64>, round: usize) -> Task<'a> {
+        Task {
+            peer: &self.peer,
+            program: self.program.as_deref(),
+            row,
+            rate,
+            round,
+        }
+    }
+}
+
+impl RowResult {
+    fn take(&mut self, mut measurement: Measurement) {
+        let files = std::mem::take(&mut measurement.configuration);
+        if self.row.routes == 0 {
+            self.configurations.insert(measurement.peer.clone(), files);
+        }
+        self.measurements.push(measurement);
+    }
 }
 
 /// Descriptors that the lab needs for other things than connections.
@@ -207,12 +380,6 @@ fn able(candidate: &Candidate, row: &Scenario, bench: &Bench) -> Result<(), Erro
             "it needs {needed} descriptors and the limit is {}",
             bench.descriptors
         )));
-    }
-    if let Some(reason) = row.not_yet.get(&candidate.peer.name) {
-        return Err(Error::Peer {
-            peer: candidate.peer.name.clone(),
-            problem: reason.clone(),
-        });
     }
     for capability in row.capabilities() {
         if let Some(problem) = candidate.peer.lacks(capability) {
@@ -360,6 +527,7 @@ mod tests {
             ],
             left_out: BTreeMap::new(),
             configurations: BTreeMap::new(),
+            capacities: BTreeMap::new(),
         };
         let half = shipped::named("h1-128-half").unwrap();
         let rates = Rates::of(&half, Some(&base));

@@ -1,9 +1,12 @@
 //! The command line: one verb a file.
 
+mod compare;
 mod load;
 mod origin;
 mod peers;
+mod report;
 mod run;
+mod trend;
 
 use std::{
     net::{IpAddr, SocketAddr, ToSocketAddrs},
@@ -27,14 +30,21 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   tidegate-lab peers                                    what can be measured here
-  tidegate-lab run                                      every row, every peer (about 15 minutes)
+  tidegate-lab run --rounds 3                           every row, every peer (about 15 minutes)
   tidegate-lab run h1-128 --peers tidegate,haproxy      one row, two peers
+  tidegate-lab compare @HEAD~1 @HEAD                    did the last commit cost something?
   tidegate-lab load http://127.0.0.1:8080/ --rate 5000  load something that runs already";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Measures peers in turn and prints what a request costs each.
     Run(run::RunArguments),
+    /// Compares two peers, programs or commits, and says which is slower.
+    Compare(compare::CompareArguments),
+    /// Renders the report of a result again.
+    Report(report::ReportArguments),
+    /// Shows a ledger's figures over time.
+    Trend(trend::TrendArguments),
     /// Loads something that runs already.
     Load(load::LoadArguments),
     /// Serves fixed bodies, or echoes.
@@ -47,6 +57,9 @@ enum Verb {
 pub fn execute(cli: Cli) -> Result<ExitCode, Error> {
     match cli.verb {
         Verb::Run(arguments) => run::execute(arguments),
+        Verb::Compare(arguments) => compare::execute(arguments),
+        Verb::Report(arguments) => report::execute(arguments),
+        Verb::Trend(arguments) => trend::execute(arguments),
         Verb::Load(arguments) => load::execute(arguments),
         Verb::Origin(arguments) => origin::execute(arguments),
         Verb::Peers(arguments) => peers::execute(arguments),

@@ -1,20 +1,33 @@
 //! `tidegate-lab run`.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 
 use super::{program, seconds};
 use crate::{
+    calibration::Calibration,
     cpu::{self, Placement},
+    date,
     error::Error,
+    knee::Objective,
     load::arrivals::Spacing,
     machine::Machine,
     measure::Bench,
-    peer::{Peer, process::Workplace},
-    report::Table,
-    run::{self, Candidate, Interrupt, RunResult},
+    peer::{OURS, Peer, process::Workplace},
+    report::{
+        files::{self, FORMAT},
+        text::Table,
+    },
+    run::{self, Candidate, Interrupt, Plan, RunResult},
     scenario::{Scenario, shipped},
+    verdict::{PAIRS, SMALLEST},
 };
 
 /// Peers that are measured if none are named; those that are not installed are left out.
@@ -24,9 +37,12 @@ const EXAMPLES: &str = "\
 Rows: h1-128 h1-128-half h1-16k h1-16k-half h1-1m h1-1m-half tcp-16k short-connections
       routes-1000 many-connections idle-connections (all if none is named)
 
+The report is a directory: report.html, report.md, result.json, hdr/.
+
 Examples:
-  tidegate-lab run
-  tidegate-lab run h1-128 tcp-16k --peers tidegate,haproxy,nginx --rounds 5
+  tidegate-lab run --rounds 3
+  tidegate-lab run h1-128 tcp-16k --peers tidegate,haproxy,nginx
+  tidegate-lab run h1-128 --peers direct,tidegate,haproxy --objective p99=5ms
   tidegate-lab run h1-128 --program tidegate=target/release/tidegate --seconds 1 --rounds 1";
 
 #[derive(Debug, Args)]
@@ -38,15 +54,28 @@ pub(super) struct RunArguments {
     /// Peers, in the order in which they take their turns.
     #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
+    /// Measurements of each peer in each row.
+    #[arg(long, default_value_t = PAIRS, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    rounds: u16,
+    /// Search each peer's capacity as well: the highest rate that keeps this, as in p99=5ms.
+    #[arg(long)]
+    objective: Option<Objective>,
+    /// A peer's program, where it is not on PATH. May be repeated.
+    #[arg(long, value_name = "NAME=PATH", value_parser = program)]
+    program: Vec<(String, PathBuf)>,
+    #[command(flatten)]
+    rig: RigArguments,
+}
+
+/// What every measuring verb takes.
+#[derive(Debug, Args)]
+pub(super) struct RigArguments {
     /// How long each measurement measures.
     #[arg(long, default_value = "3", value_parser = seconds)]
-    seconds: Duration,
+    pub(super) seconds: Duration,
     /// How long each measurement loads before it measures.
     #[arg(long, default_value = "0.5", value_parser = seconds)]
     warm_up: Duration,
-    /// Measurements of each peer in each row.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
-    rounds: u16,
     /// How open-loop arrivals are spread.
     #[arg(long, value_enum, default_value_t = Spacing::Constant)]
     spacing: Spacing,
@@ -56,65 +85,169 @@ pub(super) struct RunArguments {
     /// CPU of the origin and the generator; the second, if not given.
     #[arg(long)]
     load_cpu: Option<usize>,
-    /// A peer's program, where it is not on PATH. May be repeated.
-    #[arg(long, value_name = "NAME=PATH", value_parser = program)]
-    program: Vec<(String, PathBuf)>,
     /// A directory with further peers, one directory each.
     #[arg(long)]
-    peers_dir: Option<PathBuf>,
-    /// Where the whole result goes.
-    #[arg(long, default_value = "result.json")]
-    output: PathBuf,
+    pub(super) peers_dir: Option<PathBuf>,
+    /// A difference below so many percent does not matter.
+    #[arg(long, value_name = "PERCENT", default_value_t = SMALLEST * 100.0, value_parser = percent)]
+    smallest: f64,
+    /// The directory for the report.
+    #[arg(long, default_value = "lab-report")]
+    out: PathBuf,
+}
+
+/// A machine made ready for measuring.
+pub(super) struct Rig {
+    pub(super) machine: Machine,
+    pub(super) bench: Bench,
+    smallest: f64,
+    out: PathBuf,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let percent: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    match (0.1..=100.0).contains(&percent) {
+        true => Ok(percent),
+        false => Err("not between 0.1 and 100".to_owned()),
+    }
 }
 
 pub(super) fn execute(arguments: RunArguments) -> Result<ExitCode, Error> {
     let rows = scenarios(&arguments.rows)?;
     let work = Workplace::create()?;
     let candidates = candidates(&arguments, &work)?;
-    let placement = Placement::choose(arguments.proxy_cpu, arguments.load_cpu)?;
-    let machine = Machine::look(placement);
-    let descriptors = cpu::raise_descriptor_limit()?;
-    check_descriptors(&rows, descriptors)?;
-    cpu::pin_this_thread(placement.load)?;
-    let bench = Bench {
-        placement,
-        warm_up: arguments.warm_up,
-        duration: arguments.seconds,
-        spacing: arguments.spacing,
-        work,
-        descriptors,
-        interrupt: Interrupt::listen()?,
+    let rig = Rig::set_up(arguments.rig, work, &rows)?;
+    let plan = Plan {
+        rows: &rows,
+        candidates: &candidates,
+        rounds: usize::from(arguments.rounds),
+        objective: arguments.objective,
     };
-    let rounds = usize::from(arguments.rounds);
-    // Starting, opening and stopping take about a second.
-    let each = arguments.seconds + arguments.warm_up + Duration::from_secs(1);
-    let count = rows.len() * candidates.len() * rounds;
-    eprintln!(
-        "{count} measurements, about {:.0} s",
-        each.as_secs_f64() * count as f64
-    );
-    let results = run::run(&rows, &candidates, rounds, &bench, |line| {
-        eprintln!("{line}")
-    })?;
-    let result = RunResult {
-        format: 1,
-        machine,
-        peers: candidates
-            .iter()
-            .map(|candidate| (candidate.peer.name.clone(), candidate.version.clone()))
-            .collect(),
-        seconds: arguments.seconds.as_secs_f64(),
-        rounds,
-        rows: results,
-    };
-    println!("{}", Table(&result));
-    let path = &arguments.output;
-    let json = serde_json::to_string_pretty(&result)
-        .map_err(|error| Error::io("writing the result")(error.into()))?;
-    fs::write(path, json).map_err(Error::io(format!("writing {}", path.display())))?;
-    eprintln!("the whole result is in {}", path.display());
+    let result = rig.measure(plan, OURS)?;
     let empty = result.rows.iter().all(|row| row.measurements.is_empty());
     Ok(ExitCode::from(u8::from(empty)))
+}
+
+impl Rig {
+    pub(super) fn set_up(
+        arguments: RigArguments,
+        work: Workplace,
+        rows: &[Arc<Scenario>],
+    ) -> Result<Rig, Error> {
+        let placement = Placement::choose(arguments.proxy_cpu, arguments.load_cpu)?;
+        let machine = Machine::look(placement);
+        let descriptors = cpu::raise_descriptor_limit()?;
+        check_descriptors(rows, descriptors)?;
+        cpu::pin_this_thread(placement.load)?;
+        Ok(Rig {
+            machine: Machine {
+                descriptors,
+                ..machine
+            },
+            bench: Bench {
+                placement,
+                warm_up: arguments.warm_up,
+                duration: arguments.seconds,
+                spacing: arguments.spacing,
+                work,
+                descriptors,
+                interrupt: Interrupt::listen()?,
+            },
+            smallest: arguments.smallest / 100.0,
+            out: arguments.out,
+        })
+    }
+
+    /// Measures, prints the tables, and writes the report.
+    pub(super) fn measure(&self, plan: Plan<'_>, subject: &str) -> Result<RunResult, Error> {
+        let calibration = Calibration::load(&Calibration::path())?;
+        let begun = date::now();
+        let mut progress = Progress::new(&plan, &self.bench);
+        let rows = run::run(plan, &self.bench, |line| progress.tell(line))?;
+        let result = RunResult {
+            format: FORMAT,
+            date: begun,
+            command: command(std::env::args()),
+            subject: subject.to_owned(),
+            machine: self.machine.clone(),
+            peers: plan
+                .candidates
+                .iter()
+                .map(|candidate| (candidate.peer.name.clone(), candidate.version.clone()))
+                .collect(),
+            seconds: self.bench.duration.as_secs_f64(),
+            rounds: plan.rounds,
+            smallest: self.smallest,
+            noise: calibration.here(&self.machine),
+            rows,
+        };
+        println!("{}", Table(&result));
+        let page = files::write(&result, &self.out)?;
+        eprintln!("the report is {}", page.display());
+        Ok(result)
+    }
+}
+
+/// Tells a person how far the run is.
+struct Progress {
+    begun: Instant,
+    done: usize,
+    planned: usize,
+}
+
+impl Progress {
+    fn new(plan: &Plan<'_>, bench: &Bench) -> Progress {
+        let planned = plan.rows.len() * plan.candidates.len() * plan.rounds;
+        // Starting, opening and stopping take about a second.
+        let each = bench.duration + bench.warm_up + Duration::from_secs(1);
+        eprintln!(
+            "{planned} measurements, about {}",
+            minutes(each.as_secs_f64() * planned as f64)
+        );
+        Progress {
+            begun: Instant::now(),
+            done: 0,
+            planned,
+        }
+    }
+
+    fn tell(&mut self, line: &str) {
+        self.done += 1;
+        let elapsed = self.begun.elapsed().as_secs_f64();
+        // A search for the capacity comes on top, and nobody knows how many steps it takes.
+        match self.planned.checked_sub(self.done) {
+            Some(left) => {
+                let left = elapsed / self.done as f64 * left as f64;
+                eprintln!(
+                    "[{}/{}, {} left] {line}",
+                    self.done,
+                    self.planned,
+                    minutes(left)
+                );
+            }
+            None => eprintln!("[search, {}] {line}", minutes(elapsed)),
+        }
+    }
+}
+
+fn minutes(seconds: f64) -> String {
+    let seconds = seconds.round() as u64;
+    format!("{}:{:02}", seconds / 60, seconds % 60)
+}
+
+/// The command line as it can be typed again.
+fn command(arguments: impl Iterator<Item = String>) -> String {
+    let mut words = vec!["tidegate-lab".to_owned()];
+    for argument in arguments.skip(1) {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:@~%+".contains(c);
+        words.push(
+            match !argument.is_empty() && argument.chars().all(is_plain) {
+                true => argument,
+                false => format!("'{}'", argument.replace('\'', "'\\''")),
+            },
+        );
+    }
+    words.join(" ")
 }
 
 /// The scenarios asked for, by name or path; the budget's if none is.
@@ -137,7 +270,7 @@ fn candidates(arguments: &RunArguments, work: &Workplace) -> Result<Vec<Candidat
         .iter()
         .map(|(name, path)| (name.as_str(), path))
         .collect();
-    let mut known = Peer::all(arguments.peers_dir.as_deref())?;
+    let mut known = Peer::all(arguments.rig.peers_dir.as_deref())?;
     let by_name = !arguments.peers.is_empty();
     let names: Vec<&str> = match by_name {
         true => arguments.peers.iter().map(String::as_str).collect(),
@@ -164,7 +297,11 @@ fn candidates(arguments: &RunArguments, work: &Workplace) -> Result<Vec<Candidat
     Ok(candidates)
 }
 
-fn candidate(peer: Peer, told: Option<&PathBuf>, work: &Workplace) -> Result<Candidate, Error> {
+pub(super) fn candidate(
+    peer: Peer,
+    told: Option<&PathBuf>,
+    work: &Workplace,
+) -> Result<Candidate, Error> {
     if peer.is_direct() {
         return Ok(Candidate {
             peer,
@@ -194,4 +331,27 @@ fn check_descriptors(rows: &[Arc<Scenario>], limit: u64) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The replay command can be pasted into a shell.
+    #[test]
+    fn commands_are_quoted() {
+        let words = ["/usr/bin/x", "run", "h1-128", "--out", "my report", "it's"];
+        let typed = command(words.into_iter().map(str::to_owned));
+        assert_eq!(
+            typed,
+            r"tidegate-lab run h1-128 --out 'my report' 'it'\''s'"
+        );
+    }
+
+    /// Times read as minutes and seconds.
+    #[test]
+    fn times_are_short() {
+        assert_eq!(minutes(59.6), "1:00");
+        assert_eq!(minutes(185.0), "3:05");
+    }
 }

@@ -1,0 +1,240 @@
+//! The report on a terminal.
+
+use std::{collections::BTreeSet, fmt};
+
+use super::summary::{PeerSummary, Verdict, figure_name};
+use crate::{
+    peer::OURS,
+    run::{RowResult, RunResult},
+    scenario::{Figure, Load, Scenario},
+    statistics::Ratio,
+};
+
+/// The report for people.
+pub struct Table<'a>(pub &'a RunResult);
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let machine = &self.0.machine;
+        writeln!(f, "machine   {}, kernel {}", machine.cpu, machine.kernel)?;
+        writeln!(
+            f,
+            "placed    proxy on CPU {}, origin and generator on CPU {}; {} rounds of {} s",
+            machine.placement.proxy, machine.placement.load, self.0.rounds, self.0.seconds
+        )?;
+        for (peer, version) in &self.0.peers {
+            writeln!(f, "{peer:<9} {version}")?;
+        }
+        writeln!(f, "fitness   {}", machine.fitness)?;
+        for caveat in &machine.caveats {
+            writeln!(f, "caveat    {caveat}")?;
+        }
+        for row in &self.0.rows {
+            write_row(f, row)?;
+            write_comparisons(f, self.0, row)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_row(f: &mut fmt::Formatter<'_>, result: &RowResult) -> fmt::Result {
+    let row = &result.row;
+    writeln!(f, "\n{}: {}; {}", row.name, row.title, load(row))?;
+    let mut lines = vec![heads(result)];
+    lines.extend(result.summaries().iter().map(cells));
+    write_aligned(f, &lines)?;
+    for (peer, reason) in &result.left_out {
+        writeln!(f, "  {peer} left out: {reason}")?;
+    }
+    for remark in remarks(result) {
+        writeln!(f, "  {remark}")?;
+    }
+    match result.verdict() {
+        Some(verdict) => write_verdict(f, &verdict),
+        None => Ok(()),
+    }
+}
+
+/// How hard a row works its peers.
+pub(super) fn load(row: &Scenario) -> String {
+    match row.load {
+        Load::Saturate => format!("{} connections, closed loop", row.connections),
+        Load::Idle => "one request each, then nothing".to_owned(),
+        Load::Share { .. } | Load::Rate(_) => format!("{} connections, open loop", row.connections),
+    }
+}
+
+/// The heads of the table.
+pub(super) fn heads(result: &RowResult) -> Vec<String> {
+    let metric = match result.figure() {
+        Figure::Cpu => "CPU µs/request",
+        Figure::Memory => "KiB/connection",
+        Figure::P50 => "p50 µs, judged",
+        Figure::P99 => "p99 µs, judged",
+        Figure::P999 => "p99.9 µs, judged",
+        Figure::Failures => "failed part",
+        Figure::Throughput => "requests/s, judged",
+    };
+    [
+        "peer",
+        metric,
+        "user",
+        "switches",
+        "requests/s",
+        "p50 µs",
+        "p99 µs",
+        "p99.9 µs",
+        "RSS MiB",
+        "void",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+/// A peer's line.
+pub(super) fn cells(summary: &PeerSummary) -> Vec<String> {
+    let or_dash = |value: Option<f64>, digits: usize| {
+        value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
+    };
+    let metric = summary.metric.map_or("-".to_owned(), |spread| {
+        format!("{:.2} ({:.2}–{:.2})", spread.median, spread.min, spread.max)
+    });
+    let measured = summary.valid > 0 && summary.p50_us > 0.0;
+    let latency = |value: f64| or_dash(measured.then_some(value), 0);
+    vec![
+        summary.peer.clone(),
+        metric,
+        or_dash(summary.user_us, 2),
+        or_dash(summary.switches, 2),
+        format!("{:.0}", summary.requests_per_s),
+        latency(summary.p50_us),
+        latency(summary.p99_us),
+        latency(summary.p999_us),
+        match (summary.rss_ready_mib, summary.rss_mib) {
+            (Some(ready), Some(end)) => format!("{ready:.1} → {end:.1}"),
+            _ => "-".to_owned(),
+        },
+        match summary.void {
+            0 => String::new(),
+            void => format!("{void} of {}", void + summary.valid),
+        },
+    ]
+}
+
+/// The first column to the left, all others to the right.
+fn write_aligned(f: &mut fmt::Formatter<'_>, lines: &[Vec<String>]) -> fmt::Result {
+    let width = |column: usize| {
+        let cells = lines.iter().filter_map(|line| line.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    for line in lines {
+        let mut text = String::from(" ");
+        for (column, cell) in line.iter().enumerate() {
+            let width = width(column);
+            text += &match column {
+                0 => format!(" {cell:<width$}"),
+                _ => format!("  {cell:>width$}"),
+            };
+        }
+        writeln!(f, "{}", text.trim_end())?;
+    }
+    Ok(())
+}
+
+/// Each reason once per peer, however many rounds had it.
+pub(super) fn remarks(result: &RowResult) -> BTreeSet<String> {
+    let mut remarks = BTreeSet::new();
+    let mut seen: BTreeSet<(&str, String)> = BTreeSet::new();
+    for measurement in &result.measurements {
+        let void = measurement.void.iter().map(|reason| ("void: ", reason));
+        let caveats = measurement.caveats.iter().map(|reason| ("", reason));
+        for (kind, reason) in void.chain(caveats) {
+            // Reasons with other numbers are the same reason.
+            let gist: String = reason.chars().filter(|c| !c.is_ascii_digit()).collect();
+            if seen.insert((&measurement.peer, gist)) {
+                remarks.insert(format!("{}: {kind}{reason}", measurement.peer));
+            }
+        }
+    }
+    remarks
+}
+
+/// The words for the differences, and the capacities.
+fn write_comparisons(
+    f: &mut fmt::Formatter<'_>,
+    result: &RunResult,
+    row: &RowResult,
+) -> fmt::Result {
+    let criterion = |figure| result.criterion(row, figure);
+    for comparison in row.comparisons(&result.subject, criterion) {
+        let Ratio {
+            estimate,
+            low,
+            high,
+            pairs,
+            ..
+        } = comparison.ratio;
+        let figure = figure_name(comparison.figure);
+        let (subject, other) = (&comparison.subject, &comparison.other);
+        write!(f, "  {figure}: {subject} / {other} = {estimate:.3} ")?;
+        if pairs > 1 {
+            write!(f, "[{low:.3}, {high:.3}] ")?;
+        }
+        writeln!(f, "of {pairs} pairs: {}", comparison.word)?;
+    }
+    for (peer, capacity) in &row.capacities {
+        let objective = capacity.objective;
+        match capacity.requests_per_s {
+            Some(rate) => writeln!(f, "  {peer} bears {rate:.0}/s at {objective}")?,
+            None => writeln!(f, "  {peer} keeps {objective} at no rate that was tried")?,
+        }
+    }
+    Ok(())
+}
+
+fn write_verdict(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result {
+    let Ratio {
+        estimate,
+        low,
+        high,
+        pairs,
+        ..
+    } = verdict.ratio;
+    let rival = match &verdict.rival {
+        Some(rival) => format!("{OURS} / {rival}"),
+        None => format!("{OURS} / goal"),
+    };
+    writeln!(
+        f,
+        "  {rival} = {estimate:.3} [{low:.3}, {high:.3}] of {pairs} pairs; goal ≤ {}: {}",
+        verdict.goal, verdict.outcome
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample::row;
+
+    /// The table shows medians with their spread, what is void, and the verdict.
+    #[test]
+    fn the_table_reads() {
+        struct Only(RowResult);
+        impl fmt::Display for Only {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write_row(f, &self.0)
+            }
+        }
+        let text = Only(row("h1-128", [13.4, 13.6, 13.5])).to_string();
+        for line in [
+            "h1-128: HTTP/1.1 keep-alive, 128 B; 64 connections, closed loop",
+            "  tidegate  13.50 (13.40–13.60)  3.38      0.00        1000       -       -         -  1.0 → 2.0",
+            "3 of 3",
+            "  envoy: void: test",
+            "  tidegate / haproxy = 0.675 [",
+            "of 3 pairs; goal ≤ 0.72: met",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+}
