@@ -39,6 +39,15 @@ impl Phase {
     }
 }
 
+/// Whether an endpoint serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// It listens.
+    Alive,
+    /// Its connections are closed and nobody listens.
+    Dead,
+}
+
 /// Shared by the two threads.
 #[derive(Debug, Default)]
 pub struct Control {
@@ -47,6 +56,8 @@ pub struct Control {
     completed: AtomicU64,
     drained: AtomicBool,
     failed: AtomicBool,
+    /// A bit per endpoint of the origin that is dead. Written by the main thread.
+    dead: AtomicU64,
 }
 
 impl Control {
@@ -58,6 +69,24 @@ impl Control {
     /// The phase asked for.
     pub fn phase(&self) -> Phase {
         Phase::numbered(self.phase.load(Ordering::Acquire))
+    }
+
+    /// Kills an endpoint of the origin, or brings it back to life.
+    pub fn set_endpoint(&self, i: usize, life: Life) {
+        let bit = 1u64
+            .checked_shl(u32::try_from(i).unwrap_or(u32::MAX))
+            .unwrap_or(0);
+        let dead = self.dead.load(Ordering::Relaxed);
+        let dead = match life {
+            Life::Dead => dead | bit,
+            Life::Alive => dead & !bit,
+        };
+        self.dead.store(dead, Ordering::Release);
+    }
+
+    /// The endpoints that are dead, a bit each.
+    pub fn dead(&self) -> u64 {
+        self.dead.load(Ordering::Acquire)
     }
 
     /// Connections that have done their first exchange.
@@ -105,6 +134,18 @@ fn add_one(counter: &AtomicU64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Endpoints die and live apart from each other.
+    #[test]
+    fn endpoints_are_bits() {
+        let control = Control::default();
+        control.set_endpoint(1, Life::Dead);
+        control.set_endpoint(15, Life::Dead);
+        assert_eq!(control.dead(), 0b1000_0000_0000_0010);
+        control.set_endpoint(1, Life::Alive);
+        control.set_endpoint(1, Life::Alive);
+        assert_eq!(control.dead(), 1 << 15);
+    }
 
     /// The phases in order, and the last again after the last.
     #[test]

@@ -22,19 +22,24 @@ use crate::{
     cpu::Placement,
     error::Error,
     load::{
-        LoadSpec, Pace,
+        Exchange, Failures, LoadSpec, Pace,
         arrivals::{Arrivals, Spacing},
         generator::{Generator, LoadOutcome},
+        trickle::Trickle,
     },
     origin::{Origin, OriginMode},
     peer::{
         Peer,
+        certificate::{Certificate, TlsClient},
         process::{Running, Workplace, free_address},
         render::{Mode, Setting},
     },
     run::Interrupt,
-    scenario::{Figure, Load, Scenario, Trouble},
-    worker::{Worker, WorkerOutcome},
+    scenario::{
+        Figure, Load, Neighbour, Scenario, Trouble,
+        player::{Player, Stage},
+    },
+    worker::{Beside, Worker, WorkerOutcome},
 };
 
 /// For opening all connections, one exchange on each.
@@ -158,15 +163,50 @@ pub fn measure(task: Task<'_>, bench: &Bench) -> Result<Measurement, Error> {
         Mode::Http => OriginMode::Http,
         Mode::Tcp => OriginMode::Echo,
     };
-    let origin = Origin::bind(([127, 0, 0, 1], 0).into(), mode)?;
-    let upstream = origin.address()?;
+    let certificate = match task.row.tls {
+        true => Some(Certificate::generate()?),
+        false => None,
+    };
+    let mut origin = Origin::bind(([127, 0, 0, 1], 0).into(), mode)?
+        .behave(&task.row.upstream, task.round as u64)?;
+    let upstreams = origin.addresses();
     let listen = match task.program {
         Some(_) => free_address()?,
-        None => upstream,
+        None => origin.address()?,
     };
-    let loaded = LoadedThread::start(task, bench, origin, listen)?;
-    let (mut running, configuration) = start_peer(task, bench, upstream, listen)?;
-    running.wait_ready(task.row.mode(), &task.row.exchange(), &bench.interrupt)?;
+    if let (None, Some(certificate)) = (task.program, &certificate) {
+        origin = origin.encrypt(certificate.server.clone());
+    }
+    let tls = certificate.as_ref().map(Certificate::client).transpose()?;
+    let loaded = LoadedThread::start(task, bench, origin, listen, tls.clone())?;
+    let prefixes = task.row.prefixes();
+    let dir: PathBuf = bench
+        .work
+        .dir
+        .join(format!("{}-{}", task.peer.name, listen.port()));
+    let setting = Setting {
+        listen,
+        upstreams: &upstreams,
+        mode: task.row.mode(),
+        connections: task.row.client_descriptors() as usize,
+        routes: &prefixes,
+        certificate: certificate.as_ref(),
+        admin: match task.row.asks_admin() {
+            true => Some(free_address()?),
+            false => None,
+        },
+        reloads: task.row.reloads(),
+        cpu: bench.placement.proxy,
+        descriptors: bench.descriptors,
+        dir: &dir,
+    };
+    let (mut running, configuration) = start_peer(task, bench, &setting)?;
+    running.wait_ready(
+        task.row.mode(),
+        &task.row.exchange(),
+        tls.as_ref(),
+        &bench.interrupt,
+    )?;
     let sample = || match running.pid() {
         Some(pid) => Sample::of_tree(pid, bench.placement.proxy)
             .map(Some)
@@ -187,7 +227,18 @@ pub fn measure(task: Task<'_>, bench: &Bench) -> Result<Measurement, Error> {
     }
     let (before, started, completed) = (sample()?, Instant::now(), loaded.control.completed());
     loaded.control.enter(Phase::Measure);
-    loaded.sleep(bench, bench.duration)?;
+    let stage = Stage {
+        peer: task.peer,
+        running: &running,
+        setting,
+        control: &loaded.control,
+    };
+    let mut player = Player::new(&task.row.events, stage);
+    loaded.sleep(
+        bench,
+        task.row.time().unwrap_or(bench.duration),
+        &mut player,
+    )?;
     let seconds = started.elapsed().as_secs_f64();
     let (after, completed) = (sample()?, loaded.control.completed() - completed);
     running.check_alive()?;
@@ -290,30 +341,44 @@ impl Measurement {
 fn start_peer(
     task: Task<'_>,
     bench: &Bench,
-    upstream: SocketAddr,
-    listen: SocketAddr,
+    setting: &Setting<'_>,
 ) -> Result<(Running, BTreeMap<String, String>), Error> {
     let Some(program) = task.program else {
-        return Ok((Running::direct(task.peer, upstream), BTreeMap::new()));
+        return Ok((Running::direct(task.peer, setting.listen), BTreeMap::new()));
     };
-    let prefixes = task.row.prefixes();
-    let dir: PathBuf = bench
-        .work
-        .dir
-        .join(format!("{}-{}", task.peer.name, listen.port()));
-    let setting = Setting {
-        listen,
-        upstream,
-        mode: task.row.mode(),
-        connections: task.row.connections,
-        routes: &prefixes,
-        cpu: bench.placement.proxy,
-        descriptors: bench.descriptors,
-        dir: &dir,
-    };
-    let rendered = task.peer.render(&setting)?;
-    let running = Running::start(task.peer, program, &rendered, &setting, bench.placement)?;
+    let rendered = task.peer.render(setting)?;
+    let running = Running::start(task.peer, program, &rendered, setting, bench.placement)?;
     Ok((running, rendered.files))
+}
+
+/// The clients that a scenario has beside the measured ones.
+fn neighbour(row: &Scenario, target: SocketAddr, clock: Clock) -> Result<Option<Beside>, Error> {
+    Ok(match row.neighbour {
+        None => None,
+        Some(Neighbour::SlowLoris {
+            connections,
+            byte_every,
+        }) => Some(Beside::Trickle(Trickle::new(
+            target,
+            connections,
+            byte_every.0.into(),
+        ))),
+        Some(Neighbour::Saturate { connections, body }) => {
+            let spec = LoadSpec {
+                target,
+                exchange: Exchange::get("/", body.0, 0),
+                connections,
+                keep: row.keep(),
+                pace: Pace::Saturate,
+                stretches: Vec::new(),
+                failures: Failures::Count,
+                tls: None,
+            };
+            let control = Arc::new(Control::default());
+            let generator = Generator::new(spec, control.clone(), clock)?.beside();
+            Some(Beside::Load(Box::new(generator), control))
+        }
+    })
 }
 
 /// The loaded thread, led through its phases. Dropping it ends it.
@@ -328,12 +393,16 @@ impl LoadedThread {
         bench: &Bench,
         origin: Origin,
         target: SocketAddr,
+        tls: Option<TlsClient>,
     ) -> Result<LoadedThread, Error> {
         let spec = LoadSpec {
             target,
             exchange: task.row.exchange(),
             connections: task.row.connections,
             keep: task.row.keep(),
+            stretches: task.row.stretches(),
+            failures: task.row.failures(),
+            tls,
             pace: match (&task.row.load, task.rate) {
                 (Load::Idle, _) => Pace::Hold,
                 (_, Some(rate)) => Pace::Due(Arrivals {
@@ -348,6 +417,7 @@ impl LoadedThread {
         let worker = Worker {
             origin: Some(origin),
             generator: Some(Generator::new(spec, control.clone(), clock)?),
+            neighbour: neighbour(task.row, target, clock)?,
             control: control.clone(),
             clock,
             cpu: Some(bench.placement.load),
@@ -375,16 +445,23 @@ impl LoadedThread {
     }
 
     /// Waits, as long as the load goes on.
-    fn sleep(&self, bench: &Bench, duration: Duration) -> Result<(), Error> {
-        let end = Instant::now() + duration;
+    fn sleep(
+        &self,
+        bench: &Bench,
+        duration: Duration,
+        player: &mut Player<'_>,
+    ) -> Result<(), Error> {
+        let start = Instant::now();
+        let end = start + duration;
         while let Some(left) = end.checked_duration_since(Instant::now()) {
             // A load that has given up is void; there is no point in going on with it.
             if self.control.failed() || self.check().is_err() {
                 break;
             }
-            bench
-                .interrupt
-                .sleep(left.min(Duration::from_millis(100)))?;
+            player.play(start.elapsed())?;
+            let slice = left.min(Duration::from_millis(100));
+            let next = player.until_next(start.elapsed()).unwrap_or(slice);
+            bench.interrupt.sleep(slice.min(next))?;
         }
         Ok(())
     }

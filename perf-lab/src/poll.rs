@@ -10,12 +10,14 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 /// Who owns a socket, and which of theirs it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token {
-    /// The origin's listening socket.
-    Accept,
+    /// One of the origin's listening sockets.
+    Accept(usize),
     /// One of the origin's connections, by slot.
     Origin(usize),
     /// One of the generator's connections, by slot.
     Load(usize),
+    /// One of the unmeasured clients' connections, by slot.
+    Neighbour(usize),
 }
 
 /// How long [`Poller::wait`] may sleep.
@@ -79,9 +81,10 @@ impl Token {
 
     fn encode(self) -> u64 {
         match self {
-            Token::Accept => 0,
+            Token::Accept(i) => i as u64,
             Token::Origin(slot) => (1 << Token::ROLE_SHIFT) | slot as u64,
             Token::Load(slot) => (2 << Token::ROLE_SHIFT) | slot as u64,
+            Token::Neighbour(slot) => (3 << Token::ROLE_SHIFT) | slot as u64,
         }
     }
 
@@ -90,7 +93,8 @@ impl Token {
         match data >> Token::ROLE_SHIFT {
             1 => Token::Origin(slot),
             2 => Token::Load(slot),
-            _ => Token::Accept,
+            3 => Token::Neighbour(slot),
+            _ => Token::Accept(slot),
         }
     }
 }
@@ -125,7 +129,9 @@ mod tests {
     #[test]
     fn tokens_round_trip() {
         for token in [
-            Token::Accept,
+            Token::Accept(0),
+            Token::Accept(15),
+            Token::Neighbour(9),
             Token::Origin(0),
             Token::Origin(70_000),
             Token::Load(0),

@@ -20,7 +20,7 @@ use crate::{
     knee::{Kept, Objective, Search},
     machine::Machine,
     measure::{Bench, Measurement, Task, measure},
-    peer::{DIRECT, OURS, Peer},
+    peer::{DIRECT, FLOOR, OURS, Peer},
     scenario::{Figure, Load, Scenario},
     statistics::Spread,
     verdict::{Criterion, Noise},
@@ -438,8 +438,8 @@ impl<'a> Rates<'a> {
                 .filter_map(|peer| base.capacity(peer))
                 .max_by(f64::total_cmp)
         };
-        let best = best(&[DIRECT, OURS])
-            .or_else(|| best(&[DIRECT]))
+        let best = best(&[DIRECT, FLOOR, OURS])
+            .or_else(|| best(&[DIRECT, FLOOR]))
             .or_else(|| best(&[]));
         Rates {
             row,

@@ -15,7 +15,10 @@ use crate::{
     control::{Control, Phase},
     cpu::{self, Cpu},
     error::Error,
-    load::generator::{Generator, LoadOutcome},
+    load::{
+        generator::{Generator, LoadOutcome},
+        trickle::Trickle,
+    },
     origin::Origin,
     poll::{Poller, Token, Wait},
 };
@@ -29,12 +32,41 @@ pub struct Worker {
     pub origin: Option<Origin>,
     /// The clients, if any.
     pub generator: Option<Generator>,
+    /// Clients that are not measured, if any.
+    pub neighbour: Option<Beside>,
     /// Shared with whoever measures.
     pub control: Arc<Control>,
     /// The same that the generator has.
     pub clock: Clock,
     /// Where it runs; `None` leaves it to the scheduler.
     pub cpu: Option<Cpu>,
+}
+
+/// Clients that are not measured.
+pub enum Beside {
+    /// A load, with the control that it follows; its phases are those of the measured one.
+    Load(Box<Generator>, Arc<Control>),
+    /// Requests that never end.
+    Trickle(Trickle),
+}
+
+impl Beside {
+    fn turn(&mut self, poller: &Poller, phase: Phase, now: Nanos) {
+        match self {
+            Beside::Load(generator, control) => {
+                control.enter(phase);
+                generator.turn(poller, now);
+            }
+            Beside::Trickle(trickle) => trickle.turn(poller, phase, now),
+        }
+    }
+
+    fn on_event(&mut self, index: usize, poller: &Poller) {
+        match self {
+            Beside::Load(generator, _) => generator.on_event(index, poller),
+            Beside::Trickle(trickle) => trickle.on_event(index),
+        }
+    }
 }
 
 /// What a worker leaves behind.
@@ -72,6 +104,15 @@ impl Worker {
             }
             let now = self.clock.now();
             let mut wait = Wait::AtMost(TICK);
+            if let Some(origin) = &mut self.origin {
+                origin.turn(&poller, self.control.dead());
+                if origin.must_be_punctual() {
+                    wait = Wait::Spin;
+                }
+            }
+            if let Some(neighbour) = &mut self.neighbour {
+                neighbour.turn(&poller, phase, now);
+            }
             if let Some(generator) = &mut self.generator {
                 generator.turn(&poller, now);
                 if generator.must_be_punctual() {
@@ -93,9 +134,14 @@ impl Worker {
 
     fn dispatch(&mut self, token: Option<Token>, poller: &Poller) {
         match (token, &mut self.origin, &mut self.generator) {
-            (Some(Token::Accept), Some(origin), _) => origin.accept(poller),
+            (Some(Token::Accept(i)), Some(origin), _) => origin.accept(i, poller),
             (Some(Token::Origin(key)), Some(origin), _) => origin.on_event(key),
             (Some(Token::Load(index)), _, Some(generator)) => generator.on_event(index, poller),
+            (Some(Token::Neighbour(index)), ..) => {
+                if let Some(neighbour) = &mut self.neighbour {
+                    neighbour.on_event(index, poller);
+                }
+            }
             _ => {}
         }
         // A turn may have a hundred events of several microseconds each: what falls due meanwhile
@@ -149,7 +195,7 @@ mod tests {
     use super::*;
     use crate::{
         load::{
-            Connections, Exchange, LoadSpec, Pace,
+            Connections, Exchange, Failures, LoadSpec, Pace,
             arrivals::{Arrivals, Spacing},
         },
         origin::OriginMode,
@@ -167,12 +213,16 @@ mod tests {
             connections: 80,
             keep,
             pace,
+            stretches: Vec::new(),
+            failures: Failures::GiveUp,
+            tls: None,
         };
         let (control, clock) = (Arc::new(Control::default()), Clock::start());
         let generator = Generator::new(spec, control.clone(), clock).unwrap();
         let worker = Worker {
             origin: Some(origin),
             generator: Some(generator),
+            neighbour: None,
             control: control.clone(),
             clock,
             cpu: None,

@@ -16,7 +16,7 @@ use crate::{
     cpu::{self, Cpu},
     error::Error,
     load::{
-        Connections, Exchange, LoadSpec, Pace,
+        Connections, Exchange, Failures, LoadSpec, Pace,
         arrivals::{Arrivals, Spacing},
         generator::Generator,
         latency::Percentiles,
@@ -143,6 +143,9 @@ fn spec(arguments: &LoadArguments) -> Result<LoadSpec, Error> {
             true => Connections::PerRequest,
             false => Connections::Keep,
         },
+        stretches: Vec::new(),
+        failures: Failures::GiveUp,
+        tls: None,
         pace: match arguments.rate {
             None => Pace::Saturate,
             Some(rate) => Pace::Due(Arrivals {
@@ -163,6 +166,7 @@ fn load(arguments: &LoadArguments, spec: LoadSpec) -> Result<Outcome, Error> {
     let worker = Worker {
         origin: None,
         generator: Some(generator),
+        neighbour: None,
         control: control.clone(),
         clock,
         cpu: arguments.cpu.map(Cpu),

@@ -4,6 +4,7 @@ mod compare;
 mod load;
 mod origin;
 mod peers;
+mod relay;
 mod report;
 mod run;
 mod trend;
@@ -49,6 +50,8 @@ enum Verb {
     Load(load::LoadArguments),
     /// Serves fixed bodies, or echoes.
     Origin(origin::OriginArguments),
+    /// Relays bytes: the floor that proxies are measured against.
+    Relay(relay::RelayArguments),
     /// Lists the peers and whether they are installed.
     Peers(peers::PeersArguments),
 }
@@ -62,6 +65,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Error> {
         Verb::Trend(arguments) => trend::execute(arguments),
         Verb::Load(arguments) => load::execute(arguments),
         Verb::Origin(arguments) => origin::execute(arguments),
+        Verb::Relay(arguments) => relay::execute(arguments),
         Verb::Peers(arguments) => peers::execute(arguments),
     }
 }

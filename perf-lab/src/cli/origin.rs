@@ -44,6 +44,7 @@ pub(super) fn execute(arguments: OriginArguments) -> Result<ExitCode, Error> {
     let worker = Worker {
         origin: Some(origin),
         generator: None,
+        neighbour: None,
         control: control.clone(),
         clock: Clock::start(),
         cpu: arguments.cpu.map(Cpu),

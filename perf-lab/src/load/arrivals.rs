@@ -1,8 +1,11 @@
 //! When requests are due in an open loop: a stream of times that depends on nothing that happens.
 
-use std::fmt;
+use std::{collections::VecDeque, fmt};
 
 use crate::clock::Nanos;
+
+/// When nothing falls due any more: centuries away.
+const NEVER_NS: f64 = 1e19;
 
 /// An arrival process.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +30,15 @@ pub enum Spacing {
     Poisson,
 }
 
+/// A stretch of a measurement with a rate of its own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stretch {
+    /// How long it lasts; the last one lasts for ever.
+    pub time: Nanos,
+    /// Its rate, as a multiple of the arrivals'.
+    pub times: f64,
+}
+
 /// The due times, ascending.
 #[derive(Clone, Debug)]
 pub struct Schedule {
@@ -34,6 +46,8 @@ pub struct Schedule {
     random: fastrand::Rng,
     /// The next due time, as a float so that rounding does not add up.
     next_ns: f64,
+    /// Rate and end of the stretches to come, the present one first; empty is the plain rate.
+    stretches: VecDeque<(f64, f64)>,
 }
 
 impl Schedule {
@@ -43,9 +57,24 @@ impl Schedule {
             arrivals,
             random: fastrand::Rng::with_seed(arrivals.seed),
             next_ns: start.0 as f64,
+            stretches: VecDeque::new(),
         };
         schedule.advance();
         schedule
+    }
+
+    /// Begins with the first of `stretches` at `now`: what has not fallen due yet is drawn again.
+    pub fn stretch(&mut self, stretches: &[Stretch], now: Nanos) {
+        let mut end_ns = now.0 as f64;
+        self.stretches.clear();
+        for stretch in stretches {
+            end_ns += stretch.time.0 as f64;
+            self.stretches.push_back((stretch.times, end_ns));
+        }
+        if !stretches.is_empty() && self.next_ns > now.0 as f64 {
+            self.next_ns = now.0 as f64;
+            self.advance();
+        }
     }
 
     /// The next due time.
@@ -61,12 +90,29 @@ impl Schedule {
     }
 
     fn advance(&mut self) {
-        let mean_ns = 1e9 / self.arrivals.rate;
-        self.next_ns += match self.arrivals.spacing {
-            Spacing::Constant => mean_ns,
+        // So many mean gaps of the plain rate have to pass; a stretch lets them pass faster or slower.
+        let mut gaps = match self.arrivals.spacing {
+            Spacing::Constant => 1.0,
             // The inverse of the exponential distribution; 1 - u is never zero.
-            Spacing::Poisson => -mean_ns * (1.0 - self.random.f64()).ln(),
+            Spacing::Poisson => -(1.0 - self.random.f64()).ln(),
         };
+        let mean_ns = 1e9 / self.arrivals.rate;
+        while let Some(&(times, end_ns)) = self.stretches.front() {
+            let possible = ((end_ns - self.next_ns) / mean_ns * times).max(0.0);
+            // The last one goes on, unless nothing happens in it.
+            if gaps <= possible || (self.stretches.len() == 1 && times > 0.0) {
+                self.next_ns += gaps * mean_ns / times.max(f64::MIN_POSITIVE);
+                return;
+            }
+            gaps -= possible;
+            self.next_ns = self.next_ns.max(end_ns);
+            if self.stretches.len() == 1 {
+                self.next_ns = NEVER_NS;
+                return;
+            }
+            self.stretches.pop_front();
+        }
+        self.next_ns += gaps * mean_ns;
     }
 }
 
@@ -122,5 +168,43 @@ mod tests {
         let deviation = (squares / f64::from(count) - mean * mean).sqrt();
         assert!((mean / 33.33 - 1.0).abs() < 0.02, "mean {mean}");
         assert!((deviation / mean - 1.0).abs() < 0.02, "{deviation} {mean}");
+    }
+
+    /// With a rate of 1,000/s that is doubled in the second of three stretches of 100 ms and zero in the
+    /// third, 100 requests fall due in the first, 200 in the second, and none after.
+    #[test]
+    fn stretches_change_the_rate() {
+        for spacing in [Spacing::Constant, Spacing::Poisson] {
+            let arrivals = Arrivals {
+                rate: 1_000.0,
+                spacing,
+                seed: 3,
+            };
+            let start = Nanos::from_millis(50);
+            let mut schedule = Schedule::new(arrivals, Nanos::ZERO);
+            let time = Nanos::from_millis(100);
+            let stretches = [1.0, 2.0, 0.0].map(|times| Stretch { time, times });
+            while schedule.peek() < start {
+                schedule.take();
+            }
+            schedule.stretch(&stretches, start);
+            let mut counts = [0u32; 3];
+            while schedule.peek() < Nanos::from_millis(10_000) {
+                let due = schedule.take();
+                let which = ((due - start).0 / time.0) as usize;
+                // A request at the very end of a stretch may be rounded into the next.
+                let which = if due == start + time { 0 } else { which };
+                if let Some(count) = counts.get_mut(which) {
+                    *count += 1;
+                }
+            }
+            let near = |count: u32, wanted: u32| match spacing {
+                Spacing::Constant => count.abs_diff(wanted) <= 1,
+                Spacing::Poisson => count.abs_diff(wanted) <= 45,
+            };
+            assert!(near(counts[0], 100), "{spacing}: {counts:?}");
+            assert!(near(counts[1], 200), "{spacing}: {counts:?}");
+            assert!(counts[2] <= 1, "{spacing}: {counts:?}");
+        }
     }
 }

@@ -8,7 +8,7 @@
 use std::{
     collections::VecDeque,
     io::{self, Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     sync::Arc,
 };
 
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
-    Connections, Exchange, LoadSpec, Pace,
+    Connections, Exchange, Failures, LoadSpec, Pace,
     arrivals::Schedule,
     distribution::Distributions,
     latency::{LatencySummary, Recorder, Times},
@@ -28,6 +28,7 @@ use crate::{
     error::Error,
     poll::{Moved, Poller, Token, moved},
     response::{Progress, ResponseReader, Reuse},
+    stream::Stream,
 };
 
 /// Connections being opened at once, below every peer's accept backlog.
@@ -47,6 +48,8 @@ pub struct Generator {
     /// What is written for each exchange.
     request: Vec<u8>,
     slots: Vec<Slot>,
+    /// What events of its slots are called.
+    token: fn(usize) -> Token,
     /// Slots that may begin an exchange, longest idle first, so that all take their turn.
     /// May hold slots that have been closed since.
     idle: VecDeque<usize>,
@@ -102,7 +105,7 @@ impl Window {
 }
 
 struct Slot {
-    socket: Option<TcpStream>,
+    socket: Option<Stream>,
     state: State,
     purpose: Purpose,
     reader: Reader,
@@ -138,6 +141,8 @@ enum Reader {
 enum Answer {
     Pending,
     Complete(Reuse),
+    /// A whole answer that is not the right one.
+    Wrong(String, Reuse),
     Failed(String),
 }
 
@@ -153,6 +158,7 @@ impl Generator {
             request: request_bytes(&spec),
             closed: (0..slots.len()).collect(),
             slots,
+            token: Token::Load,
             idle: VecDeque::with_capacity(spec.connections),
             opening: 0,
             schedule: None,
@@ -167,6 +173,12 @@ impl Generator {
             control,
             clock,
         })
+    }
+
+    /// The same as a neighbour of the measured load.
+    pub fn beside(mut self) -> Generator {
+        self.token = Token::Neighbour;
+        self
     }
 
     /// Whether the loop must not sleep, because a request may fall due at any microsecond.
@@ -272,6 +284,9 @@ impl Generator {
                     start: now,
                     end: Nanos(u64::MAX),
                 };
+                if let Some(schedule) = &mut self.schedule {
+                    schedule.stretch(&self.spec.stretches, now);
+                }
             }
             Phase::Drain => self.window.end = now,
         }
@@ -334,9 +349,9 @@ impl Generator {
         slot.sent = now;
         slot.reader = Reader::new(&self.spec.exchange);
         if slot.socket.is_none() {
-            let connected = connect(&self.spec).and_then(|socket| {
-                poller.add(&socket, Token::Load(index))?;
-                Ok(socket)
+            let connected = connect(self.spec.target).and_then(|socket| {
+                poller.add(&socket, (self.token)(index))?;
+                Stream::client(socket, self.spec.tls.as_ref())
             });
             match connected {
                 Ok(socket) => slot.socket = Some(socket),
@@ -355,6 +370,10 @@ impl Generator {
         let Some(socket) = &mut slot.socket else {
             return false;
         };
+        if let Err(error) = socket.push() {
+            self.fail(index, &format!("write: {error}"));
+            return false;
+        }
         while let Some(rest) = self.request.get(slot.written..)
             && !rest.is_empty()
         {
@@ -384,15 +403,20 @@ impl Generator {
                 Ok(Moved::End) => match slot.reader.end(&self.spec.exchange) {
                     Answer::Complete(reuse) => return self.complete(index, reuse, poller),
                     Answer::Pending => return self.fail(index, "closed before the answer"),
-                    Answer::Failed(problem) => return self.fail(index, &problem),
+                    Answer::Wrong(problem, _) | Answer::Failed(problem) => {
+                        return self.fail(index, &problem);
+                    }
                 },
                 Err(error) => return self.fail(index, &format!("read: {error}")),
             };
             let bytes = self.buffer.get(..count).unwrap_or_default();
             match slot.reader.feed(bytes, &self.spec.exchange) {
                 Answer::Complete(reuse) => return self.complete(index, reuse, poller),
+                Answer::Wrong(problem, reuse) => {
+                    return self.refuse(index, &problem, reuse, poller);
+                }
                 Answer::Failed(problem) => return self.fail(index, &problem),
-                Answer::Pending if count < READ_BYTES => return,
+                Answer::Pending if count < READ_BYTES && socket.short_read_is_the_last() => return,
                 Answer::Pending => {}
             }
         }
@@ -421,6 +445,30 @@ impl Generator {
             }
         }
         slot.purpose = Purpose::Greeting;
+        self.go_on(index, reuse, now, poller);
+    }
+
+    /// The exchange failed by its answer; its connection is as good as before.
+    fn refuse(&mut self, index: usize, problem: &str, reuse: Reuse, poller: &Poller) {
+        let is_greeting = self
+            .slots
+            .get(index)
+            .is_none_or(|slot| slot.purpose == Purpose::Greeting);
+        if self.spec.failures == Failures::GiveUp || is_greeting {
+            return self.fail(index, problem);
+        }
+        self.count_failure(problem);
+        let now = self.clock.now();
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.purpose = Purpose::Greeting;
+        }
+        self.go_on(index, reuse, now, poller);
+    }
+
+    fn go_on(&mut self, index: usize, reuse: Reuse, now: Nanos, poller: &Poller) {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
         match (self.spec.keep, reuse) {
             (Connections::Keep, Reuse::KeepAlive) => self.rest(index, now, poller),
             (Connections::Keep, Reuse::Close) => self.reopen(index),
@@ -483,14 +531,18 @@ impl Generator {
         self.close(index);
     }
 
-    fn fail(&mut self, index: usize, problem: &str) {
+    fn count_failure(&mut self, problem: &str) {
         self.failures += 1;
         if self.first_failure.is_none() {
             self.first_failure = Some(problem.to_owned());
         }
-        if self.failures >= FAILURES_MAX {
+        if self.failures >= FAILURES_MAX && self.spec.failures == Failures::GiveUp {
             self.control.set_failed();
         }
+    }
+
+    fn fail(&mut self, index: usize, problem: &str) {
+        self.count_failure(problem);
         let greeting = self
             .slots
             .get(index)
@@ -572,7 +624,7 @@ impl Reader {
 
 fn judge(response: crate::response::Response, exchange: &Exchange) -> Answer {
     if !(200..300).contains(&response.status) {
-        return Answer::Failed(format!("status {}", response.status));
+        return Answer::Wrong(format!("status {}", response.status), response.reuse);
     }
     match exchange {
         Exchange::Http {
@@ -615,11 +667,11 @@ fn request_bytes(spec: &LoadSpec) -> Vec<u8> {
 }
 
 /// Starts a connection without waiting for it.
-fn connect(spec: &LoadSpec) -> io::Result<TcpStream> {
-    let domain = Domain::for_address(spec.target);
+pub(crate) fn connect(target: SocketAddr) -> io::Result<TcpStream> {
+    let domain = Domain::for_address(target);
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
-    match socket.connect(&spec.target.into()) {
+    match socket.connect(&target.into()) {
         Ok(()) => {}
         Err(error) if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => {}
         Err(error) => return Err(error),

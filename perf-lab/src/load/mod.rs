@@ -7,10 +7,12 @@ pub mod distribution;
 pub mod generator;
 pub mod latency;
 pub mod series;
+pub mod trickle;
 
 use std::net::SocketAddr;
 
-use self::arrivals::Arrivals;
+use self::arrivals::{Arrivals, Stretch};
+use crate::peer::certificate::TlsClient;
 
 /// A load, without its duration.
 #[derive(Clone, Debug)]
@@ -25,6 +27,21 @@ pub struct LoadSpec {
     pub keep: Connections,
     /// When a request is sent.
     pub pace: Pace,
+    /// How an open loop's rate changes over the measurement; empty is not at all.
+    pub stretches: Vec<Stretch>,
+    /// What becomes of a load with failures.
+    pub failures: Failures,
+    /// How to speak TLS, and to whom; `None` is plain.
+    pub tls: Option<TlsClient>,
+}
+
+/// What becomes of a load with failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failures {
+    /// After a thousand it ends: the run is void anyway.
+    GiveUp,
+    /// They are counted, and it goes on: the scenario is about them.
+    Count,
 }
 
 /// One unit of work.
@@ -52,7 +69,7 @@ impl Exchange {
     /// Asks the lab's origin, below a path prefix that ends in `/`.
     pub fn get(prefix: &str, body_bytes: u64, request_bytes: usize) -> Exchange {
         Exchange::Http {
-            host: "lab.example".to_owned(),
+            host: crate::peer::certificate::HOST.to_owned(),
             path: format!("{prefix}b/{body_bytes}"),
             body_bytes: Some(body_bytes),
             request_bytes,

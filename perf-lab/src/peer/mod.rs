@@ -1,24 +1,29 @@
 //! Peers: the proxies that are measured, as plug-ins. A peer is a directory with a `peer.toml` and the
 //! templates that it names; the shipped ones are in the binary, more come from `--peers-dir`.
 
+pub mod certificate;
+pub mod install;
 pub mod process;
 pub mod render;
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
 use include_dir::{Dir, include_dir};
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use self::install::Install;
+use crate::{error::Error, scenario::SignalName};
 
 static SHIPPED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/peers");
 
 /// The peer with no proxy in between.
 pub const DIRECT: &str = "direct";
+/// The peer that relays bytes and does nothing else: what a proxy costs at the very least. No rival.
+pub const FLOOR: &str = "floor";
 /// The peer whose ratio to the best of the others is the verdict.
 pub const OURS: &str = "tidegate";
 
@@ -39,8 +44,8 @@ pub struct Peer {
 pub struct Manifest {
     /// One line for `tidegate-lab peers`.
     pub about: String,
-    /// How to install it: a command for a person.
-    pub install: String,
+    /// How to install it.
+    pub install: Install,
     /// The program; none is the direct connection.
     pub program: Option<String>,
     /// Directories to look for it in before `PATH`, as templates.
@@ -51,13 +56,27 @@ pub struct Manifest {
     pub start: Vec<String>,
     /// Its templates, rendered into its working directory under the same names.
     pub files: Vec<String>,
+    /// The peer whose directory the templates are in, if it is another's: two versions of one proxy.
+    pub files_of: Option<String>,
+    /// Environment variables, as templates.
+    pub environment: BTreeMap<String, String>,
+    /// How it is told to load its files again.
+    pub reload: Option<Reload>,
     /// What it can do.
     pub capabilities: Vec<Capability>,
     /// Files without which it cannot do it after all.
     pub needs: BTreeMap<Capability, PathBuf>,
 }
 
-/// Something that a row asks of a peer.
+/// How a peer is told that its files have changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reload {
+    /// The signal for its first process; none if it watches its files.
+    pub signal: Option<SignalName>,
+}
+
+/// Something that a scenario asks of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Capability {
@@ -73,6 +92,35 @@ pub enum Capability {
     Reload,
     /// A control interface over HTTP.
     Admin,
+    /// Several endpoints behind one route.
+    Endpoints,
+}
+
+impl Capability {
+    /// All of them, for lists.
+    pub const ALL: [Capability; 7] = [
+        Capability::Http,
+        Capability::Tcp,
+        Capability::Routes,
+        Capability::Tls,
+        Capability::Endpoints,
+        Capability::Reload,
+        Capability::Admin,
+    ];
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Capability::Http => "http",
+            Capability::Tcp => "tcp",
+            Capability::Routes => "routes",
+            Capability::Tls => "tls",
+            Capability::Endpoints => "endpoints",
+            Capability::Reload => "reload",
+            Capability::Admin => "admin",
+        })
+    }
 }
 
 impl Peer {
@@ -81,8 +129,8 @@ impl Peer {
         let mut peers = BTreeMap::new();
         for directory in SHIPPED.dirs() {
             let name = directory.path().display().to_string();
-            let peer = Peer::load(&name, |file| {
-                let found = directory.get_file(directory.path().join(file));
+            let peer = Peer::load(&name, |of, file| {
+                let found = SHIPPED.get_file(Path::new(of).join(file));
                 Some(found?.contents_utf8()?.to_owned())
             })?;
             peers.insert(name, peer);
@@ -96,29 +144,34 @@ impl Peer {
             let path = entry.path();
             if path.join("peer.toml").is_file() {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                let peer = Peer::load(&name, |file| fs::read_to_string(path.join(file)).ok())?;
+                let peer = Peer::load(&name, |of, file| {
+                    fs::read_to_string(extra.join(of).join(file)).ok()
+                })?;
                 peers.insert(name, peer);
             }
         }
         Ok(peers)
     }
 
-    fn load(name: &str, read: impl Fn(&str) -> Option<String>) -> Result<Peer, Error> {
+    fn load(name: &str, read: impl Fn(&str, &str) -> Option<String>) -> Result<Peer, Error> {
         let wrong = |problem: String| Error::Plugin {
             peer: name.to_owned(),
             problem,
         };
-        let text = read("peer.toml").ok_or_else(|| wrong("it has no peer.toml".to_owned()))?;
+        let text =
+            read(name, "peer.toml").ok_or_else(|| wrong("it has no peer.toml".to_owned()))?;
         let manifest: Manifest =
             toml::from_str(&text).map_err(|error| wrong(format!("peer.toml: {error}")))?;
         let mut templates = BTreeMap::new();
+        let source = manifest.files_of.as_deref().unwrap_or(name);
         for file in &manifest.files {
             // Rendered files go into a directory of their own and nowhere else.
-            if file.contains('/') || file.starts_with('.') {
+            let is_plain = |name: &str| !name.contains('/') && !name.starts_with('.');
+            if !is_plain(file) || !is_plain(source) {
                 return Err(wrong(format!("`{file}` is not a plain file name")));
             }
-            let template =
-                read(file).ok_or_else(|| wrong(format!("its template `{file}` is not there")))?;
+            let template = read(source, file)
+                .ok_or_else(|| wrong(format!("its template `{file}` is not there")))?;
             templates.insert(file.clone(), template);
         }
         Ok(Peer {
@@ -143,7 +196,7 @@ impl Peer {
             format!(
                 "{} is not there; install it with `{}`",
                 needed.display(),
-                self.manifest.install
+                self.manifest.install.command(&self.name)
             )
         })
     }
@@ -160,10 +213,33 @@ mod tests {
     fn shipped_peers_load() {
         let peers = Peer::all(None).unwrap();
         let names: Vec<&str> = peers.keys().map(String::as_str).collect();
-        assert_eq!(names, ["direct", "envoy", "haproxy", "nginx", "tidegate"]);
+        assert_eq!(
+            names,
+            [
+                "caddy",
+                "direct",
+                "envoy",
+                "floor",
+                "h2o",
+                "haproxy",
+                "haproxy28",
+                "nghttpx",
+                "nginx",
+                "pingora",
+                "tidegate"
+            ]
+        );
         for peer in peers.values() {
             assert!(!peer.manifest.about.is_empty(), "{}", peer.name);
-            assert_eq!(peer.is_direct(), peer.manifest.install.is_empty());
+            let reloads = peer.manifest.capabilities.contains(&Capability::Reload);
+            assert_eq!(reloads, peer.manifest.reload.is_some(), "{}", peer.name);
+            let own = [DIRECT, FLOOR, OURS].contains(&peer.name.as_str());
+            assert_eq!(
+                own,
+                peer.manifest.install == Install::default(),
+                "{}",
+                peer.name
+            );
         }
     }
 
@@ -180,7 +256,9 @@ mod tests {
             ),
             ("capabilities = ['h3']", "unknown variant `h3`"),
         ] {
-            let loaded = Peer::load("x", |file| (file == "peer.toml").then(|| text.to_owned()));
+            let loaded = Peer::load("x", |_, file| {
+                (file == "peer.toml").then(|| text.to_owned())
+            });
             let error = loaded.unwrap_err().to_string();
             assert!(error.contains(problem), "{error}");
         }
@@ -190,7 +268,7 @@ mod tests {
     #[test]
     fn capabilities_may_need_files() {
         let text = "capabilities = ['http', 'tcp']\n[needs]\ntcp = '/nonexistent/module.so'\n";
-        let peer = Peer::load("x", |_| Some(text.to_owned())).unwrap();
+        let peer = Peer::load("x", |_, _| Some(text.to_owned())).unwrap();
         assert_eq!(peer.lacks(Capability::Http), None);
         assert!(peer.lacks(Capability::Tcp).unwrap().contains("module.so"));
         assert!(peer.lacks(Capability::Routes).is_some());

@@ -13,12 +13,14 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, killpg},
+    sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
 
 use super::{
     Peer,
+    certificate::TlsClient,
+    install,
     render::{Mode, Rendered, Setting},
 };
 use crate::{
@@ -27,6 +29,8 @@ use crate::{
     load::Exchange,
     response::{Progress, ResponseReader},
     run::Interrupt,
+    scenario::SignalName,
+    stream::Stream,
 };
 
 /// A peer must answer within this; Envoy with a thousand routes needs about a second.
@@ -55,10 +59,9 @@ impl Workplace {
         let name = format!("tidegate-lab-{}-{count}", std::process::id());
         let dir = env::temp_dir().join(name);
         fs::create_dir(&dir).map_err(Error::io(format!("creating {}", dir.display())))?;
-        let lab = env::current_exe().map_err(Error::io("finding the lab's own program"))?;
         Ok(Workplace {
             dir,
-            lab_dir: lab.parent().unwrap_or(Path::new("/")).to_owned(),
+            lab_dir: install::lab_dir()?,
         })
     }
 }
@@ -77,7 +80,7 @@ impl Peer {
         let missing = |program: String| Error::Missing {
             peer: self.name.clone(),
             program,
-            install: self.manifest.install.clone(),
+            install: self.manifest.install.command(&self.name),
         };
         if let Some(told) = told {
             return match is_executable(told) {
@@ -88,7 +91,7 @@ impl Peer {
         let path = env::var_os("PATH").unwrap_or_default();
         search
             .iter()
-            .map(PathBuf::from)
+            .flat_map(|directory| matching(Path::new(directory)))
             .chain(env::split_paths(&path))
             .map(|directory| directory.join(&program))
             .find(|candidate| is_executable(candidate))
@@ -111,6 +114,23 @@ impl Peer {
     }
 }
 
+/// The directories that a path means in which one component may be `*`, as in
+/// `lib/python3.11/site-packages` by any version.
+fn matching(pattern: &Path) -> Vec<PathBuf> {
+    let mut found = vec![PathBuf::new()];
+    for component in pattern.components() {
+        found = match component.as_os_str() == "*" {
+            false => found.iter().map(|path| path.join(component)).collect(),
+            true => found
+                .iter()
+                .filter_map(|path| fs::read_dir(path).ok())
+                .flat_map(|entries| entries.flatten().map(|entry| entry.path()))
+                .collect(),
+        };
+    }
+    found
+}
+
 fn is_executable(path: &Path) -> bool {
     fs::metadata(path)
         .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
@@ -123,6 +143,7 @@ pub struct Running {
     /// `None` is the direct connection.
     child: Option<Child>,
     output: PathBuf,
+    dir: PathBuf,
     /// Where it listens.
     pub address: SocketAddr,
 }
@@ -134,6 +155,7 @@ impl Running {
             peer: peer.name.clone(),
             child: None,
             output: PathBuf::new(),
+            dir: PathBuf::new(),
             address: origin,
         }
     }
@@ -152,6 +174,11 @@ impl Running {
             let path = dir.join(file);
             fs::write(&path, text).map_err(Error::io(format!("writing {}", path.display())))?;
         }
+        if let Some(certificate) = setting.certificate {
+            certificate
+                .write(dir)
+                .map_err(Error::io(format!("writing into {}", dir.display())))?;
+        }
         let output = dir.join("output");
         let create = Error::io(format!("creating {}", output.display()));
         let file = File::create(&output).map_err(create)?;
@@ -161,6 +188,7 @@ impl Running {
         let mut command = Command::new(program);
         command
             .args(&rendered.start)
+            .envs(&rendered.environment)
             .stdin(Stdio::null())
             .stdout(file)
             .stderr(also)
@@ -172,6 +200,7 @@ impl Running {
             peer: peer.name.clone(),
             child: Some(child),
             output,
+            dir: dir.to_owned(),
             address: setting.listen,
         })
     }
@@ -181,16 +210,42 @@ impl Running {
         self.child.as_ref().map(Child::id)
     }
 
+    /// Sends a signal to its first process.
+    pub fn signal(&self, signal: SignalName) -> Result<(), Error> {
+        let Some(child) = &self.child else {
+            return Err(self.error("there is no process to send a signal to"));
+        };
+        let signal = match signal {
+            SignalName::Hup => Signal::SIGHUP,
+            SignalName::Usr1 => Signal::SIGUSR1,
+            SignalName::Usr2 => Signal::SIGUSR2,
+        };
+        kill(Pid::from_raw(child.id().cast_signed()), signal)
+            .map_err(|errno| self.error(&format!("{signal}: {errno}")))
+    }
+
+    /// Replaces its files, each in one step: whoever reads one sees the old or the new.
+    pub fn replace_files(&self, rendered: &Rendered) -> Result<(), Error> {
+        for (file, text) in &rendered.files {
+            let (path, fresh) = (self.dir.join(file), self.dir.join(format!("{file}.new")));
+            fs::write(&fresh, text)
+                .and_then(|()| fs::rename(&fresh, &path))
+                .map_err(Error::io(format!("replacing {}", path.display())))?;
+        }
+        Ok(())
+    }
+
     /// Waits until it answers one exchange rightly.
     pub fn wait_ready(
         &mut self,
         mode: Mode,
         exchange: &Exchange,
+        tls: Option<&TlsClient>,
         interrupt: &Interrupt,
     ) -> Result<(), Error> {
         let deadline = Instant::now() + READY_TIME_MAX;
         loop {
-            let problem = match probe(self.address, mode, exchange) {
+            let problem = match probe(self.address, mode, exchange, tls) {
                 Ok(()) => return Ok(()),
                 Err(problem) => problem,
             };
@@ -271,11 +326,17 @@ pub fn free_address() -> Result<SocketAddr, Error> {
 }
 
 /// One exchange over a connection of its own.
-fn probe(address: SocketAddr, mode: Mode, exchange: &Exchange) -> Result<(), String> {
+fn probe(
+    address: SocketAddr,
+    mode: Mode,
+    exchange: &Exchange,
+    tls: Option<&TlsClient>,
+) -> Result<(), String> {
     let timeout = Duration::from_secs(2);
     let text = |error: std::io::Error| error.to_string();
-    let mut socket = TcpStream::connect_timeout(&address, timeout).map_err(text)?;
+    let socket = TcpStream::connect_timeout(&address, timeout).map_err(text)?;
     socket.set_read_timeout(Some(timeout)).map_err(text)?;
+    let mut socket = Stream::client(socket, tls).map_err(text)?;
     let (Mode::Http, Exchange::Http { host, path, .. }) = (mode, exchange) else {
         let mut back = [0; 4];
         socket.write_all(b"ping").map_err(text)?;
@@ -321,7 +382,7 @@ mod tests {
         let error = peer.program(None, &[]).unwrap_err();
         assert_eq!(error.exit_code(), 4);
         let text = error.to_string();
-        for needle in ["haproxy", "no-such-proxy", "apt-get install haproxy"] {
+        for needle in ["haproxy", "no-such-proxy", "peers install haproxy"] {
             assert!(text.contains(needle), "{text}");
         }
         let told = Path::new("/nonexistent/haproxy");
@@ -342,23 +403,27 @@ mod tests {
         let address = free_address().unwrap();
         let setting = Setting {
             listen: address,
-            upstream: address,
+            upstreams: &[address],
             mode: Mode::Tcp,
             connections: 1,
             routes: &[],
+            certificate: None,
+            admin: None,
+            reloads: false,
             cpu,
             descriptors: 100,
             dir: &work.dir.join("x"),
         };
         let rendered = Rendered {
             files: Default::default(),
+            environment: Default::default(),
             start: vec!["-c".to_owned(), "echo wrong key; exit 3".to_owned()],
         };
         let shell = Path::new("/bin/sh");
         let mut running = Running::start(&peer, shell, &rendered, &setting, placement).unwrap();
         let echo = Exchange::Echo { bytes: 4 };
         let error = running
-            .wait_ready(Mode::Tcp, &echo, &Interrupt::default())
+            .wait_ready(Mode::Tcp, &echo, None, &Interrupt::default())
             .unwrap_err()
             .to_string();
         assert!(

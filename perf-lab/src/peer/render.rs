@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, syntax::SyntaxConfig, value::Serde};
 use serde::Serialize;
 
-use super::Peer;
+use super::{Peer, certificate::Certificate, install};
 use crate::{cpu::Cpu, error::Error};
 
 /// What a row asks of every peer alike.
@@ -13,14 +13,20 @@ use crate::{cpu::Cpu, error::Error};
 pub struct Setting<'a> {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// Where its origin is.
-    pub upstream: SocketAddr,
+    /// Where its origin is: one endpoint or several.
+    pub upstreams: &'a [SocketAddr],
     /// What it speaks.
     pub mode: Mode,
     /// Client connections in the row.
     pub connections: usize,
     /// Routes by path prefix, all to the same origin; none is "everything goes there".
     pub routes: &'a [String],
+    /// What it shows to clients, where they speak TLS.
+    pub certificate: Option<&'a Certificate>,
+    /// Where its control interface listens, where the scenario uses it.
+    pub admin: Option<SocketAddr>,
+    /// Whether it will have to load a new configuration.
+    pub reloads: bool,
     /// The core it has for itself.
     pub cpu: Cpu,
     /// Descriptors it may open.
@@ -48,9 +54,17 @@ struct Names<'a> {
     listen: SocketAddr,
     listen_host: String,
     listen_port: u16,
+    /// The first endpoint, and all of them.
     upstream: SocketAddr,
     upstream_host: String,
     upstream_port: u16,
+    upstreams: Vec<Endpoint>,
+    tls: bool,
+    /// Empty if the scenario does not use it.
+    admin: String,
+    admin_host: String,
+    admin_port: u16,
+    reloads: bool,
     mode: Mode,
     routes: &'a [String],
     cpu: Cpu,
@@ -60,6 +74,14 @@ struct Names<'a> {
     dir: String,
 }
 
+/// An endpoint of the upstream, as templates like it.
+#[derive(Serialize)]
+struct Endpoint {
+    address: SocketAddr,
+    host: String,
+    port: u16,
+}
+
 /// A peer's files and arguments, filled in.
 #[derive(Clone, Debug)]
 pub struct Rendered {
@@ -67,6 +89,8 @@ pub struct Rendered {
     pub files: BTreeMap<String, String>,
     /// The arguments that start it.
     pub start: Vec<String>,
+    /// Environment variables.
+    pub environment: BTreeMap<String, String>,
 }
 
 impl Peer {
@@ -79,14 +103,31 @@ impl Peer {
         }
         let mut start = Vec::new();
         for template in &self.manifest.start {
-            start.push(self.fill("start", template, &names)?);
+            let argument = self.fill("start", template, &names)?;
+            // A condition that does not hold leaves nothing.
+            if !argument.is_empty() {
+                start.push(argument);
+            }
         }
-        Ok(Rendered { files, start })
+        let mut environment = BTreeMap::new();
+        for (variable, template) in &self.manifest.environment {
+            let value = self.fill("environment", template, &names)?;
+            environment.insert(variable.clone(), value);
+        }
+        Ok(Rendered {
+            files,
+            start,
+            environment,
+        })
     }
 
     /// The directories to look for its program in before `PATH`.
     pub fn search_directories(&self, lab_dir: &Path) -> Result<Vec<String>, Error> {
-        let names = BTreeMap::from([("lab_dir", lab_dir.display().to_string())]);
+        let peers = install::directory(lab_dir);
+        let names = BTreeMap::from([
+            ("lab_dir", lab_dir.display().to_string()),
+            ("peers", peers.display().to_string()),
+        ]);
         let directories = self.manifest.search.iter();
         directories
             .map(|template| self.fill("search", template, &names))
@@ -122,15 +163,34 @@ fn connections_max(setting: &Setting<'_>) -> u64 {
     possible.min(2 * setting.connections as u64 + 1_000)
 }
 
+impl Endpoint {
+    fn of(address: &SocketAddr) -> Endpoint {
+        Endpoint {
+            address: *address,
+            host: address.ip().to_string(),
+            port: address.port(),
+        }
+    }
+}
+
 impl<'a> Names<'a> {
     fn of(setting: &Setting<'a>) -> Names<'a> {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let upstream = setting.upstreams.first().copied().unwrap_or(nowhere);
+        let admin = setting.admin.unwrap_or(nowhere);
         Names {
             listen: setting.listen,
             listen_host: setting.listen.ip().to_string(),
             listen_port: setting.listen.port(),
-            upstream: setting.upstream,
-            upstream_host: setting.upstream.ip().to_string(),
-            upstream_port: setting.upstream.port(),
+            upstream,
+            upstream_host: upstream.ip().to_string(),
+            upstream_port: upstream.port(),
+            upstreams: setting.upstreams.iter().map(Endpoint::of).collect(),
+            tls: setting.certificate.is_some(),
+            admin: setting.admin.map(|at| at.to_string()).unwrap_or_default(),
+            admin_host: admin.ip().to_string(),
+            admin_port: admin.port(),
+            reloads: setting.reloads,
             mode: setting.mode,
             routes: setting.routes,
             cpu: setting.cpu,
@@ -147,10 +207,18 @@ mod tests {
 
     use super::*;
 
+    const UPSTREAMS: [SocketAddr; 2] = [
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9001),
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9002),
+    ];
+
     fn setting<'a>(mode: Mode, routes: &'a [String]) -> Setting<'a> {
         Setting {
             listen: SocketAddr::from(([127, 0, 0, 1], 8001)),
-            upstream: SocketAddr::from(([127, 0, 0, 1], 9001)),
+            upstreams: &UPSTREAMS,
+            certificate: None,
+            admin: None,
+            reloads: false,
             mode,
             connections: 64,
             routes,

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     measure::Measurement,
-    peer::{DIRECT, OURS},
+    peer::{DIRECT, FLOOR, OURS},
     run::RowResult,
     scenario::{Figure, Load, Rival},
     statistics::{Confidence, Ratio, Spread, paired_ratio},
@@ -201,7 +201,7 @@ impl RowResult {
     ) -> Vec<Comparison> {
         let mut comparisons = Vec::new();
         for other in self.peers() {
-            if other == subject || other == DIRECT {
+            if other == subject || [DIRECT, FLOOR].contains(&other) {
                 continue;
             }
             for figure in self.compared_figures() {
@@ -279,7 +279,8 @@ impl RowResult {
     /// The peer that the goal is about: the one named, or the cheapest of the others.
     fn rival(&self, of: &Rival) -> Option<String> {
         let others = self.summaries().into_iter();
-        let mut others = others.filter(|summary| ![OURS, DIRECT].contains(&summary.peer.as_str()));
+        let mut others =
+            others.filter(|summary| ![OURS, DIRECT, FLOOR].contains(&summary.peer.as_str()));
         match of {
             Rival::Peer(name) => others.find(|summary| summary.peer == *name)?.peer.into(),
             Rival::Best => {

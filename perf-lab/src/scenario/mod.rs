@@ -5,15 +5,21 @@
 //! [`parse`] reads a file and says what is wrong with it, and where.
 
 mod parse;
+pub mod player;
 pub mod shipped;
 pub mod units;
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::parse::parse;
 use self::units::{Bytes, Share, Time};
 use crate::{
-    load::{Connections, Exchange, arrivals::Spacing},
+    load::{
+        Connections, Exchange, Failures,
+        arrivals::{Spacing, Stretch},
+    },
     peer::{Capability, render::Mode},
 };
 
@@ -78,9 +84,6 @@ pub struct Scenario {
     /// What we want to reach.
     #[serde(default, rename = "verdict")]
     pub goal: Option<Goal>,
-    /// Peers that cannot do this yet, whatever their plug-in says: a reason by peer.
-    #[serde(default)]
-    pub not_yet: std::collections::BTreeMap<String, String>,
 }
 
 /// What is spoken.
@@ -370,12 +373,13 @@ impl Scenario {
         if self.routes > 0 {
             needed.push(Capability::Routes);
         }
-        let swaps = |event: &Event| matches!(event.action, Action::Routes(_));
-        if self.events.iter().any(swaps) {
+        if self.upstream.endpoints > 1 {
+            needed.push(Capability::Endpoints);
+        }
+        if self.reloads() {
             needed.push(Capability::Reload);
         }
-        let asks = |event: &Event| matches!(event.action, Action::Admin { .. });
-        if self.events.iter().any(asks) {
+        if self.asks_admin() {
             needed.push(Capability::Admin);
         }
         needed
@@ -398,6 +402,41 @@ impl Scenario {
             self.response.body.0,
             self.request.body.in_memory(),
         )
+    }
+
+    /// How long it is measured, if it says so.
+    pub fn time(&self) -> Option<Duration> {
+        let time: Duration = self.phases.iter().map(|stage| stage.time.0).sum();
+        (!time.is_zero()).then_some(time)
+    }
+
+    /// How its rate changes meanwhile.
+    pub fn stretches(&self) -> Vec<Stretch> {
+        let stretch = |stage: &Stage| Stretch {
+            time: stage.time.0.into(),
+            times: stage.times,
+        };
+        self.phases.iter().map(stretch).collect()
+    }
+
+    /// What becomes of a load with failures.
+    pub fn failures(&self) -> Failures {
+        match self.tolerates(Trouble::Failures) {
+            true => Failures::Count,
+            false => Failures::GiveUp,
+        }
+    }
+
+    /// Whether its events need a control interface.
+    pub fn asks_admin(&self) -> bool {
+        let asks = |event: &Event| matches!(event.action, Action::Admin { .. });
+        self.events.iter().any(asks)
+    }
+
+    /// Whether its events change the configuration.
+    pub fn reloads(&self) -> bool {
+        let swaps = |event: &Event| matches!(event.action, Action::Routes(_));
+        self.events.iter().any(swaps)
     }
 
     /// Whether something is part of the scenario and no reason to disbelieve it.

@@ -1,0 +1,249 @@
+//! The origin: the application behind the proxies. It answers `GET …/b/N` with N bytes, or sends
+//! back whatever comes, and does as little else as it can, so that it is never the bottleneck; unless
+//! a scenario asks it to be slow ([`behaviour`]), or dead.
+
+mod answer;
+pub mod behaviour;
+mod connection;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
+
+use rustls::ServerConfig;
+use slab::Slab;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use self::{
+    answer::Answers,
+    behaviour::Behaviour,
+    connection::{Connection, Fate, Shared},
+};
+use crate::{
+    clock::Clock,
+    error::Error,
+    poll::{Poller, Token},
+    scenario::Upstream,
+    stream::Stream,
+};
+
+/// What the origin does on its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum OriginMode {
+    /// Answers `GET …/b/N` with a body of N bytes, and keeps the connection.
+    Http,
+    /// The same, and closes the connection after each answer.
+    HttpClose,
+    /// Sends back every byte.
+    Echo,
+}
+
+/// The largest body that can be asked for.
+pub const BODY_BYTES_MAX: usize = 64 << 20;
+/// Bytes read at once.
+const READ_BYTES: usize = 64 << 10;
+/// Pending connections; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// The origin, driven by the loop of [`crate::worker`].
+pub struct Origin {
+    endpoints: Vec<Endpoint>,
+    mode: OriginMode,
+    connections: Slab<Connection>,
+    serial: u64,
+    answers: Answers,
+    buffer: Vec<u8>,
+    behaviour: Option<Behaviour>,
+    tls: Option<Arc<ServerConfig>>,
+    clock: Clock,
+}
+
+struct Endpoint {
+    address: SocketAddr,
+    /// `None` while it is dead.
+    listener: Option<TcpListener>,
+}
+
+impl Origin {
+    /// One endpoint that listens on `address`; port 0 picks a free one.
+    pub fn bind(address: SocketAddr, mode: OriginMode) -> Result<Origin, Error> {
+        Ok(Origin {
+            endpoints: vec![Endpoint::bind(address)?],
+            mode,
+            connections: Slab::new(),
+            serial: 0,
+            answers: BTreeMap::new(),
+            buffer: vec![0; READ_BYTES],
+            behaviour: None,
+            tls: None,
+            clock: Clock::start(),
+        })
+    }
+
+    /// As a scenario wants it: with further endpoints on free ports of the same address, and with its
+    /// behaviour.
+    pub fn behave(mut self, upstream: &Upstream, seed: u64) -> Result<Origin, Error> {
+        let mut address = self.address()?;
+        address.set_port(0);
+        while self.endpoints.len() < upstream.endpoints {
+            self.endpoints.push(Endpoint::bind(address)?);
+        }
+        self.behaviour = Behaviour::of(upstream, seed);
+        Ok(self)
+    }
+
+    /// Speaks TLS: where there is no proxy to do it.
+    pub fn encrypt(mut self, config: Arc<ServerConfig>) -> Origin {
+        self.tls = Some(config);
+        self
+    }
+
+    /// Where its first endpoint listens.
+    pub fn address(&self) -> Result<SocketAddr, Error> {
+        let first = self.endpoints.first().map(|endpoint| endpoint.address);
+        first.ok_or_else(|| Error::Load("the origin has no endpoint".to_owned()))
+    }
+
+    /// Where all its endpoints listen.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.endpoints
+            .iter()
+            .map(|endpoint| endpoint.address)
+            .collect()
+    }
+
+    /// Begins to be driven by `poller`.
+    pub fn register(&self, poller: &Poller) -> Result<(), Error> {
+        for (i, endpoint) in self.endpoints.iter().enumerate() {
+            if let Some(listener) = &endpoint.listener {
+                poller
+                    .add(listener, Token::Accept(i))
+                    .map_err(Error::io("watching the origin's listener"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the loop must not sleep, because an answer may be due at any microsecond.
+    pub fn must_be_punctual(&self) -> bool {
+        self.behaviour.as_ref().is_some_and(Behaviour::is_waiting)
+    }
+
+    /// Sends what is due, and lets endpoints die and live as the bits of `dead` say.
+    pub fn turn(&mut self, poller: &Poller, dead: u64) {
+        if self.behaviour.is_some() {
+            self.send_due();
+        }
+        for i in 0..self.endpoints.len() {
+            let is_dead = dead & (1 << i) != 0;
+            if self
+                .endpoints
+                .get(i)
+                .is_some_and(|endpoint| endpoint.listener.is_none() != is_dead)
+            {
+                self.change(i, is_dead, poller);
+            }
+        }
+    }
+
+    fn send_due(&mut self) {
+        let now = self.clock.now();
+        while let Some(behaviour) = &mut self.behaviour
+            && let Some((slot, serial)) = behaviour.take_due(now)
+        {
+            if let Some(connection) = self.connections.get_mut(slot)
+                && connection.serial == serial
+            {
+                connection.release();
+                self.on_event(slot);
+            }
+        }
+    }
+
+    fn change(&mut self, i: usize, is_dead: bool, poller: &Poller) {
+        let Some(endpoint) = self.endpoints.get_mut(i) else {
+            return;
+        };
+        if is_dead {
+            endpoint.listener = None;
+            self.connections
+                .retain(|_, connection| connection.endpoint != i);
+        } else if let Ok(listener) = listen(endpoint.address)
+            && poller.add(&listener, Token::Accept(i)).is_ok()
+        {
+            // Somebody else may have taken its port meanwhile: then it is tried again next turn.
+            endpoint.listener = Some(listener);
+        }
+    }
+
+    /// Takes all connections that wait. Out of descriptors, the rest waits for the next event.
+    pub fn accept(&mut self, i: usize, poller: &Poller) {
+        let Some(listener) = self
+            .endpoints
+            .get(i)
+            .and_then(|endpoint| endpoint.listener.as_ref())
+        else {
+            return;
+        };
+        while let Ok((socket, _)) = listener.accept() {
+            if socket.set_nonblocking(true).is_err() || socket.set_nodelay(true).is_err() {
+                continue;
+            }
+            let Ok(socket) = Stream::server(socket, self.tls.as_ref()) else {
+                continue;
+            };
+            let entry = self.connections.vacant_entry();
+            if poller.add(&socket, Token::Origin(entry.key())).is_ok() {
+                self.serial += 1;
+                entry.insert(Connection::new(socket, i, self.serial));
+            }
+        }
+    }
+
+    /// Moves a connection on after an event.
+    pub fn on_event(&mut self, slot: usize) {
+        let Some(connection) = self.connections.get_mut(slot) else {
+            return;
+        };
+        let clock = self.clock;
+        let fate = match self.mode {
+            OriginMode::Echo => connection.echo(&mut self.buffer),
+            OriginMode::Http | OriginMode::HttpClose => connection.serve(&mut Shared {
+                mode: self.mode,
+                answers: &mut self.answers,
+                buffer: &mut self.buffer,
+                behaviour: self
+                    .behaviour
+                    .as_mut()
+                    .map(|behaviour| (behaviour, clock.now())),
+                slot,
+            }),
+        };
+        if fate == Fate::Drop {
+            self.connections.remove(slot);
+        }
+    }
+}
+
+impl Endpoint {
+    fn bind(address: SocketAddr) -> Result<Endpoint, Error> {
+        let wrong = || Error::io(format!("listening on {address}"));
+        let listener = listen(address).map_err(wrong())?;
+        Ok(Endpoint {
+            address: listener.local_addr().map_err(wrong())?,
+            listener: Some(listener),
+        })
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

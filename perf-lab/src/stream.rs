@@ -1,0 +1,112 @@
+//! A non-blocking connection, plain or under TLS, that reads and writes like a socket.
+//!
+//! Under TLS a short read does not mean that the kernel has no more, and bytes that were taken may
+//! still wait in the session: whoever drives one reads until it would block, and calls
+//! [`Stream::push`] on every event.
+
+use std::{
+    io::{self, Read, Write},
+    net::TcpStream,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+};
+
+use rustls::{ClientConnection, ServerConfig, ServerConnection, StreamOwned};
+
+use crate::peer::certificate::TlsClient;
+
+/// A connection.
+#[derive(Debug)]
+pub enum Stream {
+    /// As it is.
+    Plain(TcpStream),
+    /// TLS, from the client's side.
+    Client(Box<StreamOwned<ClientConnection, TcpStream>>),
+    /// TLS, from the server's side.
+    Server(Box<StreamOwned<ServerConnection, TcpStream>>),
+}
+
+impl Stream {
+    /// A client's end.
+    pub fn client(socket: TcpStream, tls: Option<&TlsClient>) -> io::Result<Stream> {
+        let Some((config, name)) = tls else {
+            return Ok(Stream::Plain(socket));
+        };
+        let session = ClientConnection::new(config.clone(), name.clone());
+        let session = session.map_err(io::Error::other)?;
+        Ok(Stream::Client(Box::new(StreamOwned::new(session, socket))))
+    }
+
+    /// A server's end.
+    pub fn server(socket: TcpStream, tls: Option<&Arc<ServerConfig>>) -> io::Result<Stream> {
+        let Some(config) = tls else {
+            return Ok(Stream::Plain(socket));
+        };
+        let session = ServerConnection::new(config.clone()).map_err(io::Error::other)?;
+        Ok(Stream::Server(Box::new(StreamOwned::new(session, socket))))
+    }
+
+    /// Whether a read that did not fill its buffer has emptied the kernel's.
+    pub fn short_read_is_the_last(&self) -> bool {
+        matches!(self, Stream::Plain(_))
+    }
+
+    /// Sends what the session still holds.
+    pub fn push(&mut self) -> io::Result<()> {
+        let pushed = match self {
+            Stream::Plain(_) => Ok(()),
+            Stream::Client(stream) => push(&mut stream.conn, &mut stream.sock),
+            Stream::Server(stream) => push(&mut stream.conn, &mut stream.sock),
+        };
+        match pushed {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            other => other,
+        }
+    }
+}
+
+fn push<S>(
+    session: &mut impl std::ops::DerefMut<Target = rustls::ConnectionCommon<S>>,
+    socket: &mut TcpStream,
+) -> io::Result<()> {
+    while session.wants_write() {
+        if session.write_tls(socket)? == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+    }
+    Ok(())
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(socket) => socket.read(buffer),
+            Stream::Client(stream) => stream.read(buffer),
+            Stream::Server(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(socket) => socket.write(bytes),
+            Stream::Client(stream) => stream.write(bytes),
+            Stream::Server(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.push()
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Stream::Plain(socket) => socket.as_fd(),
+            Stream::Client(stream) => stream.sock.as_fd(),
+            Stream::Server(stream) => stream.sock.as_fd(),
+        }
+    }
+}
