@@ -34,7 +34,7 @@ pub struct Machine {
     pub huge_pages: Option<String>,
     /// Against which flaws of the CPU the kernel works around, and how.
     pub mitigations: BTreeMap<String, String>,
-    /// The kernel's command line.
+    /// Of the kernel's command line what bears on speed; the rest is nobody's business.
     pub command_line: String,
     /// Settings of the kernel that a proxy feels.
     pub settings: BTreeMap<String, String>,
@@ -76,6 +76,11 @@ const LOAD_IDLE_MAX: f64 = 0.5;
 /// The part of ten seconds in which something had to wait for a CPU, before anything was started.
 const PRESSURE_MAX: f64 = 0.10;
 
+/// Less of the proxy's core in others' hands is what a kernel does for itself.
+const FOREIGN_NOTED: f64 = 0.03;
+/// More of it is somebody else's work.
+const FOREIGN_MAX: f64 = 0.10;
+
 const SETTINGS: [&str; 7] = [
     "net/core/somaxconn",
     "net/ipv4/ip_local_port_range",
@@ -113,7 +118,7 @@ impl Machine {
             quota_cpus: text("/sys/fs/cgroup/cpu.max").and_then(|text| quota(&text)),
             huge_pages: text("/sys/kernel/mm/transparent_hugepage/enabled"),
             mitigations: mitigations(),
-            command_line: text("/proc/cmdline").unwrap_or_default(),
+            command_line: relevant(&text("/proc/cmdline").unwrap_or_default()),
             settings: SETTINGS
                 .iter()
                 .filter_map(|name| Some(((*name).to_owned(), text(&format!("/proc/sys/{name}"))?)))
@@ -136,6 +141,27 @@ impl Machine {
             .unwrap_or_default();
         machine.caveats = reasons.into_iter().map(|(_, reason)| reason).collect();
         machine
+    }
+
+    /// Takes in what was seen during the run: the part of the proxy's core that others took, and the
+    /// part of the time that the host did, each in the middle measurement.
+    pub fn note_run(&mut self, foreign: Option<f64>, stolen: Option<f64>) {
+        let seen = [
+            (foreign, "of the proxy's core went to others"),
+            (stolen, "of the time was taken by the host"),
+        ];
+        for (part, what) in seen {
+            let Some(part) = part.filter(|part| *part > FOREIGN_NOTED) else {
+                continue;
+            };
+            self.fitness = self.fitness.max(match part > FOREIGN_MAX {
+                true => Fitness::Unfit,
+                false => Fitness::Indicative,
+            });
+            let percent = part * 100.0;
+            self.caveats
+                .push(format!("during the run {percent:.0} % {what}"));
+        }
     }
 
     /// What makes two runs comparable in their noise: the hardware and the kernel.
@@ -254,6 +280,32 @@ fn mitigations() -> BTreeMap<String, String> {
         .collect()
 }
 
+/// Parameters of the kernel that change what it costs.
+const PARAMETERS: [&str; 16] = [
+    "amd_pstate",
+    "clocksource",
+    "hugepages",
+    "idle",
+    "intel_idle.",
+    "intel_pstate",
+    "irqaffinity",
+    "isolcpus",
+    "mitigations",
+    "nohz",
+    "nosmt",
+    "preempt",
+    "processor.",
+    "rcu_nocbs",
+    "transparent_hugepage",
+    "tsc",
+];
+
+fn relevant(command_line: &str) -> String {
+    let bears = |word: &&str| PARAMETERS.iter().any(|name| word.starts_with(name));
+    let words: Vec<&str> = command_line.split_whitespace().filter(bears).collect();
+    words.join(" ")
+}
+
 /// `max 100000`, or microseconds and their period.
 fn quota(text: &str) -> Option<f64> {
     let (quota, period) = text.trim().split_once(' ')?;
@@ -317,6 +369,8 @@ mod tests {
         assert_eq!(quota("max 100000"), None);
         assert_eq!(quota("150000 100000\n"), Some(1.5));
         let psi = "some avg10=12.50 avg60=1.00 avg300=0.1 total=5\nfull avg10=0.00";
+        let words = "quiet isolcpus=2-3 console=ttyS0 mitigations=off root=/dev/x";
+        assert_eq!(relevant(words), "isolcpus=2-3 mitigations=off");
         assert_eq!(pressure(psi), Some(0.125));
         assert_eq!(pressure("full avg10=0.00"), None);
         for (list, cpu, expected) in [("0-1", 1, true), ("0,2", 1, false), ("0,2-4", 3, true)] {
@@ -362,6 +416,23 @@ mod tests {
             (Fitness::Unfit, &|m| m.pressure = Some(0.2)),
         ] {
             assert_eq!(changed(change), Some(expected));
+        }
+    }
+
+    /// What others took during the run counts as well, and a good machine stays good without it.
+    #[test]
+    fn the_run_itself_is_judged() {
+        for (foreign, stolen, expected, caveats) in [
+            (Some(0.01), None, Fitness::Publishable, 0),
+            (Some(0.05), Some(0.0), Fitness::Indicative, 1),
+            (Some(0.05), Some(0.2), Fitness::Unfit, 2),
+        ] {
+            let mut machine = Machine::default();
+            machine.note_run(foreign, stolen);
+            assert_eq!(
+                (machine.fitness, machine.caveats.len()),
+                (expected, caveats)
+            );
         }
     }
 

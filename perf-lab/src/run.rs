@@ -150,6 +150,24 @@ pub struct Point {
 }
 
 impl RunResult {
+    /// The part of the proxy's core that others took, in the middle measurement.
+    pub fn foreign(&self) -> Option<f64> {
+        self.middle(|measurement| {
+            let cost = measurement.cost?;
+            Some(cost.core_busy - cost.cpu_us / 1e6 / measurement.seconds)
+        })
+    }
+
+    /// The part of the time that the host took, in the middle measurement.
+    pub fn stolen(&self) -> Option<f64> {
+        self.middle(|measurement| Some(measurement.cost?.core_steal))
+    }
+
+    fn middle(&self, figure: impl Fn(&Measurement) -> Option<f64>) -> Option<f64> {
+        let measurements = self.rows.iter().flat_map(|row| &row.measurements);
+        Spread::of(measurements.filter_map(figure)).map(|spread| spread.median)
+    }
+
     /// What a figure of a row is judged by.
     pub fn criterion(&self, row: &RowResult, figure: Figure) -> Criterion {
         let subject = Subject {

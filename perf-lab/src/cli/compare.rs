@@ -9,6 +9,7 @@ use crate::{
     calibration::{Calibration, Subject},
     compare::{Side, name_apart},
     error::Error,
+    machine::Fitness,
     peer::{Peer, process::Workplace},
     run::{Candidate, Plan, RunResult},
     scenario::{Figure, shipped},
@@ -22,7 +23,7 @@ const EXAMPLES: &str = "\
 A side is a peer (haproxy), a peer's program (haproxy=/opt/haproxy), a path to one of ours, or a commit
 of this repository (@HEAD~1), which is built first. Both are measured in turn, A B, B A, each time as a
 fresh process. A side against itself calibrates: what it shows is kept as this machine's noise, and
-later differences must exceed it.
+later differences must exceed it, unless the machine was unfit.
 
 Examples:
   tidegate-lab compare tidegate tidegate                 how noisy is this machine?
@@ -113,6 +114,10 @@ fn sides(arguments: &CompareArguments, work: &Workplace) -> Result<(Candidate, C
 
 /// Keeps what a side has shown against itself.
 fn calibrate(result: &RunResult) -> Result<(), Error> {
+    if result.machine.fitness == Fitness::Unfit {
+        eprintln!("not kept as this machine's noise: it was unfit for measuring");
+        return Ok(());
+    }
     let path = Calibration::path();
     let mut calibration = Calibration::load(&path)?;
     for row in &result.rows {

@@ -20,7 +20,7 @@ use crate::{
     load::arrivals::Spacing,
     machine::Machine,
     measure::Bench,
-    peer::{OURS, Peer, process::Workplace},
+    peer::{DIRECT, FLOOR, OURS, Peer, process::Workplace},
     report::{
         files::{self, FORMAT},
         text::Table,
@@ -164,7 +164,18 @@ impl Rig {
         let begun = date::now();
         let mut progress = Progress::new(&plan, &self.bench);
         let rows = run::run(plan, &self.bench, |line| progress.tell(line))?;
-        let result = RunResult {
+        let measured: Vec<&str> = plan
+            .candidates
+            .iter()
+            .map(|candidate| candidate.peer.name.as_str())
+            .filter(|name| ![DIRECT, FLOOR].contains(name))
+            .collect();
+        // Without the one that it should be about, the run is about the first.
+        let subject = match measured.contains(&subject) {
+            true => subject,
+            false => measured.first().copied().unwrap_or(subject),
+        };
+        let mut result = RunResult {
             format: FORMAT,
             date: begun,
             command: command(std::env::args()),
@@ -181,6 +192,8 @@ impl Rig {
             noise: calibration.here(&self.machine),
             rows,
         };
+        let (foreign, stolen) = (result.foreign(), result.stolen());
+        result.machine.note_run(foreign, stolen);
         println!("{}", Table(&result));
         let page = files::write(&result, &self.out)?;
         eprintln!("the report is {}", page.display());

@@ -58,9 +58,9 @@ pub fn page(result: &RunResult) -> Result<String, Error> {
                 machine => Serde(&result.machine),
                 fitness_class => fitness_class(result.machine.fitness),
                 rounds => result.rounds,
-                seconds => result.seconds,
+                seconds => short(result.seconds),
                 subject => &result.subject,
-                smallest => (result.smallest * 1_000.0).round() / 10.0,
+                smallest => short(result.smallest * 100.0),
                 noise_note,
                 goals => Serde(goals(result)),
                 comparisons => Serde(comparisons(result)),
@@ -527,8 +527,8 @@ mod tests {
         let mut from = 0;
         for part in [
             "<h2>Goals</h2>",
+            ">met<",
             "tidegate &#x2f; haproxy",
-            "met",
             "<h2>tidegate, compared</h2>",
             "faster",
             "<h2 id=\"h1-128\">",

@@ -11,6 +11,9 @@ const RIGHT: f64 = 14.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 46.0;
 
+/// Where a linear axis may end: closer than its ticks, so that little of it stays empty.
+const LINEAR_ENDS: [f64; 10] = [1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0];
+
 /// How an axis places a value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Scale {
@@ -192,10 +195,10 @@ impl Range {
         let least = values.iter().copied().min_by(f64::total_cmp)?;
         let most = values.iter().copied().max_by(f64::total_cmp)?;
         let (low, high) = match scale {
-            Scale::Linear => (0.0, round_up(most)),
+            Scale::Linear => (0.0, round(most, &LINEAR_ENDS)),
             Scale::Tail => (0.0, most.max(0.99)),
             Scale::Logarithmic => {
-                let (low, high) = (round_down_log(least), round_up_log(most));
+                let (low, high) = (round_down_log(least), round_up(most));
                 // One value, or values on one round number, need some room all the same.
                 (low, if high > low { high } else { low * 10.0 })
             }
@@ -260,19 +263,17 @@ impl Range {
 
 /// 1, 2 or 5 times a power of ten, not below.
 fn round_up(value: f64) -> f64 {
+    round(value, &[1.0, 2.0, 5.0])
+}
+
+/// One of `factors` times a power of ten, not below.
+fn round(value: f64, factors: &[f64]) -> f64 {
     if value <= 0.0 {
         return 1.0;
     }
     let power = 10f64.powf(value.log10().floor());
-    let factors = [1.0, 2.0, 5.0, 10.0];
-    let factor = factors
-        .into_iter()
-        .find(|factor| factor * power >= value * 0.999_999);
-    factor.unwrap_or(10.0) * power
-}
-
-fn round_up_log(value: f64) -> f64 {
-    round_up(value)
+    let enough = |factor: &&f64| **factor * power >= value * 0.999_999;
+    factors.iter().find(enough).copied().unwrap_or(10.0) * power
 }
 
 /// 1, 2 or 5 times a power of ten, not above.
