@@ -1,7 +1,6 @@
 //! Byte relays: TCP listeners, and HTTP connections after a 101.
 
 use std::{
-    io,
     net::SocketAddr,
     rc::Rc,
     task::{Context, Poll},
@@ -21,7 +20,7 @@ use tidegate_core::{
 use crate::{
     downstream::Client,
     local::Plane,
-    ring::{Payload, Socket},
+    ring::{Failed, Payload, Socket},
     upstream::{Connection, Destination, Ticket},
 };
 
@@ -188,8 +187,8 @@ pub(crate) async fn run(client: &Client, upstream: &Socket, limits: &RelayLimits
             extend();
         }
         match (up_done, down_done) {
-            (Poll::Ready(Err(broken)), _) => Poll::Ready(Some(broken.reason(Side::Client))),
-            (_, Poll::Ready(Err(broken))) => Poll::Ready(Some(broken.reason(Side::Upstream))),
+            (Poll::Ready(Err(failed)), _) => Poll::Ready(Some(reason(&failed, Side::Client))),
+            (_, Poll::Ready(Err(failed))) => Poll::Ready(Some(reason(&failed, Side::Upstream))),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(None),
             _ => Poll::Pending,
         }
@@ -232,12 +231,6 @@ enum DirectionState {
     Done,
 }
 
-/// Where a direction broke.
-enum Broken {
-    Source(io::Error),
-    Sink(io::Error),
-}
-
 /// Which side is the source of a direction.
 #[derive(PartialEq, Eq)]
 enum Side {
@@ -245,28 +238,25 @@ enum Side {
     Upstream,
 }
 
-impl Broken {
-    fn reason(&self, source: Side) -> Reason {
-        match (self, source) {
-            (Broken::Source(error) | Broken::Sink(error), _)
-                if error.raw_os_error() == Some(libc::ENOBUFS) =>
-            {
-                Reason::BufferBudget
-            }
-            (Broken::Source(_), Side::Client) | (Broken::Sink(_), Side::Upstream) => {
-                Reason::ClientGone
-            }
-            _ => Reason::UpstreamReset,
+/// What the failure of a direction means.
+fn reason(failed: &Failed, source: Side) -> Reason {
+    match (failed, source) {
+        (Failed::Source(error) | Failed::Sink(error), _)
+            if error.raw_os_error() == Some(libc::ENOBUFS) =>
+        {
+            Reason::BufferBudget
         }
+        (Failed::Source(_), Side::Client) | (Failed::Sink(_), Side::Upstream) => Reason::ClientGone,
+        _ => Reason::UpstreamReset,
     }
 }
 
 impl Direction {
-    fn poll(&mut self, cx: &Context<'_>, from: &Socket, to: &Socket) -> Poll<Result<(), Broken>> {
+    fn poll(&mut self, cx: &Context<'_>, from: &Socket, to: &Socket) -> Poll<Result<(), Failed>> {
         loop {
             if self.pending.is_some() {
                 match to.poll_send(cx, &mut self.pending) {
-                    Poll::Ready(sent) => sent.map_err(Broken::Sink)?,
+                    Poll::Ready(sent) => sent.map_err(Failed::Sink)?,
                     Poll::Pending => return Poll::Pending,
                 }
             }
@@ -276,15 +266,15 @@ impl Direction {
                     let Poll::Ready(flushed) = to.poll_flush(cx) else {
                         return Poll::Pending;
                     };
-                    flushed.map_err(Broken::Sink)?;
+                    flushed.map_err(Failed::Sink)?;
                     to.shutdown_write();
                     self.state = DirectionState::Done;
                 }
                 DirectionState::Open => {
-                    let Poll::Ready(received) = from.poll_receive(cx) else {
+                    let Poll::Ready(received) = from.poll_receive_for(cx, to) else {
                         return Poll::Pending;
                     };
-                    match received.map_err(Broken::Source)? {
+                    match received? {
                         Some(chunk) => {
                             self.bytes += chunk.len() as u64;
                             self.pending = Some(Payload::chunk(chunk));

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     downstream::Client,
     relay::{self, RelayLimits},
-    ring::{Chunk, Payload, Socket},
+    ring::{Chunk, Failed, Payload, Socket},
     upstream::{Connection, Destination},
 };
 
@@ -430,14 +430,17 @@ impl Download {
     async fn run(&mut self, client: &Client, upstream: &Socket, pace: Pace) -> Result<(), Refusal> {
         self.send(&client.socket, pace, client).await?;
         while !self.tracker.is_done() {
-            match upstream.receive().await {
+            let sink = &client.socket;
+            let received = std::future::poll_fn(|cx| upstream.poll_receive_for(cx, sink)).await;
+            match received {
                 Ok(Some(chunk)) => {
                     pace.moved(client);
                     self.take(upstream, chunk)?;
-                    self.send(&client.socket, pace, client).await?;
+                    self.send(sink, pace, client).await?;
                 }
                 Ok(None) => self.tracker.end_of_stream().map_err(broken)?,
-                Err(error) => return Err(Refusal::of_upstream(&error)),
+                Err(Failed::Source(error)) => return Err(Refusal::of_upstream(&error)),
+                Err(Failed::Sink(error)) => return Err(Refusal::of_client(&error)),
             }
         }
         Ok(())

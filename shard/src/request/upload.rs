@@ -1,6 +1,9 @@
 //! The request on its way to the endpoint, body included, while its answer may already be coming back.
 
-use std::task::{Context, Poll};
+use std::{
+    io,
+    task::{Context, Poll},
+};
 
 use tidegate_codecs::{
     http1::{BodyTracker, Framing, RequestHead},
@@ -11,7 +14,7 @@ use tidegate_core::reason::Reason;
 use super::exchange::{Pace, Refusal};
 use crate::{
     downstream::Client,
-    ring::{Chunk, Payload, Socket},
+    ring::{Chunk, Failed, Payload, Socket},
 };
 
 /// The request's own bytes, from the client to the endpoint. It holds at most one piece, which is the
@@ -150,11 +153,7 @@ impl Upload {
                 let len = pending.len() as u64;
                 match upstream.poll_send(cx, &mut self.pending) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(e)) if e.raw_os_error() == Some(libc::ENOBUFS) => {
-                        return Poll::Ready(Err(Reason::BufferBudget.into()));
-                    }
-                    // An endpoint may answer and close without reading on: its answer decides.
-                    Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
+                    Poll::Ready(Err(error)) => return Poll::Ready(unsendable(&error)),
                     Poll::Ready(Ok(())) => self.sent_bytes += len,
                 }
                 pace.moved(client);
@@ -162,12 +161,14 @@ impl Upload {
             let Some(body) = self.body.as_mut().filter(|b| !b.tracker.is_done()) else {
                 return Poll::Ready(Ok(()));
             };
-            let Poll::Ready(received) = client.socket.poll_receive(cx) else {
-                return Poll::Pending;
+            let chunk = match client.socket.poll_receive_for(cx, upstream) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(Failed::Sink(error))) => return Poll::Ready(unsendable(&error)),
+                Poll::Ready(Err(Failed::Source(e))) => {
+                    return Poll::Ready(Err(Refusal::of_client(&e)));
+                }
+                Poll::Ready(Ok(chunk)) => chunk.ok_or(CUT_SHORT)?,
             };
-            let chunk = received
-                .map_err(|e| Refusal::of_client(&e))?
-                .ok_or(CUT_SHORT)?;
             self.pending = Some(Payload::chunk(body.take(client, chunk)?));
         }
     }
@@ -188,6 +189,15 @@ impl Upload {
             self.pending = self.pending.take().map(|head| head.followed_by(chunk));
         }
         Ok(())
+    }
+}
+
+/// The endpoint takes no more. It may answer and close without reading on, so its answer decides; unless
+/// it was we who cut it.
+fn unsendable(error: &io::Error) -> Result<(), Refusal> {
+    match Refusal::of_upstream(error) {
+        refusal if refusal.reason == Reason::BufferBudget => Err(refusal),
+        _ => Ok(()),
     }
 }
 

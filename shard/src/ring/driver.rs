@@ -104,6 +104,7 @@ impl Driver {
                     waker: None,
                 },
                 now_ns: 0,
+                cut: Vec::new(),
                 relieved_at_ns: 0,
                 alarm_at_ns: NO_ALARM,
                 alarm_span: Box::new(Timespec::new()),
@@ -139,6 +140,7 @@ impl Driver {
         }
         inner.feed_starved();
         inner.relieve_stalled();
+        wakes.append(&mut inner.cut);
         let turn_ns = before_ns.saturating_sub(began_ns);
         inner.stats.turns += 1;
         inner.stats.busy_ns += turn_ns;
@@ -272,6 +274,8 @@ pub(super) struct Inner {
     inbox: Inbox,
     /// Time of this turn.
     pub(super) now_ns: u64,
+    /// Readers of connections that were cut, to be told at the end of the turn.
+    pub(super) cut: Vec<Waker>,
     /// When stalled sends were last looked for.
     pub(super) relieved_at_ns: u64,
     /// When the alarm that is set goes off.
@@ -408,6 +412,11 @@ impl Inner {
             Some(_) => self.bodies.scarce(),
             None => false,
         }
+    }
+
+    /// Whether the shard's budget has no room for another large buffer.
+    pub(super) fn heap_is_used_up(&self) -> bool {
+        self.heap_bytes + self.bodies.size() as u64 > self.limits.buffers
     }
 
     pub(super) fn has_heap(&self, chunk: &RawChunk) -> bool {

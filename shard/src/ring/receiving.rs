@@ -299,6 +299,11 @@ impl Inner {
         if !self.is_scarce(&chunk) {
             return chunk;
         }
+        self.spill_to_heap(chunk)
+    }
+
+    /// Copies a chunk to the heap and gives its buffer back.
+    pub(super) fn spill_to_heap(&mut self, chunk: RawChunk) -> RawChunk {
         let copy = RawChunk::heap(chunk.bytes().to_vec());
         self.heap_bytes += copy.heap_bytes();
         self.stats.spilled += 1;

@@ -1,18 +1,21 @@
 //! Sending and connecting: one send at a time per socket, from memory that its slot owns.
 
-use std::{net::SocketAddr, task::Waker};
+use std::{collections::VecDeque, net::SocketAddr, task::Waker};
 
 use super::{
     driver::Inner,
     operations::{self, Kind, Message, Token},
-    slots::Sending,
+    slots::{End, Sending, SocketSlot},
     socket::{Payload, RawChunk},
 };
 
 /// A send that took longer found no room in the socket: its peer reads slowly.
 const SLOW_SEND_NS: u64 = 5_000_000;
-/// A send is looked at for relief after this long: a round trip around the world would be through.
-const RELIEF_AFTER_NS: u64 = 200_000_000;
+/// A send that took this long is relieved of its buffer while others starve. Only a copy is at stake.
+const RELIEF_AFTER_NS: u64 = 50_000_000;
+/// What took this long is given up for others when the heap is used up, too: a round trip around the
+/// world would be through.
+const CUT_AFTER_NS: u64 = 250_000_000;
 /// Looking at all sends costs their number, so it is done this often at most.
 const RELIEF_INTERVAL_NS: u64 = 20_000_000;
 
@@ -101,36 +104,72 @@ impl Inner {
         self.free_if_quiet(index);
     }
 
-    /// While receives starve: takes provided buffers away from sends that do not get on.
+    /// While receives starve: takes provided buffers away from sends that do not get on, and from data that
+    /// nobody reads.
     ///
     /// A peer that does not read keeps the buffer it is sent from in the kernel's hands. The send is
-    /// cancelled; what is left of it goes on from the heap, or, if the shard's budget is used up, the
-    /// connection is cut: a peer that does not read must not keep one that does from being served.
+    /// cancelled; what is left of it goes on from the heap. If the shard's budget is used up it is cut in the
+    /// end: a peer that does not read must not keep one that does from being served.
     pub(super) fn relieve_stalled(&mut self) {
         let is_starving = self.starved.iter().any(|queue| !queue.is_empty());
         if !is_starving || self.now_ns < self.relieved_at_ns + RELIEF_INTERVAL_NS {
             return;
         }
         self.relieved_at_ns = self.now_ns;
-        let stalled_before_ns = self.now_ns.saturating_sub(RELIEF_AFTER_NS);
-        let mut stalled = Vec::new();
+        let before_ns = self.now_ns.saturating_sub(RELIEF_AFTER_NS);
+        // What holds heap is looked at only when that is short, and so long as to be cut.
+        let heap_before_ns = match self.heap_is_used_up() {
+            true => self.now_ns.saturating_sub(CUT_AFTER_NS),
+            false => 0,
+        };
+        let mut sending = Vec::new();
+        let mut unread = Vec::new();
         self.sockets.for_each_indexed(|index, slot| {
-            if let Some(sending) = &mut slot.sending
-                && sending.started_ns < stalled_before_ns
-                && !sending.relieving
-                && sending
-                    .body
-                    .as_ref()
-                    .is_some_and(|body| body.provided().is_some())
-            {
-                sending.relieving = true;
-                stalled.push(index);
+            if slot.begin_relief(before_ns, heap_before_ns) {
+                sending.push(index);
+            }
+            if slot.has_unread_since(before_ns) {
+                unread.push(index);
             }
         });
-        for slot in stalled {
+        unread
+            .into_iter()
+            .for_each(|index| self.relieve_unread(index));
+        for slot in sending {
             let kind = Kind::Send;
             self.ring
                 .push_detached(&operations::cancel(Token { kind, slot }));
+        }
+    }
+
+    /// Moves what was received and is not read to the heap; or cuts the connection, as with sends.
+    fn relieve_unread(&mut self, index: u32) {
+        let now_ns = self.now_ns;
+        let Some(slot) = self.sockets.get_mut(index) else {
+            return;
+        };
+        let stalled_ns = now_ns.saturating_sub(slot.received_at_ns);
+        let mut kept = VecDeque::new();
+        for chunk in std::mem::take(&mut slot.received) {
+            let is_movable = chunk.provided().is_some() && self.has_heap(&chunk);
+            kept.push_back(if is_movable {
+                self.spill_to_heap(chunk)
+            } else {
+                chunk
+            });
+        }
+        let is_stuck = kept.iter().any(|chunk| chunk.provided().is_some());
+        let Some(slot) = self.sockets.get_mut(index) else {
+            return;
+        };
+        if is_stuck && stalled_ns >= CUT_AFTER_NS {
+            slot.end = Some(End::Failed(libc::ENOBUFS));
+            slot.received_bytes = 0;
+            let waker = slot.reader.take();
+            kept.into_iter().for_each(|chunk| self.recycle(chunk));
+            self.cut.extend(waker);
+        } else {
+            slot.received = kept;
         }
     }
 
@@ -140,8 +179,9 @@ impl Inner {
             return false;
         };
         sending.relieving = false;
-        let goes_on = sending.body.as_ref().is_none_or(|body| self.has_heap(body));
-        if goes_on && let Some(body) = sending.body.take() {
+        let stalled_ns = self.now_ns.saturating_sub(sending.started_ns);
+        let goes_on = stalled_ns < CUT_AFTER_NS || !self.heap_is_used_up();
+        if goes_on && let Some(body) = sending.body.take_if(|body| self.has_heap(body)) {
             sending.spilled += self.spill(body, &mut sending.head);
         }
         if let Some(slot) = self.sockets.get_mut(index) {
@@ -204,5 +244,35 @@ impl Inner {
         // SAFETY: head, body and message live in the slot's `sending` until the completion. The vector
         // and the box may move with the slot; the heap they point at does not, and nobody writes it.
         unsafe { self.ring.push(&entry) };
+    }
+}
+
+impl SocketSlot {
+    /// Marks a send for relief: one that holds a provided buffer since before `before_ns`, or heap since
+    /// before `heap_before_ns`.
+    fn begin_relief(&mut self, before_ns: u64, heap_before_ns: u64) -> bool {
+        let Some(sending) = &mut self.sending else {
+            return false;
+        };
+        let holds_buffer = sending
+            .body
+            .as_ref()
+            .is_some_and(|body| body.provided().is_some());
+        let before_ns = match (holds_buffer, sending.spilled > 0) {
+            (true, _) => before_ns,
+            (false, true) => heap_before_ns,
+            (false, false) => return false,
+        };
+        if sending.relieving || sending.started_ns >= before_ns {
+            return false;
+        }
+        sending.relieving = true;
+        true
+    }
+
+    /// Whether provided buffers received before `before_ns` wait for a reader.
+    fn has_unread_since(&self, before_ns: u64) -> bool {
+        self.received_at_ns < before_ns
+            && self.received.iter().any(|chunk| chunk.provided().is_some())
     }
 }

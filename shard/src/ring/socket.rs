@@ -95,6 +95,19 @@ impl Socket {
         Poll::Pending
     }
 
+    /// Like [`Socket::poll_receive`], for passing on to `sink`: while that is still sending, bytes stay with
+    /// the driver, which can move them out of a provided buffer if others want it.
+    pub(crate) fn poll_receive_for(
+        &self,
+        cx: &Context<'_>,
+        sink: &Socket,
+    ) -> Poll<Result<Option<Chunk>, Failed>> {
+        if self.has_received() && sink.poll_flush(cx).map_err(Failed::Sink)?.is_pending() {
+            return Poll::Pending;
+        }
+        self.poll_receive(cx).map_err(Failed::Source)
+    }
+
     /// Received bytes that are already here.
     pub(crate) fn try_receive(&self) -> Option<Chunk> {
         let raw = self.driver.inner().take_received(self.index)?;
@@ -257,6 +270,15 @@ impl Drop for Socket {
         let wakers = self.driver.inner().close(self.index);
         drop(wakers);
     }
+}
+
+/// Which side of a transfer failed.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// The one that is received from.
+    Source(io::Error),
+    /// The one that is sent to.
+    Sink(io::Error),
 }
 
 /// A listening socket.
