@@ -5,7 +5,8 @@
 //!   of it, by [`statistics`] and with a [`verdict`]; [`knee`]: capacity at an objective;
 //!   [`compare`]: the sides of a comparison; [`calibration`]: the machine's own noise; [`trend`]: a ledger
 //!   over time.
-//! - [`measure`]: one measurement of one peer, from its start to its stop.
+//! - [`measure`]: one measurement of one peer, from its start to its stop; `validity`: whether it
+//!   counts.
 //! - [`peer`]: the proxies as plug-ins: definition, rendering of their configuration, their process.
 //! - [`worker`]: the loaded thread, with the [`origin`] and the [`load`] generator over [`poll`];
 //!   [`control`] is how it is led through the phases, [`response`] how answers are read.
@@ -41,5 +42,6 @@ pub mod scenario;
 pub mod statistics;
 pub mod stream;
 pub mod trend;
+mod validity;
 pub mod verdict;
 pub mod worker;

@@ -36,7 +36,7 @@ use crate::{
     },
     run::Interrupt,
     scenario::{
-        Figure, Load, Neighbour, Scenario, Trouble,
+        Figure, Load, Neighbour, Scenario,
         player::{Player, Stage},
     },
     worker::{Beside, Worker, WorkerOutcome},
@@ -49,15 +49,6 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 /// For memory to come to rest after the last connection was opened.
 const SETTLE_TIME: Duration = Duration::from_millis(300);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// The generator's core may be this busy in an open loop before its latencies are its own.
-const GENERATOR_BUSY_MAX: f64 = 0.80;
-/// In a closed loop this busy means that the generator, not the peer, was the limit.
-const GENERATOR_BOUND: f64 = 0.97;
-/// The share of an open loop's requests that may still wait at its end: above it is an overload, whose
-/// latencies only say how long it lasted.
-const UNFINISHED_MAX: f64 = 0.01;
-/// The proxy's core may be used by others this much.
-const FOREIGN_MAX: f64 = 0.05;
 
 /// What is the same for all measurements of a run.
 #[derive(Debug)]
@@ -272,72 +263,6 @@ pub fn measure(task: Task<'_>, bench: &Bench) -> Result<Measurement, Error> {
     Ok(measurement)
 }
 
-impl Measurement {
-    fn judge(&mut self, row: &Scenario) {
-        let latency = &self.load.latency;
-        if self.load.failures > 0 && !row.tolerates(Trouble::Failures) {
-            self.void.push(format!(
-                "{} failed exchanges, first: {}",
-                self.load.failures,
-                self.load.first_failure.as_deref().unwrap_or("unknown")
-            ));
-        }
-        match row.load {
-            Load::Idle => {
-                if self.load.reconnects > 0 {
-                    self.void.push(format!(
-                        "{} of the idle connections were closed",
-                        self.load.reconnects
-                    ));
-                }
-            }
-            Load::Saturate => {
-                if self.completed == 0 {
-                    self.void.push("nothing was completed".to_owned());
-                }
-                if self.generator_busy > GENERATOR_BOUND {
-                    self.caveats.push(
-                        "the generator was the limit: the throughput is a lower bound".to_owned(),
-                    );
-                }
-            }
-            Load::Share { .. } | Load::Rate(_) if row.tolerates(Trouble::Unfinished) => {}
-            Load::Share { .. } | Load::Rate(_) => {
-                if latency.lag_is_too_large() {
-                    self.void.push(format!(
-                        "the generator was late: lag p99 {:.1} µs, latency p50 {:.1} µs",
-                        latency.lag.p99_us, latency.from_due.p50_us
-                    ));
-                }
-                if self.generator_busy > GENERATOR_BUSY_MAX {
-                    self.void.push(format!(
-                        "the generator's core was {:.0} % busy",
-                        self.generator_busy * 100.0
-                    ));
-                }
-                let unfinished = format!(
-                    "{} requests had no answer at the end: the rate was too high",
-                    latency.unfinished
-                );
-                if latency.unfinished as f64 > UNFINISHED_MAX * latency.from_due.count as f64 {
-                    self.void.push(unfinished);
-                } else if latency.unfinished > 0 {
-                    self.caveats.push(unfinished);
-                }
-            }
-        }
-        if let Some(cost) = &self.cost {
-            let foreign = cost.core_busy - cost.cpu_us / 1e6 / self.seconds;
-            if foreign > FOREIGN_MAX {
-                self.caveats.push(format!(
-                    "{:.0} % of the proxy's core went to others",
-                    foreign * 100.0
-                ));
-            }
-        }
-    }
-}
-
 fn start_peer(
     task: Task<'_>,
     bench: &Bench,
@@ -501,96 +426,7 @@ impl Drop for LoadedThread {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-    use crate::{
-        cost::Switches,
-        load::latency::{LatencySummary, Percentiles},
-    };
-
-    fn measurement(lag_p99_us: f64, busy: f64, failures: u64, core_busy: f64) -> Measurement {
-        let at = |p50_us, p99_us| Percentiles {
-            p50_us,
-            p99_us,
-            ..Percentiles::default()
-        };
-        Measurement {
-            peer: "x".to_owned(),
-            round: 0,
-            rate: None,
-            seconds: 2.0,
-            completed: 100_000,
-            cost: Some(Cost {
-                cpu_us: 1_000_000.0,
-                user_share: 0.2,
-                switches: Switches::default(),
-                rss_kib: 1,
-                core_busy,
-                core_steal: 0.0,
-            }),
-            rss_ready_kib: None,
-            kib_per_connection: None,
-            configuration: BTreeMap::new(),
-            load: LoadOutcome {
-                latency: LatencySummary {
-                    from_due: at(100.0, 200.0),
-                    from_send: at(90.0, 190.0),
-                    lag: at(1.0, lag_p99_us),
-                    unfinished: 0,
-                },
-                failures,
-                first_failure: None,
-                reconnects: 0,
-                ..LoadOutcome::default()
-            },
-            generator_busy: busy,
-            void: Vec::new(),
-            caveats: Vec::new(),
-        }
-    }
-
-    fn working(load: Load) -> Scenario {
-        let scenario = crate::scenario::shipped::named("h1-128").unwrap();
-        Scenario {
-            load,
-            ..Scenario::clone(&scenario)
-        }
-    }
-
-    /// A measurement is void for lag or a busy generator in an open loop only, for failures always;
-    /// others on the proxy's core are a caveat.
-    #[test]
-    fn what_makes_a_measurement_void() {
-        let open = Load::Rate(1.0);
-        for (load, lag, busy, failures, core, void, caveats) in [
-            (open.clone(), 9.9, 0.5, 0, 0.52, 0, 0),
-            (open.clone(), 10.1, 0.5, 0, 0.5, 1, 0),
-            (open.clone(), 5.0, 0.81, 0, 0.5, 1, 0),
-            (open, 50.0, 0.9, 1, 0.5, 3, 0),
-            (Load::Saturate, 50.0, 0.9, 0, 0.5, 0, 0),
-            (Load::Saturate, 50.0, 0.98, 0, 0.56, 0, 2),
-            (Load::Saturate, 0.0, 0.5, 1, 0.5, 1, 0),
-        ] {
-            let mut measurement = measurement(lag, busy, failures, core);
-            measurement.judge(&working(load.clone()));
-            let found = (measurement.void.len(), measurement.caveats.len());
-            assert_eq!(found, (void, caveats), "{load:?} {measurement:?}");
-        }
-    }
-
-    /// A few requests that still wait at the end are a caveat, more than one in a hundred an overload.
-    #[test]
-    fn an_overload_is_void() {
-        for (unfinished, void, caveats) in [(0, 0, 0), (10, 0, 1), (11, 1, 0)] {
-            let mut measurement = measurement(0.0, 0.5, 0, 0.5);
-            measurement.load.latency.from_due.count = 1_000;
-            measurement.load.latency.unfinished = unfinished;
-            measurement.judge(&working(Load::Rate(1.0)));
-            let found = (measurement.void.len(), measurement.caveats.len());
-            assert_eq!(found, (void, caveats), "{unfinished}");
-        }
-    }
+    use crate::validity::tests::measurement;
 
     /// Cost and throughput are per completed exchange.
     #[test]
