@@ -1,6 +1,7 @@
 //! The command line: one verb a file.
 
 mod compare;
+mod explain;
 mod load;
 mod origin;
 mod peers;
@@ -42,6 +43,8 @@ enum Verb {
     Run(run::RunArguments),
     /// Compares two peers, programs or commits, and says which is slower.
     Compare(compare::CompareArguments),
+    /// Shows coordinated omission on this machine.
+    Explain(explain::ExplainArguments),
     /// Renders the report of a result again.
     Report(report::ReportArguments),
     /// Shows a ledger's figures over time.
@@ -61,6 +64,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Error> {
     match cli.verb {
         Verb::Run(arguments) => run::execute(arguments),
         Verb::Compare(arguments) => compare::execute(arguments),
+        Verb::Explain(arguments) => explain::execute(arguments),
         Verb::Report(arguments) => report::execute(arguments),
         Verb::Trend(arguments) => trend::execute(arguments),
         Verb::Load(arguments) => load::execute(arguments),
