@@ -2,7 +2,7 @@
 //!
 //! In reading order:
 //! - [`scenario`]: what is measured, one file each; [`run`]: in which order, and [`report`]: what comes
-//!   of it, by [`statistics`] and with a [`verdict`]; [`knee`]: capacity at an objective;
+//!   of it, by [`statistics`] and with a [`verdict`]; [`knee`] and [`capacity`]: what a peer bears at an objective;
 //!   [`compare`]: the sides of a comparison; [`calibration`]: the machine's own noise; [`trend`]: a ledger
 //!   over time.
 //! - [`measure`]: one measurement of one peer, from its start to its stop; `validity`: whether it
@@ -19,6 +19,8 @@
 #![forbid(unsafe_code)]
 
 pub mod calibration;
+pub mod callgrind;
+pub mod capacity;
 pub mod cli;
 pub mod clock;
 pub mod compare;
@@ -27,7 +29,9 @@ pub mod cost;
 pub mod cpu;
 pub mod date;
 pub mod error;
+pub mod gate;
 pub mod knee;
+pub mod ledger;
 pub mod load;
 pub mod machine;
 pub mod measure;

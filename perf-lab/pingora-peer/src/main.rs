@@ -2,6 +2,8 @@
 //! are files with an address and a path prefix a line. One thread, connections kept on both sides,
 //! X-Forwarded-For and -Proto as all peers of the lab send them.
 
+#![forbid(unsafe_code)]
+
 use std::{
     fs,
     sync::atomic::{AtomicUsize, Ordering},

@@ -2,6 +2,7 @@
 
 mod compare;
 mod explain;
+mod gate;
 mod load;
 mod origin;
 mod peers;
@@ -49,6 +50,8 @@ enum Verb {
     Report(report::ReportArguments),
     /// Shows a ledger's figures over time.
     Trend(trend::TrendArguments),
+    /// Says whether a change made something dearer: instructions first, then the clock.
+    Gate(gate::GateArguments),
     /// Loads something that runs already.
     Load(load::LoadArguments),
     /// Serves fixed bodies, or echoes.
@@ -67,6 +70,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Error> {
         Verb::Explain(arguments) => explain::execute(arguments),
         Verb::Report(arguments) => report::execute(arguments),
         Verb::Trend(arguments) => trend::execute(arguments),
+        Verb::Gate(arguments) => gate::execute(arguments),
         Verb::Load(arguments) => load::execute(arguments),
         Verb::Origin(arguments) => origin::execute(arguments),
         Verb::Relay(arguments) => relay::execute(arguments),
