@@ -241,6 +241,6 @@ mod tests {
         let task = future_size(serve);
         let slot = crate::ring::SLOT_BYTES;
         assert!(task <= 336, "{task}");
-        assert!(slot <= 272, "{slot}");
+        assert!(slot <= 208, "{slot}");
     }
 }

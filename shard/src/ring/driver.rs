@@ -21,7 +21,7 @@ use super::{
     Deadline, Ring, Wait,
     buffers::BufferGroup,
     operations::{self, BODIES, HEADS, Kind, Token},
-    slots::{AcceptorSlot, Slots, SocketSlot},
+    slots::{AcceptorSlot, Sending, Slots, SocketSlot},
     socket::RawChunk,
 };
 use crate::timer::Wheel;
@@ -31,7 +31,7 @@ const SLEEP_MAX_NS: u64 = 1_000_000_000;
 /// No alarm is set.
 const NO_ALARM: u64 = u64::MAX;
 /// Write buffers kept for reuse. More than are in flight at once on a busy shard.
-const SPARE_BUFFERS_MAX: usize = 512;
+pub(super) const SPARE_BUFFERS_MAX: usize = 512;
 /// A write buffer that grew beyond this is freed rather than kept.
 const SPARE_BUFFER_BYTES_MAX: usize = 16 << 10;
 
@@ -95,6 +95,7 @@ impl Driver {
                 acceptors: Slots::default(),
                 starved: [VecDeque::new(), VecDeque::new()],
                 spare: Vec::new(),
+                spare_sendings: Vec::new(),
                 heap_bytes: 0,
                 limits: *limits,
                 inbox: Inbox {
@@ -269,6 +270,9 @@ pub(super) struct Inner {
     /// Sockets whose receive found no buffer, per group, first come first served.
     pub(super) starved: [VecDeque<u32>; 2],
     spare: Vec<Vec<u8>>,
+    /// Boxes of finished sends, for the next ones.
+    #[allow(clippy::vec_box)]
+    pub(super) spare_sendings: Vec<Box<Sending>>,
     pub(super) heap_bytes: u64,
     pub(super) limits: model::Limits,
     inbox: Inbox,
@@ -431,9 +435,8 @@ impl Inner {
         if !quiet {
             return;
         }
-        if let Some(slot) = self.sockets.remove(index) {
-            let SocketSlot { received, .. } = *slot;
-            received.into_iter().for_each(|c| self.recycle(c));
+        if let Some(mut slot) = self.sockets.remove(index) {
+            slot.received.drain().for_each(|c| self.recycle(c));
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Sending and connecting: one send at a time per socket, from memory that its slot owns.
 
-use std::{collections::VecDeque, net::SocketAddr, task::Waker};
+use std::{net::SocketAddr, task::Waker};
 
 use super::{
-    driver::Inner,
+    driver::{Inner, SPARE_BUFFERS_MAX},
     operations::{self, Kind, Message, Token},
-    slots::{End, Sending, SocketSlot},
+    slots::{End, Received, Sending, SocketSlot},
     socket::{Payload, RawChunk},
 };
 
@@ -55,7 +55,7 @@ impl Inner {
             return;
         };
         slot.in_flight += 1;
-        slot.sending = Some(Sending {
+        let sending = Sending {
             head,
             body,
             offset: 0,
@@ -64,6 +64,13 @@ impl Inner {
             started_ns: now_ns,
             is_last,
             relieving: false,
+        };
+        slot.sending = Some(match self.spare_sendings.pop() {
+            Some(mut spare) => {
+                *spare = sending;
+                spare
+            }
+            None => Box::new(sending),
         });
         self.push_send(index);
     }
@@ -95,11 +102,18 @@ impl Inner {
         };
         slot.in_flight -= 1;
         wakes.extend(slot.writer.take());
-        if let Some(sending) = slot.sending.take() {
+        if let Some(mut sending) = slot.sending.take() {
             slot.is_slow = now_ns.saturating_sub(sending.started_ns) > SLOW_SEND_NS;
             self.heap_bytes = self.heap_bytes.saturating_sub(sending.spilled);
-            self.keep(sending.head);
-            sending.body.into_iter().for_each(|c| self.recycle(c));
+            self.keep(std::mem::take(&mut sending.head));
+            sending
+                .body
+                .take()
+                .into_iter()
+                .for_each(|c| self.recycle(c));
+            if self.spare_sendings.len() < SPARE_BUFFERS_MAX {
+                self.spare_sendings.push(sending);
+            }
         }
         self.free_if_quiet(index);
     }
@@ -149,8 +163,8 @@ impl Inner {
             return;
         };
         let stalled_ns = now_ns.saturating_sub(slot.received_at_ns);
-        let mut kept = VecDeque::new();
-        for chunk in std::mem::take(&mut slot.received) {
+        let mut kept = Received::default();
+        for chunk in slot.received.drain() {
             let is_movable = chunk.provided().is_some() && self.has_heap(&chunk);
             kept.push_back(if is_movable {
                 self.spill_to_heap(chunk)
@@ -166,7 +180,7 @@ impl Inner {
             slot.end = Some(End::Failed(libc::ENOBUFS));
             slot.received_bytes = 0;
             let waker = slot.reader.take();
-            kept.into_iter().for_each(|chunk| self.recycle(chunk));
+            kept.drain().for_each(|chunk| self.recycle(chunk));
             self.cut.extend(waker);
         } else {
             slot.received = kept;
