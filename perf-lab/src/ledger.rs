@@ -11,7 +11,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::{error::Error, run::RunResult, scenario::Figure, statistics::Spread};
 
 /// One scenario of one peer in one run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +30,35 @@ pub struct Entry {
     pub version: String,
     /// Medians by name. What was not measured is not in it.
     pub figures: BTreeMap<String, f64>,
+}
+
+/// What a run adds: a line for each peer that has a valid measurement in a scenario.
+pub fn entries(result: &RunResult, commit: &str) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for row in &result.rows {
+        for peer in row.peers() {
+            let mut figures = BTreeMap::new();
+            for (figure, name) in Figure::ALL {
+                let readings = row.valid(peer).filter_map(|reading| reading.figure(figure));
+                if let Some(spread) = Spread::of(readings) {
+                    figures.insert(name.to_owned(), spread.median);
+                }
+            }
+            if figures.is_empty() {
+                continue;
+            }
+            entries.push(Entry {
+                date: result.date.clone(),
+                commit: commit.to_owned(),
+                machine: result.machine.fingerprint(),
+                scenario: row.row.name.clone(),
+                peer: peer.to_owned(),
+                version: result.peers.get(peer).cloned().unwrap_or_default(),
+                figures,
+            });
+        }
+    }
+    entries
 }
 
 /// Adds entries to a file, which is made if it is not there.

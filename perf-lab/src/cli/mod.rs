@@ -9,6 +9,7 @@ mod peers;
 mod relay;
 mod report;
 mod run;
+mod scenarios;
 mod trend;
 
 use std::{
@@ -58,6 +59,8 @@ enum Verb {
     Origin(origin::OriginArguments),
     /// Relays bytes: the floor that proxies are measured against.
     Relay(relay::RelayArguments),
+    /// Lists the scenarios, shows one, or checks a file.
+    Scenarios(scenarios::ScenariosArguments),
     /// Lists the peers and whether they are installed.
     Peers(peers::PeersArguments),
 }
@@ -74,6 +77,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Error> {
         Verb::Load(arguments) => load::execute(arguments),
         Verb::Origin(arguments) => origin::execute(arguments),
         Verb::Relay(arguments) => relay::execute(arguments),
+        Verb::Scenarios(arguments) => scenarios::execute(arguments),
         Verb::Peers(arguments) => peers::execute(arguments),
     }
 }

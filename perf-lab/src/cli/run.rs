@@ -17,6 +17,7 @@ use crate::{
     date,
     error::Error,
     knee::Objective,
+    ledger,
     load::arrivals::Spacing,
     machine::Machine,
     measure::Bench,
@@ -60,6 +61,9 @@ pub(super) struct RunArguments {
     /// Search each peer's capacity as well: the highest rate that keeps this, as in p99=5ms.
     #[arg(long)]
     objective: Option<Objective>,
+    /// Install the peers that are not there yet, as `peers install` does.
+    #[arg(long)]
+    install: bool,
     /// A peer's program, where it is not on PATH. May be repeated.
     #[arg(long, value_name = "NAME=PATH", value_parser = program)]
     program: Vec<(String, PathBuf)>,
@@ -94,6 +98,9 @@ pub(super) struct RigArguments {
     /// The directory for the report.
     #[arg(long, default_value = "lab-report")]
     out: PathBuf,
+    /// A file of JSON lines that the figures are added to, for `trend`.
+    #[arg(long)]
+    ledger: Option<PathBuf>,
 }
 
 /// A machine made ready for measuring.
@@ -102,6 +109,7 @@ pub(super) struct Rig {
     pub(super) bench: Bench,
     smallest: f64,
     out: PathBuf,
+    ledger: Option<PathBuf>,
 }
 
 fn percent(text: &str) -> Result<f64, String> {
@@ -114,6 +122,16 @@ fn percent(text: &str) -> Result<f64, String> {
 
 pub(super) fn execute(arguments: RunArguments) -> Result<ExitCode, Error> {
     let rows = scenarios(&arguments.rows)?;
+    if arguments.install {
+        let named: Vec<String> = match arguments.peers.is_empty() {
+            true => PEERS.split(',').map(str::to_owned).collect(),
+            false => arguments.peers.clone(),
+        };
+        let told = |name: &String| arguments.program.iter().any(|(peer, _)| peer == name);
+        let wanted: Vec<String> = named.into_iter().filter(|name| !told(name)).collect();
+        let known = Peer::all(arguments.rig.peers_dir.as_deref())?;
+        super::peers::install(&known, &wanted)?;
+    }
     let work = Workplace::create()?;
     let candidates = candidates(&arguments, &work)?;
     let rig = Rig::set_up(arguments.rig, work, &rows)?;
@@ -155,6 +173,7 @@ impl Rig {
             },
             smallest: arguments.smallest / 100.0,
             out: arguments.out,
+            ledger: arguments.ledger,
         })
     }
 
@@ -197,6 +216,9 @@ impl Rig {
         println!("{}", Table(&result));
         let page = files::write(&result, &self.out)?;
         eprintln!("the report is {}", page.display());
+        if let Some(path) = &self.ledger {
+            ledger::append(path, &ledger::entries(&result, &ledger::commit()))?;
+        }
         Ok(result)
     }
 }

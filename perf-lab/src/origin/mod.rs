@@ -247,3 +247,40 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+    use std::{io::Read, net::TcpStream};
+
+    use super::*;
+
+    /// An endpoint that dies closes its connections and takes no more, the other one lives on, and the
+    /// dead one comes back under its address.
+    #[test]
+    fn endpoints_die_and_live() {
+        let upstream = Upstream {
+            endpoints: 2,
+            ..Upstream::default()
+        };
+        let origin = Origin::bind(([127, 0, 0, 1], 0).into(), OriginMode::Http).unwrap();
+        let mut origin = origin.behave(&upstream, 1).unwrap();
+        let poller = Poller::new().unwrap();
+        origin.register(&poller).unwrap();
+        let addresses = origin.addresses();
+        let mut first = TcpStream::connect(addresses[0]).unwrap();
+        let second = TcpStream::connect(addresses[1]).unwrap();
+        origin.accept(0, &poller);
+        origin.accept(1, &poller);
+        origin.turn(&poller, 0b01);
+        assert_eq!(first.read(&mut [0]).unwrap(), 0);
+        assert!(TcpStream::connect(addresses[0]).is_err());
+        second.set_nonblocking(true).unwrap();
+        let alive = (&second).read(&mut [0]).unwrap_err();
+        assert_eq!(alive.kind(), io::ErrorKind::WouldBlock);
+        origin.turn(&poller, 0);
+        assert!(TcpStream::connect(addresses[0]).is_ok());
+        assert_eq!(origin.connections.len(), 1);
+    }
+}

@@ -283,6 +283,19 @@ pub enum Figure {
     Throughput,
 }
 
+impl Figure {
+    /// All of them, with the names that files have for them.
+    pub const ALL: [(Figure, &str); 7] = [
+        (Figure::Cpu, "cpu"),
+        (Figure::Memory, "memory"),
+        (Figure::P50, "p50"),
+        (Figure::P99, "p99"),
+        (Figure::P999, "p999"),
+        (Figure::Failures, "failures"),
+        (Figure::Throughput, "throughput"),
+    ];
+}
+
 /// Something that usually makes a measurement void.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -59,6 +59,11 @@ pub fn named(name: &str) -> Option<Arc<Scenario>> {
     all.into_iter().find(|scenario| scenario.name == name)
 }
 
+/// The file of a shipped one.
+pub fn text(name: &str) -> Option<&'static str> {
+    FILES.get_file(format!("{name}.yaml"))?.contents_utf8()
+}
+
 /// What was typed: a name, or a file's path.
 pub fn find(typed: &str) -> Result<Arc<Scenario>, Error> {
     if let Some(scenario) = all()?.into_iter().find(|scenario| scenario.name == typed) {

@@ -40,6 +40,15 @@ fn json_round_trips() {
     }
 }
 
+/// A figure's name is what a file calls it.
+#[test]
+fn figures_have_their_names() {
+    for (figure, name) in Figure::ALL {
+        let json = serde_json::to_string(&figure).unwrap();
+        assert_eq!(json, format!("{name:?}"));
+    }
+}
+
 /// The request takes the last of the routes.
 #[test]
 fn the_last_route_matches() {
