@@ -89,6 +89,8 @@ fn build(revision: &str, builds: &Path) -> Result<PathBuf, Error> {
         "--end-of-options",
         &format!("{revision}^{{commit}}"),
     ]))?;
+    // Cargo runs in another directory than git.
+    let builds = std::path::absolute(builds).map_err(Error::io("finding this directory"))?;
     let directory = builds.join(&commit);
     let program = directory.join(OURS);
     if program.is_file() {

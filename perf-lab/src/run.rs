@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     calibration::Subject,
-    clock::Nanos,
+    capacity::{self, Capacity},
     error::Error,
-    knee::{Kept, Objective, Search},
+    knee::Objective,
     machine::Machine,
     measure::{Bench, Measurement, Task, measure},
     peer::{DIRECT, FLOOR, OURS, Peer},
@@ -121,32 +121,6 @@ pub struct RowResult {
     /// What each peer can bear at an objective, where one was given.
     #[serde(default)]
     pub capacities: BTreeMap<String, Capacity>,
-}
-
-/// What a peer can bear at an objective.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Capacity {
-    /// The objective.
-    pub objective: Objective,
-    /// The highest rate that kept it; none if no rate did.
-    pub requests_per_s: Option<f64>,
-    /// Everything that was tried, by rate.
-    pub points: Vec<Point>,
-}
-
-/// One rate that was tried.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Point {
-    /// Requests per second that were due.
-    pub rate: f64,
-    /// Requests per second that were answered.
-    pub requests_per_s: f64,
-    /// Median latency from due time.
-    pub p50_us: f64,
-    /// Its 99th percentile.
-    pub p99_us: f64,
-    /// Whether the objective was kept, by a measurement that counts.
-    pub is_met: bool,
 }
 
 impl RunResult {
@@ -263,7 +237,8 @@ pub fn run(
         }
         if let Some(objective) = plan.objective {
             for candidate in plan.candidates {
-                let capacity = search(candidate, &result, objective, bench, &mut progress)?;
+                let capacity =
+                    capacity::search(candidate, &result, objective, bench, &mut progress)?;
                 let name = candidate.peer.name.clone();
                 result
                     .capacities
@@ -275,88 +250,13 @@ pub fn run(
     Ok(results)
 }
 
-/// Searches the highest rate at which a peer keeps an objective. It starts at half of what the peer
-/// reached before, or of what it was driven at. `None` where there is no rate to search.
-fn search(
-    candidate: &Candidate,
-    result: &RowResult,
-    objective: Objective,
-    bench: &Bench,
-    progress: &mut impl FnMut(&str),
-) -> Result<Option<Capacity>, Error> {
-    let name = &candidate.peer.name;
-    let Some(reached) = result.capacity(name).filter(|reached| *reached > 0.0) else {
-        return Ok(None);
-    };
-    let mut capacity = Capacity {
-        objective,
-        requests_per_s: None,
-        points: Vec::new(),
-    };
-    let mut search = Search::new(reached / 2.0);
-    while let Some(rate) = search.next_rate() {
-        // An open loop, whatever the scenario's own load is.
-        let row = Scenario {
-            load: Load::Rate(rate),
-            ..result.row.clone()
-        };
-        let round = capacity.points.len();
-        let measurement = match measure(candidate.task(&row, Some(rate), round), bench) {
-            Ok(measurement) => measurement,
-            Err(Error::Interrupted) => return Err(Error::Interrupted),
-            Err(error) => {
-                progress(&format!("{}: {error}", row.name));
-                break;
-            }
-        };
-        let point = Point::of(&measurement, rate, objective);
-        search.note(
-            rate,
-            match point.is_met {
-                true => Kept::Met,
-                false => Kept::Exceeded,
-            },
-        );
-        progress(&format!(
-            "{:<18} {objective}  {name:<10} {rate:>8.0}/s  p99 {:>8.0} µs  {}",
-            row.name,
-            point.p99_us,
-            match point.is_met {
-                true => "kept",
-                false => "exceeded",
-            },
-        ));
-        capacity.points.push(point);
-    }
-    capacity.requests_per_s = search.capacity();
-    capacity.points.sort_by(|a, b| a.rate.total_cmp(&b.rate));
-    Ok(Some(capacity))
-}
-
-impl Point {
-    /// A measurement that is void did not keep the objective, whatever its percentiles say: most are
-    /// void because the rate was too much, be it for the peer or for the generator.
-    fn of(measurement: &Measurement, rate: f64, objective: Objective) -> Point {
-        let latency = &measurement.load.latency.from_due;
-        let reached = measurement
-            .load
-            .distributions
-            .from_due
-            .at(objective.quantile)
-            .map(Nanos::as_micros);
-        Point {
-            rate,
-            requests_per_s: measurement.requests_per_s(),
-            p50_us: latency.p50_us,
-            p99_us: latency.p99_us,
-            is_met: measurement.void.is_empty()
-                && reached.is_some_and(|reached| reached <= objective.limit_us),
-        }
-    }
-}
-
 impl Candidate {
-    fn task<'a>(&'a self, row: &'a Scenario, rate: Option<f64>, round: usize) -> Task<'a> {
+    pub(crate) fn task<'a>(
+        &'a self,
+        row: &'a Scenario,
+        rate: Option<f64>,
+        round: usize,
+    ) -> Task<'a> {
         Task {
             peer: &self.peer,
             program: self.program.as_deref(),

@@ -66,6 +66,10 @@ pub(super) fn execute(arguments: CompareArguments) -> Result<ExitCode, Error> {
         objective: None,
     };
     let result = rig.measure(plan, &subject)?;
+    if result.rows.iter().any(|row| row.measurements.is_empty()) {
+        // The reasons have been told.
+        return Ok(ExitCode::FAILURE);
+    }
     if is_same {
         calibrate(&result)?;
     }

@@ -235,7 +235,10 @@ impl RowView {
                     let reached = capacity.requests_per_s;
                     vec![
                         peer.clone(),
-                        reached.map_or("never".to_owned(), |rate| format!("{rate:.0}")),
+                        reached.map_or("never".to_owned(), |rate| {
+                            let least = if capacity.is_lower_bound { "≥ " } else { "" };
+                            format!("{least}{rate:.0}")
+                        }),
                         capacity.points.len().to_string(),
                     ]
                 })
@@ -541,6 +544,7 @@ mod tests {
             "Throughput and latency.",
             "What the percentiles rest on",
             "Capacity at p99=5ms",
+            "≥ 34000",
             "tidegate-lab run h1-128 many-connections",
             "HAProxy &lt;2.6&gt;",
             "<h2>The machine</h2>",

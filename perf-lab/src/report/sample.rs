@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use crate::{
+    capacity::{Capacity, Outcome, Point},
     cost::{Cost, Switches},
     load::{
         distribution::{Distribution, Distributions},
@@ -16,7 +17,7 @@ use crate::{
     },
     machine::Machine,
     measure::Measurement,
-    run::{Capacity, Point, RowResult, RunResult},
+    run::{RowResult, RunResult},
     scenario::{Scenario, shipped},
 };
 
@@ -99,11 +100,15 @@ pub(crate) fn open_row() -> RowResult {
         requests_per_s: rate,
         p50_us: 100.0 / (1.0 - rate / 40_000.0),
         p99_us: 300.0 / (1.0 - rate / 40_000.0),
-        is_met: rate < 35_000.0,
+        outcome: match rate < 35_000.0 {
+            true => Outcome::Kept,
+            false => Outcome::Exceeded,
+        },
     };
     let capacity = Capacity {
         objective: "p99=5ms".parse().unwrap(),
         requests_per_s: Some(34_000.0),
+        is_lower_bound: true,
         points: [5_000.0, 10_000.0, 20_000.0, 34_000.0, 36_000.0]
             .map(point)
             .to_vec(),

@@ -185,7 +185,13 @@ fn write_comparisons(
     for (peer, capacity) in &row.capacities {
         let objective = capacity.objective;
         match capacity.requests_per_s {
-            Some(rate) => writeln!(f, "  {peer} bears {rate:.0}/s at {objective}")?,
+            Some(rate) => {
+                let least = match capacity.is_lower_bound {
+                    true => "at least ",
+                    false => "",
+                };
+                writeln!(f, "  {peer} bears {least}{rate:.0}/s at {objective}")?;
+            }
             None => writeln!(f, "  {peer} keeps {objective} at no rate that was tried")?,
         }
     }
