@@ -275,7 +275,7 @@ slab! {
         Counter connections_refused,
         /// Failed accepts (EMFILE, ENFILE, ENOBUFS, ENOMEM), each followed by a pause.
         Counter accept_errors,
-        /// Requests whose head was read.
+        /// Requests begun, those whose head was refused included.
         Counter requests,
         /// Requests being served now.
         Gauge requests_active,

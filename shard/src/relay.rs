@@ -76,8 +76,11 @@ pub(crate) async fn serve(client: &Client, plane: &Rc<Plane>, listener: &Listene
             }
         }
     };
+    let counters = local.counters();
+    counters.downstream_received_bytes.add(relayed.from_client);
+    counters.downstream_sent_bytes.add(relayed.from_upstream);
     if let Some(reason) = relayed.reason {
-        local.counters().refuse(reason);
+        counters.refuse(reason);
     }
     if local.logs_access() {
         record.client = client.peer();
@@ -164,7 +167,8 @@ async fn announce(
         .map_err(|_| Reason::UpstreamReset)
 }
 
-/// Moves bytes both ways until both sides have finished, one has failed, or a limit is reached. A side
+/// Moves bytes both ways (and counts the endpoint's side; the client's is the caller's to count, with what
+/// went before) until both sides have finished, one has failed, or a limit is reached. A side
 /// that half-closes is half-closed on the other; the opposite direction goes on.
 pub(crate) async fn run(client: &Client, upstream: &Socket, limits: &RelayLimits) -> Relayed {
     let local = &client.local;
@@ -203,10 +207,8 @@ pub(crate) async fn run(client: &Client, upstream: &Socket, limits: &RelayLimits
         upstream.reset_on_close();
     }
     let counters = local.counters();
-    counters.downstream_received_bytes.add(up.bytes);
     counters.upstream_sent_bytes.add(up.bytes);
     counters.upstream_received_bytes.add(down.bytes);
-    counters.downstream_sent_bytes.add(down.bytes);
     Relayed {
         from_client: up.bytes,
         from_upstream: down.bytes,

@@ -285,6 +285,8 @@ impl<'a> Exchange<'a> {
             until_ns: u64::MAX,
         };
         let relayed = relay::run(client, &connection.socket, &limits).await;
+        self.received_bytes += relayed.from_client;
+        self.sent_bytes += relayed.from_upstream;
         self.times.ended_ns = client.local.driver.clock_ns();
         match relayed.reason {
             Some(reason) => Err(reason.into()),
