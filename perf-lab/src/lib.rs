@@ -2,9 +2,9 @@
 //!
 //! In reading order:
 //! - [`scenario`]: what is measured, one file each; [`run`]: in which order, and [`report`]: what comes
-//!   of it, by [`statistics`] and with a [`verdict`]; [`knee`] and [`capacity`]: what a peer bears at an objective;
-//!   [`compare`]: the sides of a comparison; [`calibration`]: the machine's own noise; [`trend`]: a ledger
-//!   over time.
+//!   of it, by [`statistics`] and with a [`verdict`]; [`knee`] and [`capacity`]: what a peer bears at an
+//!   objective; [`compare`]: the sides of a comparison; [`calibration`]: the machine's own noise;
+//!   [`trend`]: a ledger over time.
 //! - [`measure`]: one measurement of one peer, from its start to its stop; `validity`: whether it
 //!   counts.
 //! - [`peer`]: the proxies as plug-ins: definition, rendering of their configuration, their process.

@@ -1,24 +1,10 @@
 //! A ledger's figures over time: one line a scenario, peer and figure, with a curve made of letters.
 //!
-//! A ledger is a file of JSON lines, each with `date`, `commit`, `machine`, `scenario`, `peer` and
-//! `figures` (names and numbers); whatever else a line holds does not matter here. Figures of different
-//! machines are different figures.
+//! Figures of different machines are different figures.
 
 use std::{collections::BTreeMap, fmt};
 
-use serde::Deserialize;
-
-#[derive(Debug, Deserialize)]
-struct Entry {
-    date: String,
-    #[serde(default)]
-    commit: String,
-    #[serde(default)]
-    machine: String,
-    scenario: String,
-    peer: String,
-    figures: BTreeMap<String, Option<f64>>,
-}
+use crate::ledger::Entry;
 
 /// What a curve is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,10 +59,10 @@ impl Trend {
             if !passes(&filter.scenario, &entry.scenario) || !passes(&filter.peer, &entry.peer) {
                 continue;
             }
-            for (figure, value) in &entry.figures {
-                let Some(value) = value.filter(|_| passes(&filter.figure, figure)) else {
+            for (figure, &value) in &entry.figures {
+                if !passes(&filter.figure, figure) {
                     continue;
-                };
+                }
                 let key = Key {
                     machine: entry.machine.clone(),
                     scenario: entry.scenario.clone(),
@@ -159,10 +145,10 @@ mod tests {
     use super::*;
 
     const LEDGER: &str = r#"
-{"date":"2026-01-02T00:00:00Z","commit":"bbbbbbbbbbbbbbbbbb","machine":"m","scenario":"h1-128","peer":"tidegate","figures":{"cpu_us":12.0}}
-{"date":"2026-01-01T00:00:00Z","commit":"aaaa","machine":"m","scenario":"h1-128","peer":"tidegate","figures":{"cpu_us":10.0,"p99_us":null},"more":1}
-{"date":"2026-01-03T00:00:00Z","commit":"cccc","machine":"m","scenario":"h1-128","peer":"tidegate","figures":{"cpu_us":14.0}}
-{"date":"2026-01-03T00:00:00Z","machine":"other","scenario":"h1-128","peer":"tidegate","figures":{"cpu_us":5.0}}
+{"date":"2026-01-02T00:00:00Z","commit":"bbbbbbbbbbbbbbbbbb","machine":"m","scenario":"h1-128","peer":"tidegate","version":"v","figures":{"cpu_us":12.0}}
+{"date":"2026-01-01T00:00:00Z","commit":"aaaa","machine":"m","scenario":"h1-128","peer":"tidegate","version":"v","figures":{"cpu_us":10.0},"more":1}
+{"date":"2026-01-03T00:00:00Z","commit":"cccc","machine":"m","scenario":"h1-128","peer":"tidegate","version":"v","figures":{"cpu_us":14.0}}
+{"date":"2026-01-03T00:00:00Z","commit":"","machine":"other","scenario":"h1-128","peer":"tidegate","version":"v","figures":{"cpu_us":5.0}}
 {"date":"2026-01-03T00:0"#;
 
     /// Readings are put in order, machines apart, torn lines counted, and the curve rises.

@@ -269,7 +269,10 @@ fn colour(i: usize) -> usize {
 /// As on a terminal, with the added latency where there is one.
 fn table(row: &RowResult, summaries: &[PeerSummary]) -> (Vec<String>, Vec<Vec<String>>) {
     let mut heads = text::heads(row);
-    let mut table: Vec<Vec<String>> = summaries.iter().map(text::cells).collect();
+    let mut table: Vec<Vec<String>> = summaries
+        .iter()
+        .map(|summary| text::cells(summary, row.figure()))
+        .collect();
     if summaries
         .iter()
         .any(|summary| summary.added_p50_us.is_some())

@@ -41,7 +41,12 @@ fn write_row(f: &mut fmt::Formatter<'_>, result: &RowResult) -> fmt::Result {
     let row = &result.row;
     writeln!(f, "\n{}: {}; {}", row.name, row.title, load(row))?;
     let mut lines = vec![heads(result)];
-    lines.extend(result.summaries().iter().map(cells));
+    let summaries = result.summaries();
+    lines.extend(
+        summaries
+            .iter()
+            .map(|summary| cells(summary, result.figure())),
+    );
     write_aligned(f, &lines)?;
     for (peer, reason) in &result.left_out {
         writeln!(f, "  {peer} left out: {reason}")?;
@@ -75,9 +80,11 @@ pub(super) fn heads(result: &RowResult) -> Vec<String> {
         Figure::Failures => "failed part",
         Figure::Throughput => "requests/s, judged",
     };
-    [
-        "peer",
-        metric,
+    let mut heads = vec!["peer", metric];
+    if result.figure() != Figure::Cpu {
+        heads.push("CPU µs");
+    }
+    heads.extend([
         "user",
         "switches",
         "requests/s",
@@ -86,13 +93,12 @@ pub(super) fn heads(result: &RowResult) -> Vec<String> {
         "p99.9 µs",
         "RSS MiB",
         "void",
-    ]
-    .map(str::to_owned)
-    .to_vec()
+    ]);
+    heads.into_iter().map(str::to_owned).collect()
 }
 
 /// A peer's line.
-pub(super) fn cells(summary: &PeerSummary) -> Vec<String> {
+pub(super) fn cells(summary: &PeerSummary, figure: Figure) -> Vec<String> {
     let or_dash = |value: Option<f64>, digits: usize| {
         value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
     };
@@ -101,12 +107,14 @@ pub(super) fn cells(summary: &PeerSummary) -> Vec<String> {
     });
     let measured = summary.valid > 0 && summary.p50_us > 0.0;
     let latency = |value: f64| or_dash(measured.then_some(value), 0);
-    vec![
-        summary.peer.clone(),
-        metric,
+    let mut cells = vec![summary.peer.clone(), metric];
+    if figure != Figure::Cpu {
+        cells.push(or_dash(summary.cpu_us, 2));
+    }
+    cells.extend([
         or_dash(summary.user_us, 2),
         or_dash(summary.switches, 2),
-        format!("{:.0}", summary.requests_per_s),
+        or_dash((summary.valid > 0).then_some(summary.requests_per_s), 0),
         latency(summary.p50_us),
         latency(summary.p99_us),
         latency(summary.p999_us),
@@ -118,7 +126,8 @@ pub(super) fn cells(summary: &PeerSummary) -> Vec<String> {
             0 => String::new(),
             void => format!("{void} of {}", void + summary.valid),
         },
-    ]
+    ]);
+    cells
 }
 
 /// The first column to the left, all others to the right.
