@@ -76,6 +76,17 @@ impl Poller {
     }
 }
 
+impl Poller {
+    /// Whether the `i`-th event of the last wait tells of an end, so that a short read is not the last.
+    /// Only the relay asks: others notice an end when they next want something of the socket.
+    pub fn tells_of_an_end(&self, i: usize) -> bool {
+        let ends = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
+        self.events
+            .get(i)
+            .is_some_and(|event| event.events().intersects(ends))
+    }
+}
+
 impl Token {
     const ROLE_SHIFT: u32 = 62;
 

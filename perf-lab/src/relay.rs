@@ -42,7 +42,7 @@ pub fn relay(listen: SocketAddr, upstream: SocketAddr, interrupt: &Interrupt) ->
         for i in 0..count {
             match poller.token(i) {
                 Some(Token::Accept(_)) => relay.accept(&listener, &poller),
-                Some(Token::Origin(key)) => relay.on_event(key),
+                Some(Token::Origin(key)) => relay.on_event(key, poller.tells_of_an_end(i)),
                 _ => {}
             }
         }
@@ -92,14 +92,15 @@ impl Relay {
         }
     }
 
-    fn on_event(&mut self, key: usize) {
+    fn on_event(&mut self, key: usize, to_the_end: bool) {
         let Some(Pair { sides, ways }) = self.pairs.get_mut(key) else {
             return;
         };
         let [client, server] = sides;
         let [up, down] = ways;
         let buffer = &mut self.buffer;
-        let alive = up.copy(client, server, buffer) && down.copy(server, client, buffer);
+        let alive = up.copy(client, server, buffer, to_the_end)
+            && down.copy(server, client, buffer, to_the_end);
         if !alive || (up.is_done() && down.is_done()) {
             self.pairs.remove(key);
         }
@@ -111,8 +112,15 @@ impl Way {
         self.ended && self.pending.is_empty()
     }
 
-    /// Moves what can be moved; false if one of the ends is broken.
-    fn copy(&mut self, mut from: &TcpStream, mut to: &TcpStream, buffer: &mut [u8]) -> bool {
+    /// Moves what can be moved; false if one of the ends is broken. A short read is taken for the last,
+    /// which saves a call, unless an end was told of: that is only found by reading on.
+    fn copy(
+        &mut self,
+        mut from: &TcpStream,
+        mut to: &TcpStream,
+        buffer: &mut [u8],
+        to_the_end: bool,
+    ) -> bool {
         loop {
             while !self.pending.is_empty() {
                 match moved(to.write(&self.pending)) {
@@ -143,7 +151,7 @@ impl Way {
             };
             let rest = bytes.get(sent..).unwrap_or_default();
             self.pending.extend_from_slice(rest);
-            if rest.is_empty() && count < buffer.len() {
+            if rest.is_empty() && count < buffer.len() && !to_the_end {
                 return true;
             }
         }
@@ -157,4 +165,51 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::thread;
+
+    use super::*;
+
+    /// Bytes and ends pass in both directions, however they come together: a client that sends and ends
+    /// its half at once gets all of what the server, which waits for that end, sends back and ends.
+    #[test]
+    fn bytes_and_ends_pass() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let upstream = server.local_addr().unwrap();
+        let listen = crate::peer::process::free_address().unwrap();
+        let interrupt = Interrupt::default();
+        let relaying = interrupt.clone();
+        let relay = thread::spawn(move || relay(listen, upstream, &relaying));
+        for bytes in [1, 1_000, 1 << 20] {
+            let mut client = loop {
+                match TcpStream::connect(listen) {
+                    Ok(client) => break client,
+                    Err(_) => thread::yield_now(),
+                }
+            };
+            let sent = vec![b'x'; bytes];
+            let answer = thread::spawn({
+                let server = server.try_clone().unwrap();
+                move || {
+                    let (mut socket, _) = server.accept().unwrap();
+                    let mut received = Vec::new();
+                    socket.read_to_end(&mut received).unwrap();
+                    socket.write_all(&received).unwrap();
+                }
+            });
+            client.write_all(&sent).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            let mut back = Vec::new();
+            client.read_to_end(&mut back).unwrap();
+            assert!(back == sent, "{} of {bytes}", back.len());
+            answer.join().unwrap();
+        }
+        interrupt.set();
+        relay.join().unwrap().unwrap();
+    }
 }

@@ -41,6 +41,11 @@ impl Interrupt {
         Ok(interrupt)
     }
 
+    /// As if a signal came.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
     /// An error once a signal came.
     pub fn check(&self) -> Result<(), Error> {
         match self.0.load(Ordering::Relaxed) {

@@ -332,7 +332,7 @@ mod tests {
         let certificate = Certificate::generate().unwrap();
         for (body, keep, pace) in [
             (128, Connections::Keep, Pace::Saturate),
-            (1 << 20, Connections::Keep, Pace::Saturate),
+            (1 << 17, Connections::Keep, Pace::Saturate),
             (128, Connections::PerRequest, Pace::Saturate),
             (128, Connections::Keep, OPEN),
         ] {
