@@ -12,9 +12,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     error::Error,
-    load::generator::connect,
     poll::{Moved, Poller, Token, Wait, moved},
     run::Interrupt,
+    stream::connect,
 };
 
 /// Bytes copied at once.

@@ -6,12 +6,13 @@
 
 use std::{
     io::{self, Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
 };
 
 use rustls::{ClientConnection, ServerConfig, ServerConnection, StreamOwned};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::peer::certificate::TlsClient;
 
@@ -63,6 +64,19 @@ impl Stream {
             other => other,
         }
     }
+}
+
+/// Starts a connection without waiting for it.
+pub fn connect(target: SocketAddr) -> io::Result<TcpStream> {
+    let domain = Domain::for_address(target);
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&target.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(socket.into())
 }
 
 fn push<S>(

@@ -7,16 +7,15 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, Read, Write},
-    net::{SocketAddr, TcpStream},
+    io::{Read, Write},
     sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
     Connections, Exchange, Failures, LoadSpec, Pace,
+    answer::{Answer, Reader, request_bytes},
     arrivals::Schedule,
     distribution::Distributions,
     latency::{LatencySummary, Recorder, Times},
@@ -27,8 +26,8 @@ use crate::{
     control::{Control, Phase},
     error::Error,
     poll::{Moved, Poller, Token, moved},
-    response::{Progress, ResponseReader, Reuse},
-    stream::Stream,
+    response::Reuse,
+    stream::{Stream, connect},
 };
 
 /// Connections being opened at once, below every peer's accept backlog.
@@ -130,20 +129,6 @@ enum State {
 enum Purpose {
     Greeting,
     Work,
-}
-
-enum Reader {
-    Http(ResponseReader),
-    Echo { left: usize },
-}
-
-/// How an exchange ended.
-enum Answer {
-    Pending,
-    Complete(Reuse),
-    /// A whole answer that is not the right one.
-    Wrong(String, Reuse),
-    Failed(String),
 }
 
 impl Generator {
@@ -579,102 +564,4 @@ impl Slot {
     fn is_working_on(&self, window: Window) -> bool {
         self.state == State::Busy && self.purpose == Purpose::Work && window.holds(self.due)
     }
-}
-
-impl Reader {
-    fn new(exchange: &Exchange) -> Reader {
-        match exchange {
-            Exchange::Http { .. } => Reader::Http(ResponseReader::default()),
-            Exchange::Echo { bytes } => Reader::Echo { left: *bytes },
-        }
-    }
-
-    fn feed(&mut self, input: &[u8], exchange: &Exchange) -> Answer {
-        match self {
-            Reader::Http(reader) => match reader.feed(input) {
-                Ok(Progress::More) => Answer::Pending,
-                Ok(Progress::Done { response, consumed }) if consumed == input.len() => {
-                    judge(response, exchange)
-                }
-                Ok(Progress::Done { .. }) => Answer::Failed("bytes after the response".to_owned()),
-                Err(problem) => Answer::Failed(problem.to_string()),
-            },
-            Reader::Echo { left } => match left.checked_sub(input.len()) {
-                Some(0) => Answer::Complete(Reuse::KeepAlive),
-                Some(rest) => {
-                    *left = rest;
-                    Answer::Pending
-                }
-                None => Answer::Failed("more bytes came back than were sent".to_owned()),
-            },
-        }
-    }
-
-    fn end(&mut self, exchange: &Exchange) -> Answer {
-        match self {
-            Reader::Http(reader) => match reader.end() {
-                Ok(Some(response)) => judge(response, exchange),
-                Ok(None) => Answer::Pending,
-                Err(problem) => Answer::Failed(problem.to_string()),
-            },
-            Reader::Echo { .. } => Answer::Pending,
-        }
-    }
-}
-
-fn judge(response: crate::response::Response, exchange: &Exchange) -> Answer {
-    if !(200..300).contains(&response.status) {
-        return Answer::Wrong(format!("status {}", response.status), response.reuse);
-    }
-    match exchange {
-        Exchange::Http {
-            body_bytes: Some(expected),
-            ..
-        } if *expected != response.body_bytes => Answer::Failed(format!(
-            "a body of {} bytes instead of {expected}",
-            response.body_bytes
-        )),
-        _ => Answer::Complete(response.reuse),
-    }
-}
-
-fn request_bytes(spec: &LoadSpec) -> Vec<u8> {
-    match &spec.exchange {
-        Exchange::Http {
-            host,
-            path,
-            request_bytes,
-            ..
-        } => {
-            let connection = match spec.keep {
-                Connections::Keep => "",
-                Connections::PerRequest => "Connection: close\r\n",
-            };
-            // The fields that a plain client sends, so that a proxy has something to pass on.
-            let common = format!(
-                "{path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: tidegate-lab\r\nAccept: */*\r\n{connection}"
-            );
-            let mut bytes = match request_bytes {
-                0 => format!("GET {common}\r\n"),
-                bytes => format!("POST {common}Content-Length: {bytes}\r\n\r\n"),
-            }
-            .into_bytes();
-            bytes.resize(bytes.len() + request_bytes, b'.');
-            bytes
-        }
-        Exchange::Echo { bytes } => vec![b'.'; *bytes],
-    }
-}
-
-/// Starts a connection without waiting for it.
-pub(crate) fn connect(target: SocketAddr) -> io::Result<TcpStream> {
-    let domain = Domain::for_address(target);
-    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    socket.set_tcp_nodelay(true)?;
-    match socket.connect(&target.into()) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => {}
-        Err(error) => return Err(error),
-    }
-    Ok(socket.into())
 }

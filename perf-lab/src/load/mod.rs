@@ -2,6 +2,7 @@
 //! recorded of them ([`latency`], [`distribution`], [`series`]) and the connections that carry them
 //! ([`generator`]).
 
+mod answer;
 pub mod arrivals;
 pub mod distribution;
 pub mod generator;

@@ -7,11 +7,11 @@ use std::{
     net::{SocketAddr, TcpStream},
 };
 
-use super::generator::connect;
 use crate::{
     clock::Nanos,
     control::Phase,
     poll::{Moved, Poller, Token, moved},
+    stream::connect,
 };
 
 /// The beginning of a request, then a field that goes on for ever.

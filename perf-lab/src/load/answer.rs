@@ -1,0 +1,105 @@
+//! What a client sends for each exchange, and how it judges what comes back.
+
+use super::{Connections, Exchange, LoadSpec};
+use crate::response::{Progress, Response, ResponseReader, Reuse};
+
+/// Follows the answer to one exchange.
+pub(super) enum Reader {
+    Http(ResponseReader),
+    Echo { left: usize },
+}
+
+/// How an exchange ended.
+pub(super) enum Answer {
+    Pending,
+    Complete(Reuse),
+    /// A whole answer that is not the right one.
+    Wrong(String, Reuse),
+    Failed(String),
+}
+
+impl Reader {
+    pub(super) fn new(exchange: &Exchange) -> Reader {
+        match exchange {
+            Exchange::Http { .. } => Reader::Http(ResponseReader::default()),
+            Exchange::Echo { bytes } => Reader::Echo { left: *bytes },
+        }
+    }
+
+    pub(super) fn feed(&mut self, input: &[u8], exchange: &Exchange) -> Answer {
+        match self {
+            Reader::Http(reader) => match reader.feed(input) {
+                Ok(Progress::More) => Answer::Pending,
+                Ok(Progress::Done { response, consumed }) if consumed == input.len() => {
+                    judge(response, exchange)
+                }
+                Ok(Progress::Done { .. }) => Answer::Failed("bytes after the response".to_owned()),
+                Err(problem) => Answer::Failed(problem.to_string()),
+            },
+            Reader::Echo { left } => match left.checked_sub(input.len()) {
+                Some(0) => Answer::Complete(Reuse::KeepAlive),
+                Some(rest) => {
+                    *left = rest;
+                    Answer::Pending
+                }
+                None => Answer::Failed("more bytes came back than were sent".to_owned()),
+            },
+        }
+    }
+
+    pub(super) fn end(&mut self, exchange: &Exchange) -> Answer {
+        match self {
+            Reader::Http(reader) => match reader.end() {
+                Ok(Some(response)) => judge(response, exchange),
+                Ok(None) => Answer::Pending,
+                Err(problem) => Answer::Failed(problem.to_string()),
+            },
+            Reader::Echo { .. } => Answer::Pending,
+        }
+    }
+}
+
+fn judge(response: Response, exchange: &Exchange) -> Answer {
+    if !(200..300).contains(&response.status) {
+        return Answer::Wrong(format!("status {}", response.status), response.reuse);
+    }
+    match exchange {
+        Exchange::Http {
+            body_bytes: Some(expected),
+            ..
+        } if *expected != response.body_bytes => Answer::Failed(format!(
+            "a body of {} bytes instead of {expected}",
+            response.body_bytes
+        )),
+        _ => Answer::Complete(response.reuse),
+    }
+}
+
+/// What is written for each exchange.
+pub(super) fn request_bytes(spec: &LoadSpec) -> Vec<u8> {
+    match &spec.exchange {
+        Exchange::Http {
+            host,
+            path,
+            request_bytes,
+            ..
+        } => {
+            let connection = match spec.keep {
+                Connections::Keep => "",
+                Connections::PerRequest => "Connection: close\r\n",
+            };
+            // The fields that a plain client sends, so that a proxy has something to pass on.
+            let common = format!(
+                "{path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: tidegate-lab\r\nAccept: */*\r\n{connection}"
+            );
+            let mut bytes = match request_bytes {
+                0 => format!("GET {common}\r\n"),
+                bytes => format!("POST {common}Content-Length: {bytes}\r\n\r\n"),
+            }
+            .into_bytes();
+            bytes.resize(bytes.len() + request_bytes, b'.');
+            bytes
+        }
+        Exchange::Echo { bytes } => vec![b'.'; *bytes],
+    }
+}
