@@ -10,6 +10,8 @@ const LEFT: f64 = 58.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 46.0;
+/// Lines of text for moments.
+const MOMENT_LINES: usize = 4;
 
 /// Where a linear axis may end: closer than its ticks, so that little of it stays empty.
 const LINEAR_ENDS: [f64; 10] = [1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0];
@@ -31,6 +33,13 @@ pub(super) enum Scale {
 pub(super) struct Axis<'a> {
     pub(super) label: &'a str,
     pub(super) scale: Scale,
+}
+
+/// Something that happened at a place of the x axis.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Moment {
+    pub(super) at: f64,
+    pub(super) what: String,
 }
 
 /// A line of a plot.
@@ -59,7 +68,13 @@ pub(super) struct Bar {
 }
 
 /// Draws lines; `None` if there is nothing to draw.
-pub(super) fn lines(title: &str, x: Axis<'_>, y: Axis<'_>, lines: &[Line]) -> Option<String> {
+pub(super) fn lines(
+    title: &str,
+    x: Axis<'_>,
+    y: Axis<'_>,
+    lines: &[Line],
+    moments: &[Moment],
+) -> Option<String> {
     let points = || lines.iter().flat_map(|line| &line.points);
     let across = Range::of(x.scale, points().map(|point| point.0))?;
     let up = Range::of(y.scale, points().map(|point| point.1))?;
@@ -98,6 +113,23 @@ pub(super) fn lines(title: &str, x: Axis<'_>, y: Axis<'_>, lines: &[Line]) -> Op
         (TOP + HEIGHT - BOTTOM) / 2.0,
         escape(y.label)
     );
+    for (i, moment) in moments.iter().enumerate() {
+        let at = place_x(moment.at);
+        // Each on a line of its own, so that two moments close together can both be read; near the
+        // right edge the text stands before its moment.
+        let (from, anchor) = match at > WIDTH * 0.6 {
+            true => (at - 4.0, "end"),
+            false => (at + 4.0, "start"),
+        };
+        let _ = write!(
+            svg,
+            "<line class=\"moment\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{:.1}\"/>\
+             <text class=\"moment\" x=\"{from:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
+            HEIGHT - BOTTOM,
+            TOP + 12.0 + 15.0 * (i % MOMENT_LINES) as f64,
+            escape(&moment.what)
+        );
+    }
     for line in lines {
         let faint = if line.is_faint { " faint" } else { "" };
         let _ = write!(svg, "<g class=\"c{}{faint}\">", line.colour);
@@ -368,11 +400,16 @@ mod tests {
             label: "y",
             scale: Scale::Logarithmic,
         };
-        let svg = lines("t", x, y, &[line]).unwrap();
+        let moment = Moment {
+            at: 0.5,
+            what: "a <push>".to_owned(),
+        };
+        let svg = lines("t", x, y, &[line], &[moment]).unwrap();
         assert!(svg.contains("&lt;a&amp;b&gt;") && !svg.contains("<a&"));
         assert!(!svg.contains("NaN") && !svg.contains("inf"));
         assert_eq!(svg.matches("<circle").count(), 3);
-        assert_eq!(lines("t", x, y, &[]), None);
+        assert!(svg.contains(">a &lt;push&gt;<"), "{svg}");
+        assert_eq!(lines("t", x, y, &[], &[]), None);
         assert_eq!(bars("t", &[]), None);
         assert_eq!(shorten("tidegate-1234567890"), "tidega…567890");
     }
