@@ -12,7 +12,7 @@ use crate::{
     machine::Fitness,
     peer::{Peer, process::Workplace},
     run::{Candidate, Plan, RunResult},
-    scenario::{Figure, shipped},
+    scenario::shipped,
     verdict::{PAIRS, Word},
 };
 
@@ -74,11 +74,7 @@ pub(super) fn execute(arguments: CompareArguments) -> Result<ExitCode, Error> {
         calibrate(&result)?;
     }
     let is_slower = result.rows.last().is_some_and(|row| {
-        let judged = row
-            .row
-            .goal
-            .as_ref()
-            .map_or(Figure::Cpu, |goal| goal.figure);
+        let judged = row.figure();
         let comparisons = row.comparisons(&subject, |figure| result.criterion(row, figure));
         let slower = |figure| {
             let of_figure = comparisons.iter().find(|found| found.figure == figure);

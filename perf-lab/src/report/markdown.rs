@@ -6,6 +6,7 @@ use super::{summary::PeerSummary, text};
 use crate::{
     peer::DIRECT,
     run::{RowResult, RunResult},
+    scenario::Figure,
 };
 
 /// Between these two the table stands; what is there is replaced.
@@ -66,7 +67,11 @@ fn line(text: &mut String, row: &RowResult, peers: &[&str]) {
     );
     for peer in peers {
         let summary = summaries.iter().find(|summary| summary.peer == *peer);
-        let _ = write!(text, " {} |", summary.map_or("–".to_owned(), value));
+        let _ = write!(
+            text,
+            " {} |",
+            summary.map_or("–".to_owned(), |summary| value(summary, row.figure()))
+        );
     }
     let _ = match row.verdict() {
         Some(verdict) => writeln!(
@@ -83,9 +88,9 @@ fn line(text: &mut String, row: &RowResult, peers: &[&str]) {
     };
 }
 
-fn value(summary: &PeerSummary) -> String {
+fn value(summary: &PeerSummary, figure: Figure) -> String {
     match summary.metric {
-        Some(spread) => format!("{:.2} ({:.2}–{:.2})", spread.median, spread.min, spread.max),
+        Some(spread) => text::spread(spread, figure),
         None if summary.void > 0 => "void".to_owned(),
         None => "–".to_owned(),
     }

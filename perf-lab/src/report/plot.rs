@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 /// The drawing is made for half a page of a desk and the whole width of a phone.
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 300.0;
-const LEFT: f64 = 58.0;
+const LEFT: f64 = 66.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 46.0;

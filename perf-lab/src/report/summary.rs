@@ -186,11 +186,16 @@ impl RowResult {
 
     /// The figures in which peers are compared; of all of them less is better.
     pub fn compared_figures(&self) -> Vec<Figure> {
-        match self.row.load {
+        let mut figures = match self.row.load {
             Load::Idle => vec![Figure::Memory],
             Load::Saturate => vec![Figure::Cpu, Figure::Throughput],
             Load::Share { .. } | Load::Rate(_) => vec![Figure::Cpu, Figure::P50, Figure::P99],
-        }
+        };
+        // What the row is about, first.
+        let own = self.figure();
+        figures.retain(|figure| *figure != own);
+        figures.insert(0, own);
+        figures
     }
 
     /// One peer against each of the others, with what `criterion` knows for a figure.
@@ -235,11 +240,12 @@ impl RowResult {
     }
 
     /// What the row is about.
-    pub(super) fn figure(&self) -> Figure {
-        self.row
-            .goal
-            .as_ref()
-            .map_or(Figure::Cpu, |goal| goal.figure)
+    pub fn figure(&self) -> Figure {
+        match (&self.row.goal, &self.row.load) {
+            (Some(goal), _) => goal.figure,
+            (None, Load::Idle) => Figure::Memory,
+            (None, _) => Figure::Cpu,
+        }
     }
 
     fn metric(&self, measurement: &Measurement) -> Option<f64> {

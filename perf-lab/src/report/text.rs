@@ -7,7 +7,7 @@ use crate::{
     peer::OURS,
     run::{RowResult, RunResult},
     scenario::{Figure, Load, Scenario},
-    statistics::Ratio,
+    statistics::{Ratio, Spread},
 };
 
 /// The report for people.
@@ -62,10 +62,27 @@ fn write_row(f: &mut fmt::Formatter<'_>, result: &RowResult) -> fmt::Result {
 
 /// How hard a row works its peers.
 pub(super) fn load(row: &Scenario) -> String {
-    match row.load {
+    let load = match row.load {
         Load::Saturate => format!("{} connections, closed loop", row.connections),
         Load::Idle => "one request each, then nothing".to_owned(),
         Load::Share { .. } | Load::Rate(_) => format!("{} connections, open loop", row.connections),
+    };
+    match row.time() {
+        Some(time) => format!("{load}, {} s", time.as_secs_f64()),
+        None => load,
+    }
+}
+
+/// A figure's median and spread; failures in percent, since they are a few in a thousand.
+pub(super) fn spread(spread: Spread, figure: Figure) -> String {
+    let Spread { median, min, max } = spread;
+    match figure {
+        Figure::Failures => {
+            let percent = |part: f64| part * 100.0;
+            let (median, min, max) = (percent(median), percent(min), percent(max));
+            format!("{median:.3} ({min:.3}–{max:.3})")
+        }
+        _ => format!("{median:.2} ({min:.2}–{max:.2})"),
     }
 }
 
@@ -77,7 +94,7 @@ pub(super) fn heads(result: &RowResult) -> Vec<String> {
         Figure::P50 => "p50 µs, judged",
         Figure::P99 => "p99 µs, judged",
         Figure::P999 => "p99.9 µs, judged",
-        Figure::Failures => "failed part",
+        Figure::Failures => "failed, %",
         Figure::Throughput => "requests/s, judged",
     };
     let mut heads = vec!["peer", metric];
@@ -102,9 +119,9 @@ pub(super) fn cells(summary: &PeerSummary, figure: Figure) -> Vec<String> {
     let or_dash = |value: Option<f64>, digits: usize| {
         value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
     };
-    let metric = summary.metric.map_or("-".to_owned(), |spread| {
-        format!("{:.2} ({:.2}–{:.2})", spread.median, spread.min, spread.max)
-    });
+    let metric = summary
+        .metric
+        .map_or("-".to_owned(), |found| spread(found, figure));
     let measured = summary.valid > 0 && summary.p50_us > 0.0;
     let latency = |value: f64| or_dash(measured.then_some(value), 0);
     let mut cells = vec![summary.peer.clone(), metric];
