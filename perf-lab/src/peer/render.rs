@@ -207,6 +207,8 @@ mod tests {
 
     use super::*;
 
+    use crate::peer::Capability;
+
     const UPSTREAMS: [SocketAddr; 2] = [
         SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9001),
         SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9002),
@@ -246,7 +248,7 @@ mod tests {
     #[test]
     fn all_modes_render() {
         let routes: Vec<String> = vec!["/a/".to_owned(), "/b/".to_owned()];
-        for peer in ["tidegate", "haproxy", "nginx", "envoy"] {
+        for peer in ["tidegate", "haproxy", "haproxy28", "nginx", "envoy"] {
             for (mode, routes) in [
                 (Mode::Http, &[][..]),
                 (Mode::Http, &routes),
@@ -261,6 +263,48 @@ mod tests {
                 assert!(mode == Mode::Http || !forwards, "{peer}: {whole}");
                 assert!(!whole.contains("{%"), "{peer}: {whole}");
             }
+        }
+    }
+
+    /// What a peer says it can do is in what it renders: every endpoint, the certificate, the control
+    /// interface; and nothing of it where the scenario does not ask for it.
+    #[test]
+    fn capabilities_are_rendered() {
+        let certificate = Certificate::generate().unwrap();
+        let admin = SocketAddr::from(([127, 0, 0, 1], 7001));
+        for peer in Peer::all(None).unwrap().into_values() {
+            if peer.manifest.files.is_empty() {
+                continue;
+            }
+            let can = |capability| peer.manifest.capabilities.contains(&capability);
+            let whole = |setting: &Setting<'_>| -> String {
+                let rendered = peer.render(setting).unwrap();
+                let files = rendered.files.into_values();
+                files.chain(rendered.start).collect()
+            };
+            let plain = whole(&setting(Mode::Http, &[]));
+            let all = whole(&Setting {
+                certificate: Some(&certificate),
+                admin: Some(admin),
+                reloads: true,
+                ..setting(Mode::Http, &[])
+            });
+            for (capability, needle) in [
+                (Capability::Tls, ".pem"),
+                (Capability::Admin, "7001"),
+                (Capability::Endpoints, "9002"),
+            ] {
+                let name = &peer.name;
+                assert_eq!(
+                    all.contains(needle),
+                    can(capability),
+                    "{name} {capability}: {all}"
+                );
+            }
+            assert!(
+                !plain.contains(".pem") && !plain.contains("7001"),
+                "{plain}"
+            );
         }
     }
 
