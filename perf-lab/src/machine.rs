@@ -77,9 +77,9 @@ const LOAD_IDLE_MAX: f64 = 0.5;
 const PRESSURE_MAX: f64 = 0.10;
 
 /// Less of the proxy's core in others' hands is what a kernel does for itself.
-const FOREIGN_NOTED: f64 = 0.03;
+const FOREIGN_NOTED: f64 = 0.05;
 /// More of it is somebody else's work.
-const FOREIGN_MAX: f64 = 0.10;
+const FOREIGN_MAX: f64 = 0.20;
 
 const SETTINGS: [&str; 7] = [
     "net/core/somaxconn",
@@ -182,7 +182,9 @@ impl Machine {
         let cpus = self.cpus.max(1) as f64;
         let load = self.load_average;
         if load > LOAD_IDLE_MAX {
-            let fitness = match load > LOAD_PER_CPU_MAX * cpus {
+            // It remembers a run that ended a minute ago; where the kernel tells how much waits for a
+            // CPU now, that decides.
+            let fitness = match self.pressure.is_none() && load > LOAD_PER_CPU_MAX * cpus {
                 true => Unfit,
                 false => Indicative,
             };
@@ -410,7 +412,10 @@ mod tests {
             (Fitness::Indicative, &|m| {
                 m.siblings = Some("0-1".to_owned())
             }),
-            (Fitness::Unfit, &|m| m.load_average = 4.5),
+            (Fitness::Indicative, &|m| m.load_average = 4.5),
+            (Fitness::Unfit, &|m| {
+                (m.load_average, m.pressure) = (4.5, None);
+            }),
             (Fitness::Unfit, &|m| m.debug_build = true),
             (Fitness::Unfit, &|m| m.quota_cpus = Some(2.0)),
             (Fitness::Unfit, &|m| m.pressure = Some(0.2)),
@@ -424,8 +429,8 @@ mod tests {
     fn the_run_itself_is_judged() {
         for (foreign, stolen, expected, caveats) in [
             (Some(0.01), None, Fitness::Publishable, 0),
-            (Some(0.05), Some(0.0), Fitness::Indicative, 1),
-            (Some(0.05), Some(0.2), Fitness::Unfit, 2),
+            (Some(0.1), Some(0.0), Fitness::Indicative, 1),
+            (Some(0.1), Some(0.3), Fitness::Unfit, 2),
         ] {
             let mut machine = Machine::default();
             machine.note_run(foreign, stolen);
