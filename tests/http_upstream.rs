@@ -345,17 +345,23 @@ fn connection_refused() {
     }
 }
 
-/// Goal: retries mend what they may: another endpoint is tried when one refuses. Method: one dead and one
-/// live endpoint, a route that retries on connect.
+/// Goal: another endpoint is tried when one refuses, asked for or not: nothing was sent. Method: one dead and
+/// one live endpoint, a route that retries on connect and one that says nothing of retries.
 #[test]
 fn retry_on_another_endpoint() {
+    for retry in [", retry: { on: [connect], times: 1, backoff: 1ms }", ""] {
+        another_endpoint_is_tried(retry);
+    }
+}
+
+fn another_endpoint_is_tried(retry: &str) {
     let closed = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
     let origin = Origin::echo();
     let proxy = Proxy::start(format!(
-        "listeners:\n  web: {{ bind: 127.0.0.1:0, routes: [{{ to: app, retry: {{ on: [connect], times: 1, backoff: 1ms }} }}] }}\n\
+        "listeners:\n  web: {{ bind: 127.0.0.1:0, routes: [{{ to: app{retry} }}] }}\n\
          clusters:\n  app: {{ endpoints: {{ static: ['{closed}', '{origin}'] }} }}\n"
     ));
     let mut client = proxy.client();
@@ -369,6 +375,24 @@ fn retry_on_another_endpoint() {
         .filter(|l| l.to_string().contains("resend_count"))
         .count();
     assert!(retried >= 10, "{retried}");
+}
+
+/// Goal: a route that says on what to retry is taken at its word. Method: one dead and one live endpoint, a
+/// route that retries on a status only: the dead one shows.
+#[test]
+fn retry_only_on_what_is_named() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let origin = Origin::echo();
+    let proxy = Proxy::start(format!(
+        "listeners:\n  web: {{ bind: 127.0.0.1:0, routes: [{{ to: app, retry: {{ on: [500], times: 1 }} }}] }}\n\
+         clusters:\n  app: {{ endpoints: {{ static: ['{closed}', '{origin}'] }} }}\n"
+    ));
+    let mut client = proxy.client();
+    let refused = (0..4).filter(|_| client.get("/").reason() == Some("connect_refused"));
+    assert_eq!(refused.count(), 2);
 }
 
 /// Goal: retries by status happen at most `times` and end with the last answer. Method: an origin that

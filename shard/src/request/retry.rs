@@ -7,6 +7,13 @@ use tidegate_core::{reason::Reason, snapshot::Forward};
 use super::exchange::{Exchange, Refusal};
 use crate::upstream::Admission;
 
+/// Endpoints tried beside the first when no connection can be made, unasked: with three of a cluster down
+/// the fault is not one endpoint's.
+const REDISPATCHES_MAX: u8 = 2;
+/// Their budget, in basis points of the requests in flight: all of them. A refused connection costs
+/// next to nothing, and one endpoint's death must not show.
+const REDISPATCH_BUDGET: u32 = 10_000;
+
 /// Why a try brought no answer that can be passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -70,7 +77,7 @@ impl Exchange<'_> {
         admission: &mut Admission,
     ) -> bool {
         let Some(retry) = &forward.retry else {
-            return false;
+            return self.may_redispatch(failure, admission);
         };
         let wanted = match failure {
             Failure::Connect(Reason::CircuitConnections) => false,
@@ -84,8 +91,24 @@ impl Exchange<'_> {
         if !wanted || self.retries >= retry.times {
             return false;
         }
+        self.count_retry(admission, retry.budget)
+    }
+
+    /// Without a policy of its own, a route tries another endpoint when no connection could be made:
+    /// nothing was sent, so nothing can be done twice. HAProxy and nginx do the same unasked.
+    fn may_redispatch(&mut self, failure: &Failure, admission: &mut Admission) -> bool {
+        let endpoints = self.cluster.map_or(0, |cluster| cluster.endpoints.len());
+        let wanted = match failure {
+            Failure::Connect(Reason::CircuitConnections) => false,
+            Failure::Connect(_) => usize::from(self.retries) + 1 < endpoints,
+            _ => false,
+        };
+        wanted && self.retries < REDISPATCHES_MAX && self.count_retry(admission, REDISPATCH_BUDGET)
+    }
+
+    fn count_retry(&mut self, admission: &mut Admission, budget: u32) -> bool {
         let counters = self.client.local.counters();
-        if !admission.may_retry(retry.budget) {
+        if !admission.may_retry(budget) {
             counters.retries_over_budget.add(1);
             return false;
         }
