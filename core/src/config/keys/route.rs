@@ -47,7 +47,7 @@ pub(in super::super) static ROUTE: Section = Section {
             Kind::Section(&RETRY),
             "When a request is tried again.",
         )
-        .absent("never"),
+        .absent("another endpoint is tried when no connection could be made"),
         Field::new(
             "hash",
             Kind::Any(&[
