@@ -43,6 +43,9 @@ const WATCH_TICKS: u64 = 3;
 /// How long shards may take to use a snapshot. A turn takes microseconds; the rest is a busy machine.
 const INSTALL_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long shards may take to close listening sockets.
+const REOPEN_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How long threads may take to end once told so.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -496,7 +499,7 @@ impl Coordinator {
 
     /// Takes connections again, on new sockets at the same addresses.
     async fn undrain(&mut self) -> Result<(), String> {
-        let sockets = sockets::reopen(&self.bound, self.fleet.len()).map_err(|failure| {
+        let sockets = self.reopen().await.map_err(|failure| {
             tracing::error!("cannot take connections again: {failure}");
             failure.to_string()
         })?;
@@ -509,6 +512,18 @@ impl Coordinator {
             drop(self.reload().await);
         }
         Ok(())
+    }
+
+    /// The listening sockets of before the drain. Right behind it the shards may still be closing the old
+    /// ones, which looks as if somebody else had the addresses.
+    async fn reopen(&self) -> Result<Vec<Sockets>, Failure> {
+        let deadline = Instant::now() + REOPEN_PATIENCE;
+        loop {
+            match sockets::reopen(&self.bound, self.fleet.len()) {
+                Err(_) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
+                reopened => return reopened,
+            }
+        }
     }
 
     fn stop(&mut self) {
