@@ -20,7 +20,7 @@ use tidegate_core::{
 use crate::{
     downstream::Client,
     local::Plane,
-    ring::{Failed, Payload, Socket},
+    ring::{Failed, Payload, Socket, is_over_budget},
     upstream::{Connection, Destination, Ticket},
 };
 
@@ -243,9 +243,7 @@ enum Side {
 /// What the failure of a direction means.
 fn reason(failed: &Failed, source: Side) -> Reason {
     match (failed, source) {
-        (Failed::Source(error) | Failed::Sink(error), _)
-            if error.raw_os_error() == Some(libc::ENOBUFS) =>
-        {
+        (Failed::Source(error) | Failed::Sink(error), _) if is_over_budget(error) => {
             Reason::BufferBudget
         }
         (Failed::Source(_), Side::Client) | (Failed::Sink(_), Side::Upstream) => Reason::ClientGone,

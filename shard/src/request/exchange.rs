@@ -20,7 +20,7 @@ use crate::{
     access_log,
     downstream::Client,
     local::Plane,
-    ring::Chunk,
+    ring::{Chunk, is_over_budget},
     upstream::{Connection, Destination, Endpoint, Ticket},
 };
 
@@ -68,17 +68,18 @@ impl From<Reason> for Refusal {
 impl Refusal {
     /// What a failed receive or send on the client's connection means.
     pub(super) fn of_client(error: &io::Error) -> Refusal {
-        match error.raw_os_error() {
-            Some(libc::ENOBUFS) => Reason::BufferBudget.into(),
-            _ => Reason::ClientGone.into(),
-        }
+        Refusal::of_transfer(error, Reason::ClientGone)
     }
 
-    /// What a failed receive on the endpoint's connection means.
+    /// What a failed receive or send on the endpoint's connection means.
     pub(super) fn of_upstream(error: &io::Error) -> Refusal {
-        match error.raw_os_error() {
-            Some(libc::ENOBUFS) => Reason::BufferBudget.into(),
-            _ => Reason::UpstreamReset.into(),
+        Refusal::of_transfer(error, Reason::UpstreamReset)
+    }
+
+    fn of_transfer(error: &io::Error, lost: Reason) -> Refusal {
+        match is_over_budget(error) {
+            true => Reason::BufferBudget.into(),
+            false => lost.into(),
         }
     }
 

@@ -21,7 +21,7 @@ use super::{
     upload::Upload,
 };
 use crate::{
-    ring::{Chunk, Driver, Payload, Socket},
+    ring::{Chunk, Driver, Payload, Socket, is_over_budget},
     upstream::Connection,
 };
 
@@ -213,9 +213,9 @@ async fn read_response(
 
 /// What a failed receive means: the connection is lost, or our own budget is used up.
 fn lost(error: &io::Error) -> Failure {
-    match Refusal::of_upstream(error) {
-        refusal if refusal.reason == Reason::BufferBudget => Failure::Refused(refusal),
-        _ => Failure::Reset,
+    match is_over_budget(error) {
+        true => Failure::Refused(Reason::BufferBudget.into()),
+        false => Failure::Reset,
     }
 }
 

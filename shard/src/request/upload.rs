@@ -14,7 +14,7 @@ use tidegate_core::reason::Reason;
 use super::exchange::{Pace, Refusal};
 use crate::{
     downstream::Client,
-    ring::{Chunk, Failed, Payload, Socket},
+    ring::{Chunk, Failed, Payload, Socket, is_over_budget},
 };
 
 /// The request's own bytes, from the client to the endpoint. It holds at most one piece, which is the
@@ -195,9 +195,9 @@ impl Upload {
 /// The endpoint takes no more. It may answer and close without reading on, so its answer decides; unless
 /// it was we who cut it.
 fn unsendable(error: &io::Error) -> Result<(), Refusal> {
-    match Refusal::of_upstream(error) {
-        refusal if refusal.reason == Reason::BufferBudget => Err(refusal),
-        _ => Ok(()),
+    match is_over_budget(error) {
+        true => Err(Reason::BufferBudget.into()),
+        false => Ok(()),
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) use deadline::Deadline;
 pub(crate) use driver::Driver;
 #[cfg(test)]
 pub(crate) use slots::SLOT_BYTES;
-pub(crate) use socket::{Acceptor, Chunk, Failed, Payload, Socket};
+pub(crate) use socket::{Acceptor, Chunk, Failed, Payload, Socket, is_over_budget};
 
 /// The queues of one io_uring.
 ///

@@ -272,6 +272,11 @@ impl Drop for Socket {
     }
 }
 
+/// Whether the driver cut the connection, since the shard's buffers were used up: how it says so.
+pub(crate) fn is_over_budget(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOBUFS)
+}
+
 /// Which side of a transfer failed.
 #[derive(Debug)]
 pub(crate) enum Failed {
