@@ -236,10 +236,9 @@ mod tests {
     const NOW: Duration = Duration::from_secs(100);
 
     fn snapshot(epoch: u64, addresses: &[&str], checked: bool) -> Arc<Snapshot> {
-        let endpoints = addresses.iter().map(|address| StaticEndpoint {
-            address: address.parse().unwrap(),
-            weight: 1,
-        });
+        let endpoints = addresses
+            .iter()
+            .map(|address| StaticEndpoint::new(address.parse().unwrap(), 1));
         let second = Duration::from_secs(1);
         let cluster = Cluster {
             endpoints: Endpoints::Static(endpoints.collect()),
@@ -258,6 +257,8 @@ mod tests {
                 unhealthy_after: 2,
             }),
             proxy_protocol: None,
+            tls: None,
+            max_connection_age: None,
         };
         let config = Config {
             node: Node::default(),
@@ -272,6 +273,7 @@ mod tests {
             drain_timeout: second,
             listeners: BTreeMap::new(),
             clusters: BTreeMap::from([("c".into(), cluster)]),
+            secrets: BTreeMap::new(),
         };
         let none = Resolution::new();
         Arc::new(Snapshot::compile(

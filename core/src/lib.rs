@@ -11,15 +11,17 @@
 //! 4. [`steering`]: which route, which cluster.
 //! 5. [`balancer`]: which endpoint.
 //! 6. [`healing`]: which endpoints may be chosen.
-//! 7. [`stats`]: what shards count.
-//! 8. [`message`]: everything that crosses a thread.
-//! 9. [`coordinator`]: what is decided for all shards together.
+//! 7. [`encryption`]: which links are encrypted, and how one is replaced without losing a request.
+//! 8. [`stats`]: what shards count.
+//! 9. [`message`]: everything that crosses a thread.
+//! 10. [`coordinator`]: what is decided for all shards together.
 #![forbid(unsafe_code)]
 #![warn(clippy::iter_over_hash_type)]
 
 pub mod balancer;
 pub mod config;
 pub mod coordinator;
+pub mod encryption;
 pub mod healing;
 pub mod id;
 pub mod message;

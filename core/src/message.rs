@@ -2,7 +2,7 @@
 //! single-consumer ring per shard. Up: the counters of [`crate::stats`], and [`AccessRecord`]s over a
 //! ring of their own, dropped and counted when the writer is behind.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{any::Any, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
     id::{ClusterId, EndpointId, Epoch},
@@ -22,6 +22,9 @@ pub enum Directive<S> {
         /// New listening sockets, each of this shard alone (SO_REUSEPORT).
         sockets: Vec<(SocketAddr, S)>,
     },
+    /// Encrypt new connections with this from the next turn on. Sent before the `Install` that needs it,
+    /// and again whenever a secret or a ticket key has changed.
+    Tls(TlsContexts),
     /// The verdicts of active health checks that changed.
     Health {
         /// The epoch that the ids below belong to; a verdict for another epoch is dropped.
@@ -39,6 +42,17 @@ pub enum Directive<S> {
     Undrain,
     /// Leave the loop now.
     Stop,
+}
+
+/// What the transport made of policy and secrets, off the shards. Policy never looks into it, and it
+/// shows nothing of itself (E9).
+#[derive(Clone)]
+pub struct TlsContexts(pub Arc<dyn Any + Send + Sync>);
+
+impl fmt::Debug for TlsContexts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsContexts(redacted)")
+    }
 }
 
 /// Whether an endpoint may be chosen.

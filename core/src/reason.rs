@@ -93,6 +93,18 @@ reasons! {
     ProxyHeader => "proxy_header", 0, "Let the balancer in front send PROXY v1 or v2, or switch `proxy_protocol` off.";
     /// A relayed TCP connection reached `timeouts.max_age`.
     MaxAge => "max_age", 0, "Expected; raise `timeouts.max_age` if it is not.";
+    /// The TLS handshake with a client failed; the log's detail names the alert.
+    TlsHandshake => "tls_handshake", 0, "Compare versions, suites and certificates on both sides; the log's detail names the alert.";
+    /// The TLS handshake with a client did not end within `tls.handshake_timeout`.
+    TlsHandshakeTimeout => "tls_handshake_timeout", 0, "Raise `tls.handshake_timeout`, or look for clients that stall.";
+    /// Plaintext on a port that takes only TLS.
+    PlaintextOnTls => "plaintext_on_tls", 400, "Use `https://`, or set `tls.mode: permissive` while clients move.";
+    /// The client's certificate is missing, not trusted, revoked, or not one of `subject_alt_names`.
+    ClientCertificate => "client_certificate", 0, "Look at `tls.client_certificate` and at the client's certificate.";
+    /// The TLS handshake with an endpoint failed; nothing was sent in plaintext instead.
+    UpstreamTls => "upstream_tls", 502, "The log's detail names the alert; look at `/encryption` and `/certs`.";
+    /// A secret that TLS needs has not been loaded.
+    SecretMissing => "secret_missing", 503, "Look at `/certs`: which file is missing or refused, and why.";
     /// The process is draining and its deadline has passed.
     Draining => "draining", 503, "Expected while a process is being replaced.";
 }

@@ -39,6 +39,8 @@ pub struct Listener {
     pub bind: SocketAddr,
     /// Whether a PROXY protocol header is expected.
     pub proxy_protocol: model::ProxyProtocolIn,
+    /// TLS on this address.
+    pub tls: Option<Box<model::ListenerTls>>,
     /// What is spoken on it.
     pub protocol: Protocol,
 }
@@ -151,6 +153,12 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Its weight, 1 to 128.
     pub weight: u32,
+    /// The failure domain it runs in; empty if not told.
+    pub zone: Arc<str>,
+    /// Its labels, by key.
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    /// What it announces about TLS.
+    pub capability: model::TlsCapability,
     /// Its counters, carried over from the snapshot before while the endpoint stays in the cluster.
     pub counters: Arc<PerShard<EndpointCounters>>,
 }
@@ -194,6 +202,7 @@ impl Snapshot {
                 name: Arc::clone(name),
                 bind: listener.bind,
                 proxy_protocol: listener.proxy_protocol,
+                tls: listener.tls.clone(),
                 protocol: compile_protocol(name, &listener.protocol, &cluster_ids, &kept),
             })
             .collect();
@@ -294,16 +303,16 @@ fn compile_cluster(
         // Name servers rotate their answers: sorted, the same addresses have the same ids.
         model::Endpoints::Dns { .. } => BTreeSet::from_iter(resolved)
             .into_iter()
-            .map(|address| model::StaticEndpoint {
-                address: *address,
-                weight: 1,
-            })
+            .map(|address| model::StaticEndpoint::new(*address, 1))
             .collect(),
     };
     let endpoints = addresses.iter().enumerate().map(|(i, endpoint)| Endpoint {
         id: EndpointId(i as u32),
         address: endpoint.address,
         weight: endpoint.weight,
+        zone: Arc::clone(&endpoint.zone),
+        labels: endpoint.labels.clone(),
+        capability: endpoint.capability.clone(),
         counters: kept.endpoint(name, endpoint.address),
     });
     Cluster {

@@ -129,10 +129,7 @@ fn defaults_are_the_models() {
     assert_eq!(config.listeners["db"].protocol, Protocol::Tcp(db));
     assert_eq!(config.listeners["db"].proxy_protocol, ProxyProtocolIn::Off);
     let cluster = Cluster {
-        endpoints: Endpoints::Static(vec![StaticEndpoint {
-            address: "10.0.0.1:80".parse().unwrap(),
-            weight: 1,
-        }]),
+        endpoints: Endpoints::Static(vec![StaticEndpoint::new("10.0.0.1:80".parse().unwrap(), 1)]),
         balance: Balance::RoundRobin,
         slow_start: Duration::ZERO,
         connect_timeout: Duration::from_secs(5),
@@ -142,6 +139,8 @@ fn defaults_are_the_models() {
         circuit: Circuit::default(),
         health: None,
         proxy_protocol: None,
+        tls: None,
+        max_connection_age: None,
     };
     assert_eq!(config.clusters["a"], cluster);
 }

@@ -539,6 +539,7 @@ fn snapshot(routes: Vec<Route>) -> Snapshot {
     let listener = Listener {
         bind: "127.0.0.1:1".parse().unwrap(),
         proxy_protocol: ProxyProtocolIn::Off,
+        tls: None,
         protocol: Protocol::Http(Http {
             routes,
             timeouts: HttpTimeouts::default(),
@@ -559,6 +560,7 @@ fn snapshot(routes: Vec<Route>) -> Snapshot {
         drain_timeout: Duration::ZERO,
         listeners: BTreeMap::from([("l".into(), listener)]),
         clusters: BTreeMap::new(),
+        secrets: BTreeMap::new(),
     };
     Snapshot::compile(Arc::new(config), &Resolution::new(), None, 1, Epoch(1))
 }

@@ -203,6 +203,7 @@ fn add_listener(config: &mut Config, name: &str, bind: &str, protocol: Protocol)
     let listener = Listener {
         bind: address(bind),
         proxy_protocol: ProxyProtocolIn::Off,
+        tls: None,
         protocol,
     };
     config.listeners.insert(name.into(), listener);
@@ -235,10 +236,7 @@ fn split(to: &[(&str, u32)]) -> Vec<WeightedCluster> {
 }
 
 fn cluster(addresses: &[&str]) -> Cluster {
-    let endpoints = addresses.iter().map(|a| StaticEndpoint {
-        address: address(a),
-        weight: 1,
-    });
+    let endpoints = addresses.iter().map(|a| StaticEndpoint::new(address(a), 1));
     Cluster {
         endpoints: Endpoints::Static(endpoints.collect()),
         balance: Balance::default(),
@@ -250,6 +248,8 @@ fn cluster(addresses: &[&str]) -> Cluster {
         circuit: Circuit::default(),
         health: None,
         proxy_protocol: None,
+        tls: None,
+        max_connection_age: None,
     }
 }
 

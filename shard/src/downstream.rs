@@ -24,7 +24,7 @@ use crate::{
     relay,
     request::{self, Next},
     ring::{Chunk, Deadline, Socket},
-    transport,
+    transport::{self, Stream},
 };
 
 /// For a PROXY header, on listeners that have no time-out of their own for heads.
@@ -39,7 +39,7 @@ const LINGER_BYTES_MAX: usize = 1 << 20;
 /// more for each of a hundred thousand.
 pub(crate) struct Client {
     pub(crate) local: Rc<Local>,
-    pub(crate) socket: Socket,
+    pub(crate) socket: Stream,
     /// The one deadline of the connection, moved from step to step.
     pub(crate) deadline: Deadline,
     /// The address of the listener it came in by.
@@ -69,7 +69,7 @@ impl Client {
     pub(crate) fn new(local: &Rc<Local>, bind: &Rc<SocketAddr>, fd: OwnedFd) -> Client {
         Client {
             local: local.clone(),
-            socket: Socket::new(&local.driver, fd),
+            socket: Stream::Plain(Socket::new(&local.driver, fd)),
             deadline: local.driver.deadline(),
             bind: bind.clone(),
             served: Cell::new(0),

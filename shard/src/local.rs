@@ -11,7 +11,7 @@ use std::{
 
 use tidegate_core::{
     id::{ClusterId, ShardId},
-    message::AccessRecord,
+    message::{AccessRecord, TlsContexts},
     snapshot::{self, Listener, Snapshot},
     stats::{PerShard, ShardCounters},
     steering::RouteScratch,
@@ -31,6 +31,8 @@ pub(crate) struct Local {
     /// Counted into if the shard has no slot, which set-up rules out.
     no_slot: ShardCounters,
     plane: RefCell<Option<Rc<Plane>>>,
+    /// What new connections are encrypted with; `None` before the first.
+    tls: RefCell<Option<TlsContexts>>,
     access_log: RefCell<Option<rtrb::Producer<AccessRecord>>>,
     random: Cell<u64>,
     /// Client connections open.
@@ -59,6 +61,7 @@ impl Local {
             counters,
             no_slot: ShardCounters::default(),
             plane: RefCell::new(None),
+            tls: RefCell::new(None),
             access_log: RefCell::new(access_log),
             // Zero would stay zero.
             random: Cell::new(settings.seed | 1),
@@ -88,6 +91,11 @@ impl Local {
         let epoch = plane.snapshot.epoch;
         *self.plane.borrow_mut() = Some(Rc::new(plane));
         self.counters().epoch.set(epoch.0);
+    }
+
+    /// Encrypts new connections with `contexts` from now on.
+    pub(crate) fn install_tls(&self, contexts: TlsContexts) {
+        *self.tls.borrow_mut() = Some(contexts);
     }
 
     /// Monotonic time of this turn.

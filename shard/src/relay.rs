@@ -20,7 +20,8 @@ use tidegate_core::{
 use crate::{
     downstream::Client,
     local::Plane,
-    ring::{Failed, Payload, Socket, is_over_budget},
+    ring::{Failed, Payload, is_over_budget},
+    transport::Stream,
     upstream::{Connection, Destination, Ticket},
 };
 
@@ -170,7 +171,7 @@ async fn announce(
 /// Moves bytes both ways (and counts the endpoint's side; the client's is the caller's to count, with what
 /// went before) until both sides have finished, one has failed, or a limit is reached. A side
 /// that half-closes is half-closed on the other; the opposite direction goes on.
-pub(crate) async fn run(client: &Client, upstream: &Socket, limits: &RelayLimits) -> Relayed {
+pub(crate) async fn run(client: &Client, upstream: &Stream, limits: &RelayLimits) -> Relayed {
     let local = &client.local;
     client.socket.start_receiving();
     let extend = || {
@@ -252,7 +253,7 @@ fn reason(failed: &Failed, source: Side) -> Reason {
 }
 
 impl Direction {
-    fn poll(&mut self, cx: &Context<'_>, from: &Socket, to: &Socket) -> Poll<Result<(), Failed>> {
+    fn poll(&mut self, cx: &Context<'_>, from: &Stream, to: &Stream) -> Poll<Result<(), Failed>> {
         loop {
             if self.pending.is_some() {
                 match to.poll_send(cx, &mut self.pending) {

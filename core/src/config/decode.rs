@@ -72,6 +72,7 @@ pub(super) fn file(root: &Node, report: &Report<'_>) -> (Config, Origins) {
         drain_timeout: fields.duration("drain_timeout"),
         listeners,
         clusters,
+        secrets: BTreeMap::new(),
     };
     (config, origins)
 }

@@ -6,6 +6,10 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
+mod tls;
+
+pub use tls::*;
+
 /// A whole configuration. Names are unique per map; every name referred to is defined.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -25,6 +29,8 @@ pub struct Config {
     pub listeners: BTreeMap<Arc<str>, Listener>,
     /// By name.
     pub clusters: BTreeMap<Arc<str>, Cluster>,
+    /// Certificates and trust bundles, by name.
+    pub secrets: BTreeMap<Arc<str>, Secret>,
 }
 
 /// The proxy's own identity.
@@ -128,6 +134,8 @@ pub struct Listener {
     pub bind: SocketAddr,
     /// Whether a PROXY protocol header is expected.
     pub proxy_protocol: ProxyProtocolIn,
+    /// TLS on this address; `None` is plaintext only.
+    pub tls: Option<Box<ListenerTls>>,
     /// What is spoken on it.
     pub protocol: Protocol,
 }
@@ -501,6 +509,10 @@ pub struct Cluster {
     pub health: Option<HealthCheck>,
     /// A PROXY protocol header sent first on every connection (TCP listeners only).
     pub proxy_protocol: Option<ProxyProtocolOut>,
+    /// TLS towards the endpoints; `None` is plaintext only.
+    pub tls: Option<Box<ClusterTls>>,
+    /// A connection that is older is replaced, make before break; `None` is without limit (E17).
+    pub max_connection_age: Option<Duration>,
 }
 
 /// Where endpoints come from.
@@ -520,12 +532,31 @@ pub enum Endpoints {
 }
 
 /// One endpoint.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StaticEndpoint {
     /// Its address.
     pub address: SocketAddr,
     /// Its weight, 1 to 128.
     pub weight: u32,
+    /// The failure domain it runs in; empty if not told.
+    pub zone: Arc<str>,
+    /// Its labels, by key.
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    /// What it announces about TLS.
+    pub capability: TlsCapability,
+}
+
+impl StaticEndpoint {
+    /// An endpoint of which only address and weight are known.
+    pub fn new(address: SocketAddr, weight: u32) -> StaticEndpoint {
+        StaticEndpoint {
+            address,
+            weight,
+            zone: "".into(),
+            labels: BTreeMap::new(),
+            capability: TlsCapability::default(),
+        }
+    }
 }
 
 /// How an endpoint is chosen.

@@ -22,7 +22,8 @@ use super::{
 use crate::{
     downstream::Client,
     relay::{self, RelayLimits},
-    ring::{Chunk, Failed, Payload, Socket},
+    ring::{Chunk, Failed, Payload},
+    transport::Stream,
     upstream::{Connection, Destination},
 };
 
@@ -379,7 +380,7 @@ impl Download {
     }
 
     /// Takes a piece, to be sent behind what is pending. True if it was the last.
-    fn take(&mut self, upstream: &Socket, mut chunk: Chunk) -> Result<bool, Refusal> {
+    fn take(&mut self, upstream: &Stream, mut chunk: Chunk) -> Result<bool, Refusal> {
         if self.dechunk {
             return self.take_payload(&chunk);
         }
@@ -419,7 +420,7 @@ impl Download {
     }
 
     /// Sends what is pending.
-    async fn send(&mut self, to: &Socket, pace: Pace, client: &Client) -> Result<(), Refusal> {
+    async fn send(&mut self, to: &Stream, pace: Pace, client: &Client) -> Result<(), Refusal> {
         if let Some(pending) = self.pending.take() {
             self.sent_bytes += pending.len() as u64;
             to.send(pending).await.map_err(|e| Refusal::of_client(&e))?;
@@ -429,7 +430,7 @@ impl Download {
     }
 
     /// Sends, receives and sends, to the end of the body.
-    async fn run(&mut self, client: &Client, upstream: &Socket, pace: Pace) -> Result<(), Refusal> {
+    async fn run(&mut self, client: &Client, upstream: &Stream, pace: Pace) -> Result<(), Refusal> {
         self.send(&client.socket, pace, client).await?;
         while !self.tracker.is_done() {
             let sink = &client.socket;

@@ -21,7 +21,8 @@ use super::{
     upload::Upload,
 };
 use crate::{
-    ring::{Chunk, Driver, Payload, Socket, is_over_budget},
+    ring::{Chunk, Driver, Payload, is_over_budget},
+    transport::Stream,
     upstream::Connection,
 };
 
@@ -192,7 +193,7 @@ impl<'a> Exchange<'a> {
 /// Reads the head of an answer into `head`; the chunk begins with it.
 async fn read_response(
     driver: &Rc<Driver>,
-    socket: &Socket,
+    socket: &Stream,
     head: &mut ResponseHead,
     kind: RequestKind,
     limits: &Http1Limits,
@@ -224,7 +225,7 @@ fn lost(error: &io::Error) -> Failure {
 /// or the limit is passed, which the codec then refuses. `None` at the end of the stream.
 async fn gather(
     driver: &Rc<Driver>,
-    socket: &Socket,
+    socket: &Stream,
     chunk: Chunk,
     bytes_max: usize,
 ) -> io::Result<Option<Chunk>> {

@@ -14,7 +14,8 @@ use tidegate_core::reason::Reason;
 use super::exchange::{Pace, Refusal};
 use crate::{
     downstream::Client,
-    ring::{Chunk, Failed, Payload, Socket, is_over_budget},
+    ring::{Chunk, Failed, Payload, is_over_budget},
+    transport::Stream,
 };
 
 /// The request's own bytes, from the client to the endpoint. It holds at most one piece, which is the
@@ -104,7 +105,7 @@ impl Upload {
     pub(super) async fn alongside<T>(
         &mut self,
         client: &Client,
-        upstream: &Socket,
+        upstream: &Stream,
         pace: Pace,
         future: impl Future<Output = T>,
     ) -> Result<T, Refusal> {
@@ -144,7 +145,7 @@ impl Upload {
         &mut self,
         cx: &Context<'_>,
         client: &Client,
-        upstream: &Socket,
+        upstream: &Stream,
         pace: Pace,
     ) -> Poll<Result<(), Refusal>> {
         loop {

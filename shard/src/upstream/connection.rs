@@ -8,6 +8,7 @@ use super::{Cluster, Destination, Endpoint};
 use crate::{
     local::Local,
     ring::{Deadline, Socket},
+    transport::Stream,
 };
 
 /// How often idle connections are looked through for those that were closed or are too old.
@@ -15,7 +16,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A connection to an endpoint.
 pub(crate) struct Connection {
-    pub(crate) socket: Socket,
+    pub(crate) socket: Stream,
     endpoint: Rc<Endpoint>,
     cluster: Rc<Cluster>,
     /// Exchanges begun on it.
@@ -67,6 +68,7 @@ impl Connection {
             counters.connections.add(1);
             counters.connections_open.add(1);
         }
+        let socket = Stream::Plain(socket);
         socket.start_receiving();
         Ok(Connection {
             socket,

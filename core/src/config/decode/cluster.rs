@@ -45,6 +45,8 @@ pub(super) fn cluster(report: &Report<'_>, entry: &Entry) -> Cluster {
             Some(_) => Some(ProxyProtocolOut::V2),
             None => None,
         },
+        tls: None,
+        max_connection_age: None,
     };
     if cluster.idle_connections > cluster.circuit.connections && fields.has("idle_connections") {
         let message = format!(
@@ -144,7 +146,7 @@ fn static_endpoint(fields: &Fields<'_>, node: &Node) -> Option<(StaticEndpoint, 
         &text,
         syntax::endpoint(&text.text),
     )?;
-    Some((StaticEndpoint { address, weight }, text))
+    Some((StaticEndpoint::new(address, weight), text))
 }
 
 fn balance(fields: &Fields<'_>) -> Balance {

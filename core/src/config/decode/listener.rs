@@ -45,6 +45,7 @@ pub(super) fn listener(
         Listener {
             bind,
             proxy_protocol,
+            tls: None,
             protocol,
         },
         routes,

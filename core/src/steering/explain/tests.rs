@@ -330,15 +330,15 @@ fn listener(bind: &str, protocol: model::Protocol) -> model::Listener {
     model::Listener {
         bind: bind.parse().unwrap(),
         proxy_protocol: ProxyProtocolIn::Off,
+        tls: None,
         protocol,
     }
 }
 
 fn cluster(balance: Balance, endpoints: &[(&str, u32)]) -> Cluster {
-    let endpoints = endpoints.iter().map(|(address, weight)| StaticEndpoint {
-        address: address.parse().unwrap(),
-        weight: *weight,
-    });
+    let endpoints = endpoints
+        .iter()
+        .map(|(address, weight)| StaticEndpoint::new(address.parse().unwrap(), *weight));
     Cluster {
         endpoints: Endpoints::Static(endpoints.collect()),
         balance,
@@ -350,5 +350,7 @@ fn cluster(balance: Balance, endpoints: &[(&str, u32)]) -> Cluster {
         circuit: Circuit::default(),
         health: None,
         proxy_protocol: None,
+        tls: None,
+        max_connection_age: None,
     }
 }

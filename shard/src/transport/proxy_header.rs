@@ -1,10 +1,11 @@
-//! The first bytes of a connection, before its protocol: the PROXY protocol header.
+//! The PROXY protocol header, the first bytes of a connection before its protocol.
 
 use std::net::SocketAddr;
 
 use tidegate_codecs::proxy_protocol::{self, Parsed};
 
-use crate::ring::{Chunk, Driver, Socket};
+use super::Stream;
+use crate::ring::{Chunk, Driver};
 
 /// What a PROXY header says of the connection behind the balancer.
 pub(crate) struct Proxied {
@@ -15,7 +16,7 @@ pub(crate) struct Proxied {
 /// Reads a PROXY protocol header, v1 or v2. `None` if there is none, or a malformed one.
 pub(crate) async fn read_proxy_header(
     driver: &std::rc::Rc<Driver>,
-    socket: &Socket,
+    socket: &Stream,
 ) -> Option<Proxied> {
     let mut chunk = socket.receive().await.ok()??;
     loop {
