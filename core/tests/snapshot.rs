@@ -185,6 +185,7 @@ fn config() -> Config {
             ("a".into(), cluster(&["10.0.0.1:1", "10.0.0.2:1"])),
             ("b".into(), cluster(&[])),
         ]),
+        secrets: BTreeMap::new(),
     };
     let http = Http {
         routes: vec![
