@@ -93,6 +93,16 @@ pub struct AccessRecord {
     pub user_agent: Box<str>,
     /// `traceparent`, if any.
     pub traceparent: Box<str>,
+    /// Version of TLS on the client's side, `1.3`; empty in plaintext.
+    pub tls_version: &'static str,
+    /// IANA name of the cipher suite; empty in plaintext.
+    pub tls_cipher: &'static str,
+    /// An earlier session was resumed.
+    pub tls_resumed: bool,
+    /// The server name that the client asked for, if any.
+    pub tls_sni: Box<str>,
+    /// Who the client is by its certificate, if it showed one.
+    pub tls_peer: Box<str>,
     /// Status sent to the client; 0 for none.
     pub status: u16,
     /// Why we refused or ended it, if we did.

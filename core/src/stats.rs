@@ -275,6 +275,48 @@ slab! {
         Counter connections_refused,
         /// Failed accepts (EMFILE, ENFILE, ENOBUFS, ENOMEM), each followed by a pause.
         Counter accept_errors,
+        /// Client connections that were served in plaintext.
+        Counter plaintext_connections,
+        /// Of those, the ones open now.
+        Gauge plaintext_connections_open,
+        /// Client connections whose TLS handshake succeeded.
+        Counter tls_connections,
+        /// Of those, the ones open now.
+        Gauge tls_connections_open,
+        /// TLS handshakes with clients that go on now.
+        Gauge tls_handshakes_active,
+        /// TLS handshakes with clients from the beginning, with key exchange and certificate.
+        Counter tls_handshakes_full,
+        /// TLS handshakes with clients that resumed an earlier session.
+        Counter tls_handshakes_resumed,
+        /// Connections of clients that speak TLS 1.2.
+        Counter tls_connections_1_2,
+        /// Connections of clients that speak TLS 1.3.
+        Counter tls_connections_1_3,
+        /// TLS handshakes with clients that failed for another cause than the ones below.
+        Counter tls_handshakes_failed,
+        /// TLS handshakes that clients broke off, by an alert or by closing.
+        Counter tls_handshakes_failed_peer,
+        /// TLS handshakes in which the client's certificate was refused, or was missing.
+        Counter tls_handshakes_failed_certificate,
+        /// TLS handshakes with clients that did not end in time.
+        Counter tls_handshakes_failed_timeout,
+        /// TLS handshakes given up for newer ones, since too many went on at once.
+        Counter tls_handshakes_evicted,
+        /// Clients that spoke plaintext to a listener that takes only TLS.
+        Counter tls_plaintext_refused,
+        /// Requests and relayed connections that came in TLS.
+        Counter tls_requests,
+        /// Requests and relayed connections that came in plaintext.
+        Counter plaintext_requests,
+        /// Bytes received from clients in TLS, as the application sees them.
+        Counter tls_received_bytes,
+        /// Bytes sent to clients in TLS, as the application sees them.
+        Counter tls_sent_bytes,
+        /// Bytes received from clients in plaintext.
+        Counter plaintext_received_bytes,
+        /// Bytes sent to clients in plaintext.
+        Counter plaintext_sent_bytes,
         /// Requests begun, those whose head was refused included.
         Counter requests,
         /// Requests being served now.
@@ -301,6 +343,12 @@ slab! {
         Counter upstream_sent_bytes,
         /// Connections made to endpoints.
         Counter upstream_connects,
+        /// TLS handshakes with endpoints from the beginning.
+        Counter upstream_tls_handshakes_full,
+        /// TLS handshakes with endpoints that resumed an earlier session.
+        Counter upstream_tls_handshakes_resumed,
+        /// TLS handshakes with endpoints that failed; nothing was sent in plaintext instead.
+        Counter upstream_tls_handshakes_failed,
         /// Requests sent over an already open connection to an endpoint.
         Counter upstream_reused,
         /// Requests tried again, for whatever cause.

@@ -13,6 +13,8 @@ pub(crate) fn record(exchange: &Exchange<'_>) -> AccessRecord {
     let field = |name| head.field(bytes, name).map(text).unwrap_or_default();
     let client = exchange.client;
     let times = &exchange.times;
+    let tls = client.socket.tls_facts();
+    let peer = client.socket.peer_identity();
     AccessRecord {
         start_unix_ns: client.local.unix_ns(times.began_ns),
         shard: client.local.id.0,
@@ -30,6 +32,11 @@ pub(crate) fn record(exchange: &Exchange<'_>) -> AccessRecord {
         target: text(head.target.of(bytes)),
         user_agent: field("user-agent"),
         traceparent: field("traceparent"),
+        tls_version: tls.map_or("", |tls| tls.version),
+        tls_cipher: tls.map_or("", |tls| tls.cipher),
+        tls_resumed: tls.is_some_and(|tls| tls.resumed),
+        tls_sni: tls.map(|tls| tls.server_name.clone()).unwrap_or_default(),
+        tls_peer: peer.unwrap_or_default().into(),
         status: exchange.status,
         reason: exchange.refusal.map(|r| r.reason),
         detail: exchange.refusal.map(|r| r.detail).unwrap_or_default(),

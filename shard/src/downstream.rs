@@ -69,7 +69,7 @@ impl Client {
     pub(crate) fn new(local: &Rc<Local>, bind: &Rc<SocketAddr>, fd: OwnedFd) -> Client {
         Client {
             local: local.clone(),
-            socket: Stream::Plain(Socket::new(&local.driver, fd)),
+            socket: Stream::plain(Socket::new(&local.driver, fd)),
             deadline: local.driver.deadline(),
             bind: bind.clone(),
             served: Cell::new(0),

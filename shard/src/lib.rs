@@ -41,6 +41,9 @@ use tidegate_core::{
 pub use listener::bind;
 pub use probe::{HostUnfit, KernelFeatures, probe};
 
+/// What the rest of the process may ask of TLS: checking and building what the shards encrypt with.
+pub use transport::tls;
+
 use local::Local;
 use ring::Driver;
 

@@ -98,6 +98,13 @@ impl Local {
         *self.tls.borrow_mut() = Some(contexts);
     }
 
+    /// The generation of the context that connections to this cluster are encrypted with; `None` while
+    /// there is none, since a secret is missing.
+    #[allow(dead_code)]
+    pub(crate) fn client_generation(&self, _cluster_name: &str) -> Option<u64> {
+        None
+    }
+
     /// Monotonic time of this turn.
     pub(crate) fn now(&self) -> Duration {
         Duration::from_nanos(self.driver.now_ns())

@@ -54,6 +54,12 @@ fn short(record: &AccessRecord, out: &mut Vec<u8>) -> std::io::Result<()> {
         record.received_bytes,
         record.sent_bytes
     )?;
+    if !record.tls_version.is_empty() {
+        write!(out, " tls={}", record.tls_version)?;
+    }
+    if !record.tls_peer.is_empty() {
+        write!(out, " peer={}", Quoted(&record.tls_peer))?;
+    }
     for (name, value) in [("route", &record.route), ("cluster", &record.cluster)] {
         if !value.is_empty() {
             write!(out, " {name}={value}")?;
@@ -102,6 +108,15 @@ fn object(record: &AccessRecord) -> Map<String, Value> {
     };
     put_text(&mut put, "url.path", path);
     put_text(&mut put, "url.query", query);
+    if !record.tls_version.is_empty() {
+        put("tls.protocol.name", json!("tls"));
+        put("tls.protocol.version", json!(record.tls_version));
+        put("tls.established", json!(true));
+        put("tls.resumed", json!(record.tls_resumed));
+    }
+    put_text(&mut put, "tls.cipher", record.tls_cipher);
+    put_text(&mut put, "tls.client.server_name", &record.tls_sni);
+    put_text(&mut put, "tls.client.subject", &record.tls_peer);
     if record.status != 0 {
         put("http.response.status_code", json!(record.status));
     }
@@ -173,6 +188,11 @@ mod tests {
             target: "/a?b=1".into(),
             user_agent: "curl".into(),
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
+            tls_version: "1.3",
+            tls_cipher: "TLS_AES_128_GCM_SHA256",
+            tls_resumed: true,
+            tls_sni: "pay.example".into(),
+            tls_peer: "spiffe://mesh/web".into(),
             status: 503,
             reason: Some(Reason::NoEndpoint),
             detail: "all unhealthy",
@@ -198,7 +218,8 @@ mod tests {
         assert_eq!(
             formatted(AccessLogFormat::Short, &record()),
             "2000-02-29T00:00:00.000Z 503 GET \"pay.example\" \"/a?b=1\" 192.0.2.7:4711 -> \
-             [2001:db8::1]:8080 total=1.50ms added=23.0µs in=90 out=120 route=edge/0 cluster=pay \
+             [2001:db8::1]:8080 total=1.50ms added=23.0µs in=90 out=120 tls=1.3 \
+             peer=\"spiffe://mesh/web\" route=edge/0 cluster=pay \
              retries=1 reason=no_endpoint detail=\"all unhealthy\"\n"
         );
     }
@@ -234,6 +255,11 @@ mod tests {
             ("network.peer.address", json!("2001:db8::1")),
             ("trace_id", json!("0af7651916cd43dd8448eb211c80319c")),
             ("span_id", json!("b7ad6b7169203331")),
+            ("tls.protocol.version", json!("1.3")),
+            ("tls.cipher", json!("TLS_AES_128_GCM_SHA256")),
+            ("tls.resumed", json!(true)),
+            ("tls.client.server_name", json!("pay.example")),
+            ("tls.client.subject", json!("spiffe://mesh/web")),
             ("tidegate.reason", json!("no_endpoint")),
             ("tidegate.duration.total", json!(0.0015)),
         ] {
@@ -252,6 +278,8 @@ mod tests {
             target: hostile.into(),
             user_agent: hostile.into(),
             traceparent: hostile.into(),
+            tls_sni: hostile.into(),
+            tls_peer: hostile.into(),
             ..record()
         };
         for format in [AccessLogFormat::Short, AccessLogFormat::Json] {

@@ -2,31 +2,104 @@
 //!
 //! * `mod.rs`: [`Stream`], a connection, plain or encrypted.
 //! * `proxy_header.rs`: the PROXY protocol header, before anything else.
+//! * `tls.rs`: what the rest of the process may ask of TLS.
+//! * `session.rs`: a TLS connection without its socket.
+//! * `tickets.rs`: session tickets, and the keys they are sealed with.
 
 mod proxy_header;
+mod session;
+mod tickets;
+pub mod tls;
 
 use std::{
     io,
     net::SocketAddr,
+    rc::Rc,
     task::{Context, Poll},
 };
 
+use tidegate_core::{encryption::rollout::LinkKind, reason::Reason, snapshot};
+
 pub(crate) use proxy_header::read_proxy_header;
 
-use crate::ring::{Chunk, Failed, Payload, Socket};
+use crate::{
+    local::Local,
+    ring::{Chunk, Failed, Payload, Socket},
+};
 
 /// A connection. What is received and sent is plaintext, in whatever it travels.
-pub(crate) enum Stream {
-    /// Bytes as they are.
-    Plain(Socket),
+pub(crate) struct Stream {
+    socket: Socket,
+}
+
+/// What a handshake came to.
+#[derive(Debug)]
+#[allow(dead_code)]
+pub(crate) struct TlsFacts {
+    /// `1.2` or `1.3`
+    pub(crate) version: &'static str,
+    /// IANA name of the cipher suite.
+    pub(crate) cipher: &'static str,
+    /// An earlier session was resumed.
+    pub(crate) resumed: bool,
+    /// The server name that the client asked for; may be empty.
+    pub(crate) server_name: Box<str>,
+}
+
+/// Encrypts a connection to an endpoint, as the cluster's context in use says. The time-out is the
+/// cluster's `handshake_timeout`; nothing is ever sent in plaintext instead (E16).
+///
+/// # Errors
+///
+/// [`Reason::SecretMissing`] or [`Reason::UpstreamTls`], and more in words (the alert).
+#[allow(dead_code)]
+pub(crate) async fn secure(
+    _local: &Rc<Local>,
+    _socket: Socket,
+    _cluster: &snapshot::Cluster,
+    _address: SocketAddr,
+) -> Result<Stream, (Reason, &'static str)> {
+    Err((Reason::SecretMissing, "TLS is not there yet"))
 }
 
 impl Stream {
+    /// Bytes as they are.
+    pub(crate) fn plain(socket: Socket) -> Stream {
+        Stream { socket }
+    }
+
     /// The socket below.
     fn socket(&self) -> &Socket {
-        match self {
-            Stream::Plain(socket) => socket,
-        }
+        &self.socket
+    }
+
+    /// What the handshake came to; `None` in plaintext.
+    pub(crate) fn tls_facts(&self) -> Option<&TlsFacts> {
+        None
+    }
+
+    /// How its bytes travel.
+    #[allow(dead_code)]
+    pub(crate) fn kind(&self) -> LinkKind {
+        LinkKind::Plaintext
+    }
+
+    /// The generation of the context that it was encrypted with; 0 for plaintext.
+    #[allow(dead_code)]
+    pub(crate) fn generation(&self) -> u64 {
+        0
+    }
+
+    /// Who the peer is, by its certificate: the first URI, else the first DNS name, else the common name.
+    #[allow(dead_code)]
+    pub(crate) fn peer_identity(&self) -> Option<&str> {
+        None
+    }
+
+    /// When the peer's certificate expires, in seconds since the Unix epoch; `None` without one.
+    #[allow(dead_code)]
+    pub(crate) fn certificate_expiry_unix_s(&self) -> Option<u64> {
+        None
     }
 
     /// Receives from now on, whether or not somebody waits: for connections that last.
@@ -46,9 +119,7 @@ impl Stream {
 
     /// See [`Stream::receive`].
     pub(crate) fn poll_receive(&self, cx: &Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
-        match self {
-            Stream::Plain(socket) => socket.poll_receive(cx),
-        }
+        self.socket.poll_receive(cx)
     }
 
     /// Like [`Stream::poll_receive`], for passing on to `sink`: while that is still sending, bytes stay with
@@ -66,16 +137,12 @@ impl Stream {
 
     /// Received bytes that are already here.
     pub(crate) fn try_receive(&self) -> Option<Chunk> {
-        match self {
-            Stream::Plain(socket) => socket.try_receive(),
-        }
+        self.socket.try_receive()
     }
 
     /// Puts bytes back that belong to what is read next.
     pub(crate) fn put_back(&self, chunk: Chunk) {
-        match self {
-            Stream::Plain(socket) => socket.put_back(chunk),
-        }
+        self.socket.put_back(chunk)
     }
 
     /// Resolves when the connection has failed (reset, not merely half-closed). Never resolves
@@ -97,9 +164,7 @@ impl Stream {
         cx: &Context<'_>,
         payload: &mut Option<Payload>,
     ) -> Poll<io::Result<()>> {
-        match self {
-            Stream::Plain(socket) => socket.poll_send(cx, payload),
-        }
+        self.socket.poll_send(cx, payload)
     }
 
     /// Waits until everything was taken by the kernel.
@@ -114,9 +179,7 @@ impl Stream {
 
     /// Half-closes now; what is in flight is sent first by the kernel.
     pub(crate) fn shutdown_write(&self) {
-        match self {
-            Stream::Plain(socket) => socket.shutdown_write(),
-        }
+        self.socket.shutdown_write()
     }
 
     /// Half-closes, after everything was taken by the kernel.
@@ -128,23 +191,17 @@ impl Stream {
 
     /// Whether it may be used for the next exchange: nothing came unasked, nothing is under way.
     pub(crate) fn is_quiet(&self) -> bool {
-        match self {
-            Stream::Plain(socket) => socket.is_quiet(),
-        }
+        self.socket.is_quiet()
     }
 
     /// Whether the exchange on it ended cleanly; the end of our own bytes may still be under way.
     pub(crate) fn is_settled(&self) -> bool {
-        match self {
-            Stream::Plain(socket) => socket.is_settled(),
-        }
+        self.socket.is_settled()
     }
 
     /// Whether received bytes wait to be read.
     pub(crate) fn has_received(&self) -> bool {
-        match self {
-            Stream::Plain(socket) => socket.has_received(),
-        }
+        self.socket.has_received()
     }
 
     /// When the last bytes (or the end) arrived, on the driver's clock.

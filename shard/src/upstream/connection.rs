@@ -68,7 +68,7 @@ impl Connection {
             counters.connections.add(1);
             counters.connections_open.add(1);
         }
-        let socket = Stream::Plain(socket);
+        let socket = Stream::plain(socket);
         socket.start_receiving();
         Ok(Connection {
             socket,
