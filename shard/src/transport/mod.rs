@@ -6,10 +6,14 @@
 //! * `session.rs`: a TLS connection without its socket.
 //! * `tickets.rs`: session tickets, and the keys they are sealed with.
 
+mod certificate;
+mod contexts;
 mod proxy_header;
 mod session;
+mod sessions;
 mod tickets;
 pub mod tls;
+mod verify;
 
 use std::{
     io,
