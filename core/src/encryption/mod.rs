@@ -4,12 +4,14 @@
 //!
 //! 1. [`rollout`]: which links ought to be encrypted.
 //! 2. [`link`]: how a link is replaced: warmed, selected, drained (one machine for every reason).
-//! 3. [`census`]: who still speaks plaintext.
-//! 4. [`mode`]: when a listener may become strict.
-//! 5. [`secret`]: certificates and keys, from the file to the announcement.
+//! 3. [`replacement`]: how many links to warm and to drain, and when.
+//! 4. [`census`]: who still speaks plaintext.
+//! 5. [`mode`]: when a listener may become strict.
+//! 6. [`secret`]: certificates and keys, from the file to the announcement.
 
 pub mod census;
 pub mod link;
 pub mod mode;
+pub mod replacement;
 pub mod rollout;
 pub mod secret;
