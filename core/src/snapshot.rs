@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     config::model,
+    encryption::census::Census,
     id::{ClusterId, EndpointId, Epoch, ListenerId, RouteId},
     stats::{EndpointCounters, PerShard, RouteCounters},
     steering::{PathRewriter, RouteTable},
@@ -43,6 +44,9 @@ pub struct Listener {
     pub tls: Option<Box<model::ListenerTls>>,
     /// What is spoken on it.
     pub protocol: Protocol,
+    /// Who speaks to it, carried over from the snapshot before while its address stays: that is what
+    /// connections hold on to.
+    pub census: Arc<PerShard<Census>>,
 }
 
 /// What a listener speaks, compiled.
@@ -204,6 +208,7 @@ impl Snapshot {
                 proxy_protocol: listener.proxy_protocol,
                 tls: listener.tls.clone(),
                 protocol: compile_protocol(name, &listener.protocol, &cluster_ids, &kept),
+                census: kept.census(listener.bind),
             })
             .collect();
         Snapshot {
@@ -245,6 +250,8 @@ struct KeptCounters<'a> {
     routes: BTreeMap<(&'a str, &'a str), &'a Arc<PerShard<RouteCounters>>>,
     /// By cluster and address.
     endpoints: BTreeMap<(&'a str, SocketAddr), &'a Arc<PerShard<EndpointCounters>>>,
+    /// By address of the listener.
+    census: BTreeMap<SocketAddr, &'a Arc<PerShard<Census>>>,
 }
 
 impl<'a> KeptCounters<'a> {
@@ -253,11 +260,15 @@ impl<'a> KeptCounters<'a> {
             shards,
             routes: BTreeMap::new(),
             endpoints: BTreeMap::new(),
+            census: BTreeMap::new(),
         };
         let Some(previous) = previous else {
             return kept;
         };
         for listener in &previous.listeners {
+            if listener.census.len() == shards {
+                kept.census.insert(listener.bind, &listener.census);
+            }
             let Protocol::Http(http) = &listener.protocol else {
                 continue;
             };
@@ -279,6 +290,13 @@ impl<'a> KeptCounters<'a> {
     fn route(&self, listener: &str, route: &str) -> Arc<PerShard<RouteCounters>> {
         match self.routes.get(&(listener, route)) {
             Some(counters) => Arc::clone(counters),
+            None => Arc::new(PerShard::new(self.shards)),
+        }
+    }
+
+    fn census(&self, bind: SocketAddr) -> Arc<PerShard<Census>> {
+        match self.census.get(&bind) {
+            Some(census) => Arc::clone(census),
             None => Arc::new(PerShard::new(self.shards)),
         }
     }

@@ -9,6 +9,7 @@ use tidegate_core::{
         HttpLimits, HttpTimeouts, Limits, Listener, Node, Protocol, ProxyProtocolIn, Ring, Route,
         RouteAction, RouteMatch, Shards, StaticEndpoint, Tcp, WeightedCluster,
     },
+    encryption::{census::Report, rollout::LinkKind},
     id::{ClusterId, Epoch, ShardId},
     snapshot::{self, Resolution, Snapshot},
 };
@@ -44,6 +45,36 @@ fn names_become_ids() {
         panic!("not TCP");
     };
     assert_eq!(tcp.split.pick(1), Some(b.id));
+}
+
+/// Goal: the census of a listener goes on while its address stays, whatever it is called: connections outlive
+/// its name. Method: rename one listener, move another.
+#[test]
+fn census_is_carried_over_by_address() {
+    let mut config = config();
+    let tcp = || {
+        Protocol::Tcp(Tcp {
+            to: split(&[("b", 10_000)]),
+            idle_timeout: SECOND,
+            max_age: None,
+        })
+    };
+    add_listener(&mut config, "raw", "127.0.0.1:2", tcp());
+    let before = compile(&config, None, 2);
+    for listener in &before.listeners {
+        let shard = listener.census.get(ShardId(1)).unwrap();
+        shard.opened(LinkKind::Plaintext, 1_000);
+    }
+    let mut changed = config.clone();
+    let renamed = changed.listeners.remove("edge").unwrap();
+    changed.listeners.insert("gate".into(), renamed);
+    changed.listeners.get_mut("raw").unwrap().bind = address("127.0.0.1:3");
+    let after = compile(&changed, Some(&before), 2);
+    let open = |name: &str| {
+        let census = &after.listener_by_name(name).unwrap().census;
+        Report::of(census).total.plaintext.connections_open
+    };
+    assert_eq!((open("gate"), open("raw")), (1, 0));
 }
 
 /// Goal: counters go on over a change, by the names and addresses they count for. Method: count on one
