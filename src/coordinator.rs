@@ -1,6 +1,14 @@
 //! The coordinator: one thread that owns the shards and everything slow. It loads configurations, binds
 //! sockets, follows DNS and health, answers signals and the admin server, and ends the process in order.
 //! Nothing here is on the path of a request.
+//!
+//! In reading order: the loop (here), `reload`, `reports` (what tasks found), `ending` (drain and stop),
+//! `service_manager`.
+
+mod ending;
+mod reload;
+mod reports;
+pub(crate) mod service_manager;
 
 use std::{
     collections::BTreeMap,
@@ -15,8 +23,8 @@ use sd_notify::NotifyState;
 use tidegate_core::{
     config::model::Config,
     coordinator::{Coordinator as Policy, Order, Report},
-    id::{ClusterId, EndpointId, Epoch},
-    message::{Availability, Directive},
+    id::Epoch,
+    message::Directive,
     snapshot::Snapshot,
 };
 use tokio::time::{MissedTickBehavior, interval};
@@ -28,10 +36,9 @@ use crate::{
     fleet::{Fleet, POLL},
     health::{Checker, Probed},
     resolver::{Resolved, Resolver},
-    service::sockets,
     signals::{Asked, Signals},
-    source::{LoadError, Source, Watch},
-    status::{Command, EndpointHealth, Request, SourceInfo, State, Status, count, unix_s},
+    source::{Source, Watch},
+    status::{Command, Request, SourceInfo, State, Status},
 };
 
 /// How often the coordinator looks at the world (design: every 100 ms).
@@ -42,12 +49,6 @@ const WATCH_TICKS: u64 = 3;
 
 /// How long shards may take to use a snapshot. A turn takes microseconds; the rest is a busy machine.
 const INSTALL_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long shards may take to close listening sockets.
-const REOPEN_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How long threads may take to end once told so.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Reports that tasks may be ahead of the coordinator.
 const REPORTS: usize = 256;
@@ -140,7 +141,7 @@ impl Coordinator {
     }
 
     /// Makes `config` the one in use on all shards; `bound` and `sockets` are what
-    /// [`sockets::open`] gave for it. Returns when every shard uses it.
+    /// `sockets::open` gave for it. Returns when every shard uses it.
     pub(crate) async fn install(
         &mut self,
         config: Arc<Config>,
@@ -317,323 +318,16 @@ impl Coordinator {
             self.reinstall(Vec::new()).await;
         }
         if let Some(period) = sd_notify::watchdog_enabled()
-            && self.ticks.is_multiple_of(watchdog_ticks(period))
+            && self.ticks.is_multiple_of(service_manager::watchdog_ticks(period))
         {
-            notify(&[NotifyState::Watchdog]);
+            service_manager::notify(&[NotifyState::Watchdog]);
         }
         Ok(self.stop_progress())
     }
 
-    /// Loads the configuration again. On any error the one in use stays; the error is in the log, too.
-    async fn reload(&mut self) -> Result<(), String> {
-        if self.status.state() != State::Ready {
-            let refusal = format!("not reloading while {}", self.status.state().word());
-            tracing::warn!("{refusal}");
-            self.reload_missed = true;
-            return Err(refusal);
-        }
-        let began = Instant::now();
-        if let Some(watch) = &mut self.watch {
-            watch.taken();
-        }
-        let loaded = match self.source.load() {
-            Ok(loaded) => loaded,
-            Err(error) => return Err(self.refuse(&error)),
-        };
-        for warning in &loaded.warnings {
-            tracing::warn!("{warning}");
-        }
-        let fingerprint = loaded.fingerprint();
-        if *loaded.config == *self.config {
-            tracing::info!("configuration {fingerprint:016x} changes nothing");
-            self.status.live_mut().last_error = None;
-            return Ok(());
-        }
-        warn_of_restarts(&self.config, &loaded.config);
-        let (bound, sockets) = match sockets::open(&loaded.config, &self.bound, self.fleet.len()) {
-            Ok(opened) => opened,
-            Err(failure) => return Err(self.refuse(&LoadError::Unreadable(failure))),
-        };
-        notify_reloading();
-        let changes = tidegate_core::config::diff(&self.config, &loaded.config);
-        let source = SourceInfo {
-            name: self.source.name(),
-            fingerprint,
-            installed_unix_s: unix_s(),
-        };
-        self.install(loaded.config, source, bound, sockets).await;
-        self.status.live_mut().last_error = None;
-        count(&self.status.process.reloads);
-        notify(&[NotifyState::Ready]);
-        tracing::info!(
-            "configuration {fingerprint:016x} in use as epoch {} after {} ms: {}",
-            self.epoch,
-            began.elapsed().as_millis(),
-            summarize(&changes)
-        );
-        Ok(())
-    }
 
-    /// Says why a configuration is refused, in the log, the counters and the admin server.
-    fn refuse(&mut self, error: &LoadError) -> String {
-        count(&self.status.process.reloads_failed);
-        let lines = error.lines();
-        for line in &lines {
-            tracing::error!("{line}");
-        }
-        tracing::error!(
-            "configuration refused; epoch {} stays in use (`tidegate check {}` shows more)",
-            self.epoch,
-            self.source.name()
-        );
-        let said = lines.join("\n");
-        self.status.live_mut().last_error = Some(said.clone());
-        said
-    }
 
-    /// Compiles the configuration in use again, with what changed around it: addresses, sockets.
-    async fn reinstall(&mut self, sockets: Vec<Sockets>) {
-        let (config, bound) = (self.config.clone(), mem::take(&mut self.bound));
-        let source = self.status.live().source.clone();
-        self.install(config, source, bound, sockets).await;
-    }
 
-    fn on_resolved(&mut self, resolved: Resolved) {
-        let Resolved { cluster, addresses } = resolved;
-        match addresses {
-            Ok(addresses) => {
-                if self.status.live_mut().dns_errors.remove(&cluster).is_some() {
-                    tracing::info!("cluster `{cluster}`: found by DNS again");
-                }
-                self.reports.push(Report::Resolved { cluster, addresses });
-            }
-            Err(error) => {
-                count(&self.status.process.dns_failures);
-                let before = self
-                    .status
-                    .live_mut()
-                    .dns_errors
-                    .insert(cluster.clone(), error.clone());
-                // Said once, not at every look-up.
-                if before.is_none() {
-                    tracing::warn!("cluster `{cluster}`: DNS failed, last addresses stay: {error}");
-                }
-            }
-        }
-    }
 
-    fn on_probed(&mut self, probed: Probed) {
-        let Probed { endpoint, result } = probed;
-        // A report that was under way when its check ended.
-        if !self.checker.checks(&endpoint) {
-            return;
-        }
-        let succeeded = result.is_ok();
-        if !succeeded {
-            count(&self.status.process.health_failures);
-        }
-        self.status
-            .live_mut()
-            .health
-            .entry(endpoint.clone())
-            .or_insert_with(|| EndpointHealth {
-                availability: Availability::Available,
-                since_unix_s: unix_s(),
-                last: String::new(),
-            })
-            .last = result.map_or_else(|error| error, |()| "ok".into());
-        let (cluster, address) = endpoint;
-        self.reports.push(Report::Probed {
-            cluster,
-            address,
-            succeeded,
-        });
-    }
 
-    /// Logs changes of health and keeps what the admin server shows.
-    fn show_health(&self, verdicts: &[(ClusterId, EndpointId, Availability)]) {
-        let mut live = self.status.live_mut();
-        let Some(snapshot) = live.snapshot.clone() else {
-            return;
-        };
-        for (cluster, endpoint, availability) in verdicts {
-            let Some((cluster, endpoint)) = snapshot
-                .clusters
-                .get(cluster.index())
-                .and_then(|c| Some((c, c.endpoints.get(endpoint.index())?)))
-            else {
-                continue;
-            };
-            let key = (cluster.name.clone(), endpoint.address);
-            let Some(health) = live.health.get_mut(&key) else {
-                continue;
-            };
-            // After an install all verdicts are told again, changed or not.
-            if health.availability == *availability {
-                continue;
-            }
-            health.availability = *availability;
-            health.since_unix_s = unix_s();
-            let (name, address) = key;
-            match availability {
-                Availability::Available => tracing::info!("cluster `{name}`: {address} is back"),
-                Availability::Unavailable => {
-                    tracing::warn!("cluster `{name}`: {address} is out: {}", health.last);
-                }
-            }
-        }
-    }
-}
-
-/// The end.
-impl Coordinator {
-    fn drain(&mut self, state: State) {
-        let deadline = self.config.drain_timeout;
-        tracing::info!(
-            "draining: {} connections open, at most {deadline:?}",
-            self.fleet.connections_open()
-        );
-        self.status.set_state(state);
-        self.fleet.tell(|_| Directive::Drain { deadline });
-    }
-
-    /// Takes connections again, on new sockets at the same addresses.
-    async fn undrain(&mut self) -> Result<(), String> {
-        let sockets = self.reopen().await.map_err(|failure| {
-            tracing::error!("cannot take connections again: {failure}");
-            failure.to_string()
-        })?;
-        self.fleet.tell(|_| Directive::Undrain);
-        self.reinstall(sockets).await;
-        self.status.set_state(State::Ready);
-        tracing::info!("taking connections again");
-        if mem::take(&mut self.reload_missed) {
-            // Errors are in the log; the undrain itself has succeeded.
-            drop(self.reload().await);
-        }
-        Ok(())
-    }
-
-    /// The listening sockets of before the drain. Right behind it the shards may still be closing the old
-    /// ones, which looks as if somebody else had the addresses.
-    async fn reopen(&self) -> Result<Vec<Sockets>, Failure> {
-        let deadline = Instant::now() + REOPEN_PATIENCE;
-        loop {
-            match sockets::reopen(&self.bound, self.fleet.len()) {
-                Err(_) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
-                reopened => return reopened,
-            }
-        }
-    }
-
-    fn stop(&mut self) {
-        if self.stopping.is_some() {
-            return;
-        }
-        notify(&[NotifyState::Stopping]);
-        self.stopping = Some(Instant::now() + self.config.drain_timeout);
-        self.drain(State::Stopping);
-    }
-
-    /// Whether a stop is complete: nothing is open any more, or its time is over.
-    fn stop_progress(&mut self) -> Next {
-        let Some(deadline) = self.stopping else {
-            return Next::Continue;
-        };
-        // Seen twice: what a closing socket's backlog still held is accepted a turn after the drain began.
-        let drained = self.fleet.drained();
-        if mem::replace(&mut self.drained, drained) && drained {
-            return Next::End;
-        }
-        if Instant::now() >= deadline {
-            tracing::warn!(
-                "drain timeout: {} connections are cut",
-                self.fleet.connections_open()
-            );
-            return Next::End;
-        }
-        Next::Continue
-    }
-
-    async fn finish(self) {
-        self.status.set_state(State::Stopping);
-        let served = self.status.counters.sum(|shard| shard.requests.get());
-        self.fleet.stop(STOP_PATIENCE).await;
-        if let Some(log) = self.access_log {
-            log.stop();
-        }
-        tracing::info!(
-            "stopped after {} s and {served} requests",
-            self.status.started.elapsed().as_secs()
-        );
-    }
-}
-
-/// Tells the service manager, if there is one. That it does not listen is no reason to stop serving.
-pub(crate) fn notify(state: &[NotifyState<'_>]) {
-    if let Err(e) = sd_notify::notify(state) {
-        tracing::debug!("sd_notify: {e}");
-    }
-}
-
-/// systemd wants the moment of a reload in the same message (sd_notify(3), RELOADING=1).
-fn notify_reloading() {
-    match NotifyState::monotonic_usec_now() {
-        Ok(now) => notify(&[NotifyState::Reloading, now]),
-        Err(_) => notify(&[NotifyState::Reloading]),
-    }
-}
-
-/// A sign of life goes out at a third of the period that the service manager allows.
-fn watchdog_ticks(period: Duration) -> u64 {
-    let third = period.as_millis() / 3 / TICK.as_millis();
-    u64::try_from(third).unwrap_or(u64::MAX).max(1)
-}
-
-/// Some settings are read once, when the process starts.
-fn warn_of_restarts(old: &Config, new: &Config) {
-    for (key, changed) in [
-        ("shards", old.shards != new.shards),
-        ("admin", old.admin != new.admin),
-        ("access_log", old.access_log != new.access_log),
-    ] {
-        if changed {
-            tracing::warn!("`{key}` changed; it takes effect at the next start");
-        }
-    }
-}
-
-/// The first few changes in one line.
-fn summarize(changes: &[String]) -> String {
-    const SHOWN: usize = 5;
-    let mut summary = changes
-        .iter()
-        .take(SHOWN)
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join("; ");
-    if changes.len() > SHOWN {
-        summary += &format!("; and {} more", changes.len() - SHOWN);
-    }
-    summary
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Goal: the service manager hears of us well within its period, never zero ticks. Method: table.
-    #[test]
-    fn watchdog_period_is_kept() {
-        assert_eq!(watchdog_ticks(Duration::from_secs(30)), 100);
-        assert_eq!(watchdog_ticks(Duration::from_millis(1)), 1);
-    }
-
-    /// Goal: a log line stays a line. Method: more changes than are shown.
-    #[test]
-    fn long_summaries_are_cut() {
-        let changes: Vec<String> = (0..7).map(|i| i.to_string()).collect();
-        assert_eq!(summarize(&changes), "0; 1; 2; 3; 4; and 2 more");
-        assert_eq!(summarize(&[]), "");
-    }
 }

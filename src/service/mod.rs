@@ -19,7 +19,7 @@ use tidegate_core::config::model::Config;
 use crate::{
     access_log::AccessLog,
     admin,
-    coordinator::{self, Coordinator},
+    coordinator::{Coordinator, service_manager},
     exit::{Exit, Failure},
     fleet::{self, Fleet},
     logging::LogLevel,
@@ -117,7 +117,7 @@ impl Service {
             if let Some(path) = &self.announce {
                 announce(path, &status)?;
             }
-            coordinator::notify(&[NotifyState::Ready]);
+            service_manager::notify(&[NotifyState::Ready]);
             ready(handle);
             coordinator.run(signals).await
         })

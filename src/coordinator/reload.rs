@@ -1,0 +1,130 @@
+//! Reloads: a configuration is read again, and used or refused as a whole.
+
+use std::{mem, time::Instant};
+
+use sd_notify::NotifyState;
+use tidegate_core::config::model::Config;
+
+use super::{Coordinator, Sockets, service_manager};
+use crate::{
+    service::sockets,
+    source::LoadError,
+    status::{SourceInfo, State, count, unix_s},
+};
+
+impl Coordinator {
+    /// Loads the configuration again. On any error the one in use stays; the error is in the log, too.
+    pub(super) async fn reload(&mut self) -> Result<(), String> {
+        if self.status.state() != State::Ready {
+            let refusal = format!("not reloading while {}", self.status.state().word());
+            tracing::warn!("{refusal}");
+            self.reload_missed = true;
+            return Err(refusal);
+        }
+        let began = Instant::now();
+        if let Some(watch) = &mut self.watch {
+            watch.taken();
+        }
+        let loaded = match self.source.load() {
+            Ok(loaded) => loaded,
+            Err(error) => return Err(self.refuse(&error)),
+        };
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let fingerprint = loaded.fingerprint();
+        if *loaded.config == *self.config {
+            tracing::info!("configuration {fingerprint:016x} changes nothing");
+            self.status.live_mut().last_error = None;
+            return Ok(());
+        }
+        warn_of_restarts(&self.config, &loaded.config);
+        let (bound, sockets) = match sockets::open(&loaded.config, &self.bound, self.fleet.len()) {
+            Ok(opened) => opened,
+            Err(failure) => return Err(self.refuse(&LoadError::Unreadable(failure))),
+        };
+        service_manager::reloading();
+        let changes = tidegate_core::config::diff(&self.config, &loaded.config);
+        let source = SourceInfo {
+            name: self.source.name(),
+            fingerprint,
+            installed_unix_s: unix_s(),
+        };
+        self.install(loaded.config, source, bound, sockets).await;
+        self.status.live_mut().last_error = None;
+        count(&self.status.process.reloads);
+        service_manager::notify(&[NotifyState::Ready]);
+        tracing::info!(
+            "configuration {fingerprint:016x} in use as epoch {} after {} ms: {}",
+            self.epoch,
+            began.elapsed().as_millis(),
+            summarize(&changes)
+        );
+        Ok(())
+    }
+
+    /// Says why a configuration is refused, in the log, the counters and the admin server.
+    fn refuse(&mut self, error: &LoadError) -> String {
+        count(&self.status.process.reloads_failed);
+        let lines = error.lines();
+        for line in &lines {
+            tracing::error!("{line}");
+        }
+        tracing::error!(
+            "configuration refused; epoch {} stays in use (`tidegate check {}` shows more)",
+            self.epoch,
+            self.source.name()
+        );
+        let said = lines.join("\n");
+        self.status.live_mut().last_error = Some(said.clone());
+        said
+    }
+
+    /// Compiles the configuration in use again, with what changed around it: addresses, sockets.
+    pub(super) async fn reinstall(&mut self, sockets: Vec<Sockets>) {
+        let (config, bound) = (self.config.clone(), mem::take(&mut self.bound));
+        let source = self.status.live().source.clone();
+        self.install(config, source, bound, sockets).await;
+    }
+}
+
+/// Some settings are read once, when the process starts.
+fn warn_of_restarts(old: &Config, new: &Config) {
+    for (key, changed) in [
+        ("shards", old.shards != new.shards),
+        ("admin", old.admin != new.admin),
+        ("access_log", old.access_log != new.access_log),
+    ] {
+        if changed {
+            tracing::warn!("`{key}` changed; it takes effect at the next start");
+        }
+    }
+}
+
+/// The first few changes in one line.
+fn summarize(changes: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let mut summary = changes
+        .iter()
+        .take(SHOWN)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join("; ");
+    if changes.len() > SHOWN {
+        summary += &format!("; and {} more", changes.len() - SHOWN);
+    }
+    summary
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a log line stays a line. Method: more changes than are shown.
+    #[test]
+    fn long_summaries_are_cut() {
+        let changes: Vec<String> = (0..7).map(|i| i.to_string()).collect();
+        assert_eq!(summarize(&changes), "0; 1; 2; 3; 4; and 2 more");
+        assert_eq!(summarize(&[]), "");
+    }
+}
