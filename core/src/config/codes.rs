@@ -74,7 +74,7 @@ codes! {
         "version: 1\nclusters: { pay: { endpoints: { static: [10.0.0.1:80] }, balance: fastest } }\n";
     UNAVAILABLE "TG-C014" Error "Not available in this version"
         "The key or value belongs to the format, and this version does not implement it yet. It is refused rather than ignored."
-        "version: 1\nlisteners: { web: { bind: 0.0.0.0:443, tls: { secret: edge }, routes: [] } }\n";
+        "version: 1\nlisteners: { web: { bind: 0.0.0.0:80, adaptive_limit: {}, routes: [] } }\n";
     UNIT "TG-C015" Error "Unit missing"
         "Durations, sizes and percentages carry a unit: `800ms`, `64KiB`, `20%`. A bare number would mean seconds to one reader and milliseconds to the next."
         "version: 1\ndrain_timeout: 30\n";
@@ -168,6 +168,24 @@ codes! {
     TEXT "TG-C045" Error "Malformed text"
         "The text holds characters that it cannot hold here, such as control characters."
         "version: 1\nnode: { id: \"a\\nb\" }\n";
+    NO_SECRET "TG-C046" Error "Secret not found"
+        "A listener or a cluster names a secret that is not defined under `secrets`. Files are named there, and nowhere else."
+        "version: 1\nlisteners: { web: { bind: 0.0.0.0:443, tls: { certificates: wbe }, routes: [] } }\nsecrets: { web: { certificate: web.pem, private_key: web.key } }\n";
+    SECRET_KIND "TG-C047" Error "Secret of the wrong kind"
+        "A secret is either a certificate with its key or authorities that are trusted, and here the other one is needed."
+        "version: 1\nlisteners: { web: { bind: 0.0.0.0:443, tls: { certificates: ca }, routes: [] } }\nsecrets: { ca: { trusted_ca: ca.pem } }\n";
+    SECRET_INLINE "TG-C048" Error "Secret inside of the configuration"
+        "A configuration holds paths of secrets, never secrets: it is shown, compared and logged."
+        "version: 1\nsecrets: { ca: { trusted_ca: \"-----BEGIN CERTIFICATE-----\" } }\n";
+    SUBJECT_ALT_NAME "TG-C049" Error "Malformed subject alternative name"
+        "A name in a certificate is a URI with its scheme, or a DNS name; one `*` stands at its end or at its beginning. A list that takes everything is left out instead."
+        "version: 1\nclusters: { pay: { endpoints: { static: [10.0.0.1:443] }, tls: { trusted_ca: ca, subject_alt_names: [ { uri: pay.example } ] } } }\nsecrets: { ca: { trusted_ca: ca.pem } }\n";
+    TLS_NAME "TG-C050" Error "Cipher suite or group that does not exist"
+        "Suites and groups go by their IANA names, and only those with forward secrecy and authenticated encryption exist."
+        "version: 1\nclusters: { pay: { endpoints: { static: [10.0.0.1:443] }, tls: { trusted_ca: ca, groups: [prime256v1] } } }\nsecrets: { ca: { trusted_ca: ca.pem } }\n";
+    TLS_VERSIONS "TG-C051" Error "TLS versions that do not go together"
+        "The lowest version is above the highest, a suite or a group belongs to a version that is not allowed, or one that is allowed has none."
+        "version: 1\nclusters: { pay: { endpoints: { static: [10.0.0.1:443] }, tls: { trusted_ca: ca, min_version: \"1.3\", max_version: \"1.2\" } } }\nsecrets: { ca: { trusted_ca: ca.pem } }\n";
     MORE "TG-C099" Error "More diagnostics than shown"
         "At most 64 are reported at once."
         "";
@@ -198,6 +216,15 @@ codes! {
     EMPTY_ROUTES "TG-C109" Warning "Listener without routes"
         "Every request is answered with 404."
         "version: 1\nlisteners: { web: { bind: 127.0.0.1:80, routes: [] } }\n";
+    UNUSED_SECRET "TG-C110" Warning "Secret that nothing uses"
+        "No listener and no cluster refers to it."
+        "version: 1\nsecrets: { ca: { trusted_ca: ca.pem } }\n";
+    WILDCARD "TG-C111" Warning "Wildcard inside of a segment"
+        "The pattern takes more names than it seems to: `spiffe://mesh/ns/pay*` takes `spiffe://mesh/ns/payroll`, too."
+        "version: 1\nclusters: { pay: { endpoints: { static: [10.0.0.1:443] }, tls: { trusted_ca: ca, subject_alt_names: [ { uri: \"spiffe://mesh/ns/pay*\" } ] } } }\nsecrets: { ca: { trusted_ca: ca.pem } }\n";
+    NEVER_ENCRYPTED "TG-C112" Warning "Link that is never encrypted"
+        "The cluster follows what its endpoints announce, and these announce nothing: names that are looked up carry addresses alone."
+        "version: 1\nclusters: { pay: { endpoints: { dns: \"pay.internal:443\" }, tls: { mode: follow_peer, trusted_ca: ca } } }\nsecrets: { ca: { trusted_ca: ca.pem } }\n";
 }
 
 /// `docs/reference/config-errors.md`: every code, its meaning and an example.

@@ -25,6 +25,10 @@ mod cluster;
 mod listener;
 mod matching;
 mod route;
+mod secret;
+mod tls;
+
+use self::{secret::Secrets, tls::Senders};
 
 /// What warnings need beside the model: where things stand.
 #[derive(Debug, Default)]
@@ -33,6 +37,8 @@ pub(super) struct Origins {
     pub(super) clusters: BTreeMap<Arc<str>, Range<usize>>,
     /// Beginning of each route, by listener, in order.
     pub(super) routes: BTreeMap<Arc<str>, Vec<Range<usize>>>,
+    /// Key of each secret.
+    pub(super) secrets: BTreeMap<Arc<str>, Range<usize>>,
 }
 
 /// Decodes the whole file. What comes out is usable only if nothing was reported as an error.
@@ -40,27 +46,36 @@ pub(super) fn file(root: &Node, report: &Report<'_>) -> (Config, Origins) {
     let start = root.span.start..root.span.start;
     let fields = Fields::open(report, &keys::ROOT, root, start);
     version(&fields);
-    let names: Names<'_> = fields
-        .map("clusters")
-        .iter()
-        .map(|entry| entry.key.as_str())
-        .collect();
-    let mut origins = Origins::default();
+    let defined = Defined {
+        clusters: fields
+            .map("clusters")
+            .iter()
+            .map(|entry| entry.key.as_str())
+            .collect(),
+        secrets: Secrets::decode(&fields),
+    };
+    let mut origins = Origins {
+        secrets: defined.secrets.places(),
+        ..Origins::default()
+    };
     let mut binds = Binds::default();
     let admin = admin(&fields, &mut binds);
     let listeners = fields.map("listeners").into_iter().map(|entry| {
         let name = named(report, entry);
-        let (listener, routes) = listener::listener(report, &name, entry, &names, &mut binds);
+        let (listener, routes) = listener::listener(report, &name, entry, &defined, &mut binds);
         origins.routes.insert(Arc::clone(&name), routes);
         (name, listener)
     });
     let listeners = listeners.collect();
+    let senders = Senders::of(&listeners);
     let clusters = fields.map("clusters").into_iter().map(|entry| {
         let name = named(report, entry);
         origins
             .clusters
             .insert(Arc::clone(&name), entry.key_span.clone());
-        (name, cluster::cluster(report, entry))
+        let senders = senders.get(&name).copied().unwrap_or_default();
+        let cluster = cluster::cluster(report, &name, entry, senders, &defined.secrets);
+        (name, cluster)
     });
     let clusters = clusters.collect();
     let config = Config {
@@ -72,9 +87,15 @@ pub(super) fn file(root: &Node, report: &Report<'_>) -> (Config, Origins) {
         drain_timeout: fields.duration("drain_timeout"),
         listeners,
         clusters,
-        secrets: BTreeMap::new(),
+        secrets: defined.secrets.into_model(),
     };
     (config, origins)
+}
+
+/// What listeners and clusters may refer to.
+struct Defined<'a> {
+    clusters: Names<'a>,
+    secrets: Secrets,
 }
 
 /// Names of all clusters.

@@ -27,6 +27,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
     };
     let [old_listeners, new_listeners] = take("listeners");
     let [old_clusters, new_clusters] = take("clusters");
+    let [old_secrets, new_secrets] = take("secrets");
     values(
         "",
         "",
@@ -48,6 +49,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<String> {
         cluster,
         &mut changes,
     );
+    named("secret", &old_secrets, &new_secrets, secret, &mut changes);
     changes
 }
 
@@ -112,6 +114,10 @@ fn cluster(name: &str, old: &Value, new: &Value, changes: &mut Vec<String>) {
         _ => values(&subject, "endpoints", &old_from, &new_from, changes),
     }
     values(&subject, "", &old, &new, changes);
+}
+
+fn secret(name: &str, old: &Value, new: &Value, changes: &mut Vec<String>) {
+    values(&format!("secret {name}"), "", old, new, changes);
 }
 
 fn endpoints(

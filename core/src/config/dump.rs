@@ -3,7 +3,7 @@
 //! The result has the shape of a file, defaults written out, and JSON is YAML: reading it again gives the
 //! same model (but for origins, and for values that were redacted).
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
 
@@ -12,10 +12,12 @@ use super::{
         AccessLog, AccessLogFormat, Balance, Cluster, Config, Endpoints, Forward, HashOn,
         HeaderEdits, HealthCheck, HostPattern, Http, Listener, PathPattern, PathRewrite, Probe,
         Protocol, ProxyProtocolIn, ProxyProtocolOut, Redirect, Retry, Route, RouteAction,
-        RouteMatch, Tcp, ValuePattern, WeightedCluster, XForwarded,
+        RouteMatch, StaticEndpoint, Tcp, ValuePattern, WeightedCluster, XForwarded,
     },
     quantity::{format_duration, format_share, format_size},
 };
+
+mod tls;
 
 /// Stands in place of a value that may be a secret.
 pub(super) const REDACTED: &str = "[redacted]";
@@ -81,6 +83,9 @@ pub(super) fn file(config: &Config, secrets: Secrets) -> Value {
     let clusters = config.clusters.iter();
     let clusters = clusters.map(|(name, one)| (name.to_string(), cluster(one)));
     file.put("clusters", Value::Object(clusters.collect()));
+    let secrets = config.secrets.iter();
+    let secrets = secrets.map(|(name, one)| (name.to_string(), tls::secret(one)));
+    file.put_filled("secrets", Object(secrets.collect()));
     file.into()
 }
 
@@ -161,6 +166,7 @@ fn listener(listener: &Listener, secrets: Secrets) -> Value {
         ProxyProtocolIn::Require => "require",
     };
     object.put("proxy_protocol", proxy_protocol);
+    object.put_opt("tls", listener.tls.as_deref().map(tls::listener));
     match &listener.protocol {
         Protocol::Http(listener) => http(&mut object, listener, secrets),
         Protocol::Tcp(listener) => tcp(&mut object, listener),
@@ -436,15 +442,16 @@ fn cluster(cluster: &Cluster) -> Value {
         ProxyProtocolOut::V2 => "v2",
     });
     object.put_opt("proxy_protocol", proxy_protocol);
+    object.put_opt("tls", cluster.tls.as_deref().map(tls::cluster));
+    let max_age = cluster.max_connection_age.map(format_duration);
+    object.put("max_connection_age", or_off(max_age));
     object.into()
 }
 
 fn endpoints(endpoints: &Endpoints) -> Value {
     match endpoints {
         Endpoints::Static(endpoints) => {
-            let endpoints = endpoints.iter().map(|endpoint| {
-                json!({ "address": endpoint.address.to_string(), "weight": endpoint.weight })
-            });
+            let endpoints = endpoints.iter().map(endpoint);
             json!({ "static": endpoints.collect::<Vec<_>>() })
         }
         Endpoints::Dns {
@@ -455,6 +462,17 @@ fn endpoints(endpoints: &Endpoints) -> Value {
             json!({ "dns": format!("{host}:{port}"), "refresh": format_duration(*refresh) })
         }
     }
+}
+
+fn endpoint(endpoint: &StaticEndpoint) -> Value {
+    let mut object = Object::default();
+    object.put("address", endpoint.address.to_string());
+    object.put("weight", endpoint.weight);
+    let zone = &*endpoint.zone;
+    object.put_opt("zone", (!zone.is_empty()).then_some(zone));
+    object.put_filled("labels", tls::labels(&endpoint.labels));
+    object.put("tls", tls::capability(&endpoint.capability));
+    object.into()
 }
 
 fn health(health: &HealthCheck) -> Object {

@@ -7,8 +7,8 @@ use super::{
     decode::Origins,
     diagnostic::{Problem, Report},
     model::{
-        Balance, Config, Forward, HostPattern, Http, PathPattern, Protocol, Route, RouteAction,
-        RouteMatch, ValuePattern, WeightedCluster,
+        Balance, Config, Endpoints, Forward, HostPattern, Http, PathPattern, Protocol, Route,
+        RouteAction, RouteMatch, UpstreamTls, ValuePattern, WeightedCluster,
     },
 };
 
@@ -48,6 +48,7 @@ pub(super) fn lint(config: &Config, origins: &Origins, report: &Report<'_>) {
             }
         }
     }
+    encryption(config, origins, report);
     for (name, place) in &origins.clusters {
         if !used.contains(name.as_ref()) {
             let message = format!("cluster `{name}` is not used");
@@ -56,6 +57,40 @@ pub(super) fn lint(config: &Config, origins: &Origins, report: &Report<'_>) {
                 problem
                     .label("no route leads here")
                     .help("remove it, or send something to it"),
+            );
+        }
+    }
+}
+
+/// Secrets that nothing refers to, and links that stay plaintext for want of an announcement.
+fn encryption(config: &Config, origins: &Origins, report: &Report<'_>) {
+    let mut used: BTreeSet<&str> = BTreeSet::new();
+    for tls in config.listeners.values().filter_map(|one| one.tls.as_ref()) {
+        used.extend(tls.certificates.iter().map(|name| name.as_ref()));
+        used.extend(tls.client.trusted_ca.as_deref());
+    }
+    for (name, cluster) in &config.clusters {
+        let Some(tls) = &cluster.tls else { continue };
+        used.extend(tls.certificate.as_deref());
+        used.insert(&tls.trusted_ca);
+        let looked_up = matches!(cluster.endpoints, Endpoints::Dns { .. });
+        if looked_up && tls.mode == UpstreamTls::FollowPeer {
+            let place = origins.clusters.get(name).cloned().unwrap_or_default();
+            let message = format!("cluster `{name}` follows endpoints that announce nothing");
+            let problem = Problem::new(codes::NEVER_ENCRYPTED, place, message);
+            report.add(problem.label("stays plaintext").help(
+                "write `mode: required`, or list the endpoints under `static` with `tls: on`",
+            ));
+        }
+    }
+    for (name, place) in &origins.secrets {
+        if !used.contains(name.as_ref()) {
+            let message = format!("secret `{name}` is not used");
+            let problem = Problem::new(codes::UNUSED_SECRET, place.clone(), message);
+            report.add(
+                problem
+                    .label("nothing refers to it")
+                    .help("remove it, or name it in a `tls` section"),
             );
         }
     }

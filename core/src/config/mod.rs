@@ -4,6 +4,7 @@
 //! In reading order:
 //!
 //! 1. [`model`]: what a configuration means. Nothing behind it knows of YAML.
+//!    [`parameters`] are the cipher suites and groups that there are.
 //! 2. `keys` (in the terms of `shape`): every key with its type, bounds, default and meaning. From it come
 //!    the checks, the [`reference`](reference()) and the [`json_schema`].
 //! 3. `tree`: the YAML text, each value with its place. `fields` reads a section of it by its keys,
@@ -23,6 +24,7 @@ mod fields;
 mod keys;
 mod lint;
 pub mod model;
+pub mod parameters;
 mod quantity;
 mod reference;
 mod shape;
@@ -35,8 +37,9 @@ pub use diagnostic::{DIAGNOSTICS_MAX, Diagnostic, Related, Severity};
 pub use diff::diff;
 pub use dump::{origins, to_json};
 pub use keys::{
-    BODY_MAX, CLUSTERS_MAX, ENDPOINTS_MAX, LISTENERS_MAX, NAME_MAX, ROUTE_LIST_MAX, ROUTES_MAX,
-    SHARDS_MAX, TEXT_MAX,
+    ALPN_NAME_MAX, BODY_MAX, CERTIFICATES_MAX, CLUSTERS_MAX, ENDPOINTS_MAX, LABEL_MAX, LABELS_MAX,
+    LISTENERS_MAX, NAME_MAX, ROUTE_LIST_MAX, ROUTES_MAX, SECRETS_MAX, SHARDS_MAX,
+    SUBJECT_ALT_NAME_MAX, SUBJECT_ALT_NAMES_MAX, TEXT_MAX, TLS_LIST_MAX,
 };
 pub use reference::{json_schema, reference};
 pub use tree::{DEPTH_MAX, NODES_MAX};

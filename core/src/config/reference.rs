@@ -78,6 +78,25 @@ fn write_limits(page: &mut String) {
             "clusters of a split; hosts, methods, conditions or header edits of a route",
             keys::ROUTE_LIST_MAX as u64,
         ),
+        ("secrets", keys::SECRETS_MAX as u64),
+        ("certificates of a listener", keys::CERTIFICATES_MAX as u64),
+        (
+            "subject alternative names of a listener or a cluster",
+            keys::SUBJECT_ALT_NAMES_MAX as u64,
+        ),
+        (
+            "bytes of a subject alternative name",
+            keys::SUBJECT_ALT_NAME_MAX as u64,
+        ),
+        (
+            "cipher suites, groups or protocols of a list",
+            keys::TLS_LIST_MAX as u64,
+        ),
+        (
+            "labels of an endpoint or a rollout; zones of a rollout",
+            keys::LABELS_MAX as u64,
+        ),
+        ("bytes of a label's key or value", keys::LABEL_MAX as u64),
         ("bytes of a name", keys::NAME_MAX as u64),
         ("bytes of another text", keys::TEXT_MAX as u64),
         ("bytes of `respond.body`", keys::BODY_MAX as u64),

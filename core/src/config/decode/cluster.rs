@@ -6,7 +6,13 @@ use crate::config::model::{
 };
 
 /// Decodes one cluster.
-pub(super) fn cluster(report: &Report<'_>, entry: &Entry) -> Cluster {
+pub(super) fn cluster(
+    report: &Report<'_>,
+    name: &Arc<str>,
+    entry: &Entry,
+    senders: Senders,
+    secrets: &Secrets,
+) -> Cluster {
     let fields = Fields::open(report, &keys::CLUSTER, &entry.value, entry.key_span.clone());
     let endpoints = match fields.section_opt("endpoints", &keys::ENDPOINTS) {
         Some(fields) => endpoints(&fields),
@@ -45,8 +51,8 @@ pub(super) fn cluster(report: &Report<'_>, entry: &Entry) -> Cluster {
             Some(_) => Some(ProxyProtocolOut::V2),
             None => None,
         },
-        tls: None,
-        max_connection_age: None,
+        tls: tls::cluster(&fields, name, senders, secrets),
+        max_connection_age: fields.duration_or_off("max_connection_age"),
     };
     if cluster.idle_connections > cluster.circuit.connections && fields.has("idle_connections") {
         let message = format!(
@@ -128,26 +134,34 @@ fn static_endpoints(fields: &Fields<'_>) -> Vec<StaticEndpoint> {
 }
 
 fn static_endpoint(fields: &Fields<'_>, node: &Node) -> Option<(StaticEndpoint, Text)> {
-    let (text, weight) = match &node.value {
+    let mut endpoint = StaticEndpoint::new(NOWHERE, 1);
+    let text = match &node.value {
         Value::Map(_) => {
             let fields = Fields::open(fields.report, &keys::ENDPOINT, node, node.span.clone());
-            // The weight is looked at whatever the address is.
-            let weight = fields.integer_or_off("weight").unwrap_or(1);
-            (fields.text("address")?, weight)
+            // The rest is looked at whatever the address is.
+            endpoint.weight = fields.integer_or_off("weight").unwrap_or(1);
+            endpoint.zone = fields.text("zone").map_or_else(
+                || "".into(),
+                |text| checked(fields.report, "zone", &text, syntax::label(&text.text)),
+            );
+            endpoint.labels = tls::labels(&fields);
+            endpoint.capability = tls::capability(&fields);
+            fields.text("address")?
         }
-        _ => (
-            fields::read_text(fields.report, "static", node, &keys::ENDPOINT_ITEM)?,
-            1,
-        ),
+        _ => fields::read_text(fields.report, "static", node, &keys::ENDPOINT_ITEM)?,
     };
-    let address = checked_opt(
+    endpoint.address = checked_opt(
         fields.report,
         "address",
         &text,
         syntax::endpoint(&text.text),
     )?;
-    Some((StaticEndpoint::new(address, weight), text))
+    Some((endpoint, text))
 }
+
+/// Stands in an endpoint until its address is read.
+const NOWHERE: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
 fn balance(fields: &Fields<'_>) -> Balance {
     match fields.word("balance") {

@@ -11,7 +11,7 @@ pub(super) fn listener(
     report: &Report<'_>,
     name: &Arc<str>,
     entry: &Entry,
-    clusters: &Names<'_>,
+    defined: &Defined<'_>,
     binds: &mut Binds,
 ) -> (Listener, Vec<Range<usize>>) {
     let fields = Fields::open(
@@ -25,7 +25,10 @@ pub(super) fn listener(
         Some("require") => ProxyProtocolIn::Require,
         _ => ProxyProtocolIn::Off,
     };
-    let (protocol, routes) = match fields.word("protocol") {
+    let spoken = fields.word("protocol");
+    let tls = tls::listener(&fields, spoken, &defined.secrets);
+    let clusters = &defined.clusters;
+    let (protocol, routes) = match spoken {
         Some("tcp") => (Protocol::Tcp(tcp(&fields, clusters)), Vec::new()),
         Some(_) => {
             let (http, routes) = http(&fields, name, clusters);
@@ -45,7 +48,7 @@ pub(super) fn listener(
         Listener {
             bind,
             proxy_protocol,
-            tls: None,
+            tls,
             protocol,
         },
         routes,

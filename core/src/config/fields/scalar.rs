@@ -131,8 +131,16 @@ pub(in super::super) fn read_share(
 ) -> Option<u32> {
     let text = scalar(report, key, node, kind)?;
     let value = quantity_of(report, key, node, kind, quantity::share(text), "%")?;
-    let in_range = matches!(kind, Kind::Share(min, max) if (*min..=*max).contains(&value));
-    range(report, key, node, kind, in_range).then_some(value)
+    let fits =
+        |kind: &Kind| matches!(kind, Kind::Share(min, max) if (*min..=*max).contains(&value));
+    range(
+        report,
+        key,
+        node,
+        kind,
+        kind.alternatives().iter().any(fits),
+    )
+    .then_some(value)
 }
 
 /// Reads a text, at most as long as its kind says.

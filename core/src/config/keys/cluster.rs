@@ -41,9 +41,16 @@ pub(in super::super) static CLUSTER: Section = Section {
             "A PROXY protocol header sent first on every connection. Only for clusters of TCP listeners.",
         )
         .absent("none"),
+        Field::new("tls", Kind::Section(&CLUSTER_TLS), "TLS towards the endpoints.").absent("none: plaintext only"),
+        Field::new(
+            "max_connection_age",
+            Kind::Any(&[Kind::Duration(seconds(1), seconds(30 * 86_400)), Kind::Off]),
+            "A connection that is older is replaced, with jitter, and nothing waits for it. With TLS, two thirds of \
+             the certificate's life apply as well.",
+        )
+        .default("off", "as Envoy"),
     ],
     planned: &[
-        ("tls", "TLS"),
         ("heal", "self-healing"),
         ("outlier", "outlier detection"),
         ("outlier_detection", "outlier detection"),
@@ -66,7 +73,7 @@ pub(in super::super) static ENDPOINTS: Section = Section {
         Field::new(
             "static",
             Kind::List(&ENDPOINT_ITEM, ENDPOINTS_MAX),
-            "Addresses, `IP:PORT`, or maps with a weight.",
+            "Addresses, `IP:PORT`, or maps with a weight and more.",
         )
         .absent("see `dns`"),
         Field::new(
@@ -107,9 +114,16 @@ pub(in super::super) static ENDPOINT: Section = Section {
             "Its weight; 0 leaves it out.",
         )
         .default("1", "all alike"),
+        Field::new("zone", NAME, "The failure domain that it runs in.").absent("not told"),
+        Field::new("labels", LABELS, "What else is known of it.").absent("none"),
+        Field::new(
+            "tls",
+            ENDPOINT_TLS_KIND,
+            "What it announces about TLS; `follow_peer` clusters go by it.",
+        )
+        .default("off", "who does not announce TLS is not asked for it"),
     ],
     planned: &[
-        ("zone", "steering between zones"),
         ("priority", "priorities of endpoints"),
         ("metadata", "metadata of endpoints"),
         ("backup", "priorities of endpoints"),

@@ -42,6 +42,7 @@ pub(in super::super) static LISTENER: Section = Section {
              your load balancer reach the address.",
         )
         .default("off", "who may send the header may claim any address"),
+        Field::new("tls", Kind::Section(&LISTENER_TLS), "TLS on this address.").absent("none: plaintext only"),
         Field::new(
             "routes",
             Kind::List(&Kind::Section(&ROUTE), ROUTES_MAX),
@@ -73,8 +74,6 @@ pub(in super::super) static LISTENER: Section = Section {
         .absent("all its defaults"),
     ],
     planned: &[
-        ("tls", "TLS"),
-        ("alpn", "TLS"),
         ("access_log", "access logs per listener"),
         ("adaptive_limit", "adaptive limiting"),
         ("limit", "adaptive limiting"),

@@ -48,9 +48,14 @@ pub(in super::super) static ROOT: Section = Section {
             "Groups of endpoints, by name.",
         )
         .absent("none"),
+        Field::new(
+            "secrets",
+            Kind::Map("name", &Kind::Section(&SECRET), SECRETS_MAX),
+            "Certificates with their keys, and authorities that are trusted, by name.",
+        )
+        .absent("none"),
     ],
     planned: &[
-        ("secrets", "certificates and keys"),
         ("xds", "configuration by xDS"),
         ("adaptive_limit", "adaptive limiting"),
         ("limit", "adaptive limiting"),
