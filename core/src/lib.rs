@@ -12,9 +12,10 @@
 //! 5. [`balancer`]: which endpoint.
 //! 6. [`healing`]: which endpoints may be chosen.
 //! 7. [`encryption`]: which links are encrypted, and how one is replaced without losing a request.
-//! 8. [`stats`]: what shards count.
-//! 9. [`message`]: everything that crosses a thread.
-//! 10. [`coordinator`]: what is decided for all shards together.
+//! 8. [`limiter`]: limits that follow what the machine can bear.
+//! 9. [`stats`]: what shards count.
+//! 10. [`message`]: everything that crosses a thread.
+//! 11. [`coordinator`]: what is decided for all shards together.
 #![forbid(unsafe_code)]
 #![warn(clippy::iter_over_hash_type)]
 
@@ -24,6 +25,7 @@ pub mod coordinator;
 pub mod encryption;
 pub mod healing;
 pub mod id;
+pub mod limiter;
 pub mod message;
 pub mod reason;
 pub mod snapshot;

@@ -16,6 +16,7 @@ pub mod rewrite;
 pub mod route;
 
 pub use destination::{Split, hash_address, sticky_hash};
+pub(crate) use destination::{hash_bytes, mix};
 pub use host::HOST_LEN_MAX;
 pub use path::is_ambiguous_path;
 pub use pattern::{

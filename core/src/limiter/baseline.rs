@@ -1,0 +1,226 @@
+//! Step 2: what each unit costs, which units push, and the concurrency that was healthy.
+//!
+//! Concurrency that is read inside an overload is already inflated by queueing, so a limit starts from
+//! what was seen at the last healthy ticks, of which a short history is kept (L4).
+
+/// What one shard saw of one unit in one tick.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Requests that began.
+    pub admitted: u64,
+    /// Requests that were refused by this limiter.
+    pub refused: u64,
+    /// Requests in flight at the end of the tick.
+    pub in_flight: u32,
+    /// Time that requests spent in flight, added up, in nanoseconds.
+    pub in_flight_ns: u64,
+    /// CPU time attributed to it, in nanoseconds; 0 if it is not known.
+    pub cpu_ns: u64,
+}
+
+impl Usage {
+    /// Slots that the shard could use: those it used, more of them as it had to refuse. (Not the refusals
+    /// themselves: a refused request is a count a tick, and would have held a slot for a part of it.)
+    pub fn demand(&self) -> f64 {
+        let held = f64::from(self.in_flight).max(if self.refused > 0 { 1.0 } else { 0.0 });
+        held * (1.0 + self.refused as f64 / self.admitted.max(1) as f64)
+    }
+}
+
+/// Ticks of history: 6.4 s at a tick of 100 ms, longer than any trigger.
+const HISTORY: usize = 64;
+/// Of these, as many as make one tick's noise small.
+const HEALTHY_TICKS: usize = 10;
+/// A start value leaves this much above what was healthy.
+const HEADROOM: f64 = 1.1;
+/// The share of the cost that the heavy units make up.
+const HEAVY: f64 = 0.8;
+/// By how much the rate of a rising unit exceeds that of the last minutes.
+const RISING: f64 = 1.3;
+
+/// What is known of one unit.
+#[derive(Clone, Debug)]
+pub struct Baseline {
+    /// Offered requests per second, averaged over 1 s and over 5 min.
+    rate_1s: f64,
+    rate_5min: f64,
+    /// Cost per second, averaged over 1 s.
+    cost: f64,
+    /// Slots in demand at the last tick.
+    demand: f64,
+    in_flight: f64,
+    /// Concurrency of the last healthy ticks, the newest at `next - 1`.
+    healthy: [f32; HISTORY],
+    next: usize,
+    filled: usize,
+    floor: f64,
+    ticks: u32,
+}
+
+impl Baseline {
+    /// Of a unit that was never seen; a limit of it starts at no less than `floor`.
+    pub fn new(floor: u32) -> Baseline {
+        Baseline {
+            rate_1s: 0.0,
+            rate_5min: 0.0,
+            cost: 0.0,
+            demand: 0.0,
+            in_flight: 0.0,
+            healthy: [0.0; HISTORY],
+            next: 0,
+            filled: 0,
+            floor: f64::from(floor),
+            ticks: 0,
+        }
+    }
+
+    /// Takes what the shards saw in a tick of `tick_s` seconds.
+    pub fn record(&mut self, shards: &[Usage], tick_s: f64, is_healthy: bool) {
+        let sum = |f: fn(&Usage) -> u64| shards.iter().map(f).sum::<u64>() as f64;
+        let offered = (sum(|u| u.admitted) + sum(|u| u.refused)) / tick_s;
+        let cpu = sum(|u| u.cpu_ns);
+        // Time in flight stands in for CPU time where that is not known.
+        let cost = if cpu > 0.0 {
+            cpu
+        } else {
+            sum(|u| u.in_flight_ns)
+        } / tick_s;
+        self.ticks = self.ticks.saturating_add(1);
+        let average = |old: f64, new: f64, window_s: f64, ticks: u32| {
+            // The plain mean until the window is full, so that a new unit is not taken for a rising one.
+            let weight = (tick_s / window_s).max(1.0 / f64::from(ticks));
+            old + (new - old) * weight.min(1.0)
+        };
+        self.rate_1s = average(self.rate_1s, offered, 1.0, self.ticks);
+        self.rate_5min = average(self.rate_5min, offered, 300.0, self.ticks);
+        self.cost = average(self.cost, cost, 1.0, self.ticks);
+        self.demand = shards.iter().map(Usage::demand).sum();
+        self.in_flight = sum(|u| u64::from(u.in_flight));
+        if is_healthy {
+            let concurrency = sum(|u| u.in_flight_ns) / (tick_s * 1e9);
+            if let Some(slot) = self.healthy.get_mut(self.next) {
+                *slot = concurrency as f32;
+            }
+            self.next = (self.next + 1) % HISTORY;
+            self.filled = (self.filled + 1).min(HISTORY);
+        }
+    }
+
+    /// Concurrency while the machine was well, with some headroom.
+    pub fn start(&self) -> f64 {
+        let newest = (1..=self.filled.min(HEALTHY_TICKS))
+            .filter_map(|back| self.healthy.get((self.next + HISTORY - back) % HISTORY));
+        let (sum, count) = newest.fold((0.0, 0u32), |(sum, n), c| (sum + f64::from(*c), n + 1));
+        let mean = if count == 0 {
+            0.0
+        } else {
+            sum / f64::from(count)
+        };
+        (mean * HEADROOM).max(self.floor)
+    }
+
+    /// Requests in flight at the last tick.
+    pub fn in_flight(&self) -> f64 {
+        self.in_flight
+    }
+
+    /// Slots in demand at the last tick.
+    pub fn demand(&self) -> f64 {
+        self.demand
+    }
+
+    fn is_rising(&self) -> bool {
+        self.rate_1s >= RISING * self.rate_5min && self.rate_1s > 0.0
+    }
+}
+
+/// The units whose limits help: the heavy ones that rise, or the heavy ones if none of them does. Heavy
+/// is the smallest set that makes up 80 % of the cost.
+pub fn victims(units: &[Baseline]) -> Vec<usize> {
+    let mut by_cost: Vec<(usize, &Baseline)> = units
+        .iter()
+        .enumerate()
+        .filter(|(_, unit)| unit.cost > 0.0)
+        .collect();
+    by_cost.sort_by(|a, b| b.1.cost.total_cmp(&a.1.cost).then(a.0.cmp(&b.0)));
+    let total: f64 = units.iter().map(|unit| unit.cost).sum();
+    let mut sum = 0.0;
+    let heavy: Vec<(usize, &Baseline)> = by_cost
+        .into_iter()
+        .take_while(|(_, unit)| {
+            let before = sum;
+            sum += unit.cost;
+            before < HEAVY * total
+        })
+        .collect();
+    let rising: Vec<usize> = heavy
+        .iter()
+        .filter(|(_, unit)| unit.is_rising())
+        .map(|(k, _)| *k)
+        .collect();
+    match rising.is_empty() {
+        true => heavy.into_iter().map(|(k, _)| k).collect(),
+        false => rising,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK: f64 = 0.1;
+
+    fn usage(rate: u64, in_flight: u32) -> Usage {
+        Usage {
+            admitted: rate / 10,
+            refused: 0,
+            in_flight,
+            in_flight_ns: u64::from(in_flight) * 100_000_000,
+            cpu_ns: rate * 10_000,
+        }
+    }
+
+    fn baseline(ticks: u32, usage: Usage) -> Baseline {
+        let mut baseline = Baseline::new(1);
+        (0..ticks).for_each(|_| baseline.record(&[usage], TICK, true));
+        baseline
+    }
+
+    /// Goal: a limit starts from the concurrency before the overload (L4). Method: ten healthy ticks, then
+    /// ticks of an overload with twenty times the concurrency.
+    #[test]
+    fn start_is_what_was_healthy() {
+        let mut baseline = baseline(100, usage(1000, 10));
+        for _ in 0..50 {
+            baseline.record(&[usage(1000, 200)], TICK, false);
+        }
+        assert!(
+            (baseline.start() - 11.0).abs() < 0.01,
+            "{}",
+            baseline.start()
+        );
+        assert_eq!(Baseline::new(4).start(), 4.0);
+    }
+
+    /// Goal: only what pushes is limited. Method: a heavy steady unit, a heavy rising one and a light one,
+    /// then without the rising one.
+    #[test]
+    fn victims_are_heavy_and_rising() {
+        let steady = baseline(3000, usage(1000, 1));
+        let light = baseline(3000, usage(10, 1));
+        let mut rising = baseline(3000, usage(100, 1));
+        for _ in 0..10 {
+            rising.record(&[usage(2000, 1)], TICK, false);
+        }
+        let units = [steady.clone(), rising, light.clone()];
+        assert_eq!(victims(&units), [1]);
+        assert_eq!(victims(&[light, steady]), [1]);
+        assert_eq!(victims(&[Baseline::new(1)]), [0; 0]);
+    }
+
+    /// Goal: a unit that was never seen before is not taken for a rising one. Method: its first tick.
+    #[test]
+    fn new_unit_does_not_rise() {
+        assert!(!baseline(1, usage(1000, 1)).is_rising());
+    }
+}

@@ -1,0 +1,219 @@
+//! Step 4: a limit becomes slots on each shard, and a request takes one or is refused (L6).
+//!
+//! A shard counts on its own; the coordinator re-divides each tick by what the shards could use. A shard that
+//! runs out before the next tick may borrow from one [`Spare`] word a unit, with a single compare-and-swap.
+//! So the slots in use over all shards never exceed the limit, but for what was in flight already
+//! when it was lowered.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::steering::mix;
+
+/// What one shard may use of a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Requests in flight.
+    pub slots: u32,
+}
+
+/// The part of a limit that no shard owns: an eighth, so that a burst on one shard finds something.
+const SPARE: u32 = 8;
+
+/// Divides `total` slots by `demands`, each shard getting its part of `floor` whatever it asks for. The
+/// sum is `total` less [`spare`].
+pub fn split(total: u32, floor: u32, demands: &[u64]) -> Vec<Share> {
+    let owned = u64::from(total - spare(total));
+    let shards = demands.len().max(1) as u64;
+    let base = u64::from(floor).min(owned) / shards;
+    let rest = owned - base * shards;
+    let all: u64 = demands.iter().sum();
+    let weight = |demand: &u64| if all == 0 { 1 } else { *demand };
+    let weights = if all == 0 { shards } else { all };
+    // Cumulative rounding: each shard is at most one slot from its exact part, and the sum is exact.
+    let mut upto = 0u64;
+    let mut given = 0u64;
+    demands
+        .iter()
+        .map(|demand| {
+            upto += weight(demand);
+            let target = (u128::from(rest) * u128::from(upto) / u128::from(weights)) as u64;
+            let slots = base + target - given;
+            given = target;
+            Share {
+                slots: u32::try_from(slots).unwrap_or(u32::MAX),
+            }
+        })
+        .collect()
+}
+
+/// How much of a limit is spare.
+pub fn spare(total: u32) -> u32 {
+    match total {
+        // So few that they would not go round: whoever comes first has them.
+        0..SPARE => total,
+        _ => total / SPARE,
+    }
+}
+
+/// Slots of one unit that any shard may borrow. The one word of the data path that shards share; it is
+/// touched only when a shard has run out.
+#[derive(Debug, Default)]
+pub struct Spare(AtomicU32);
+
+impl Spare {
+    /// Makes `slots` the number of free ones. What is lent stays lent, and comes back on top: so the
+    /// coordinator passes what is spare less what is lent.
+    pub fn set(&self, slots: u32) {
+        self.0.store(slots, Ordering::Relaxed);
+    }
+
+    /// Takes one, if there is one. One attempt: a shard that loses the race refuses.
+    pub fn borrow(&self) -> bool {
+        let free = self.0.load(Ordering::Relaxed);
+        free > 0
+            && self
+                .0
+                .compare_exchange(free, free - 1, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// Gives one back.
+    pub fn give_back(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It has a slot of this shard.
+    Admit,
+    /// It has a slot from the spare word.
+    AdmitBorrowed,
+    /// It is refused.
+    Shed,
+}
+
+/// A shard's slots of one unit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Slots {
+    /// `None` is without limit.
+    pub limit: Option<Share>,
+    /// Requests in flight, borrowed slots not counted.
+    pub in_flight: u32,
+    /// Share of the callers that are let in while slots are scarce, in basis points.
+    pub cohort: u16,
+}
+
+impl Slots {
+    /// Decides on one request and counts it. `caller` is a hash of who calls and of the epoch, so that a
+    /// caller has the same fate within an epoch, and another in the next.
+    pub fn take(&mut self, caller: u64, spare: &Spare) -> Verdict {
+        let Some(share) = self.limit else {
+            self.in_flight += 1;
+            return Verdict::Admit;
+        };
+        let is_scarce = self.in_flight >= share.slots.div_ceil(2);
+        if is_scarce && share.slots > 0 && !in_cohort(caller, self.cohort) {
+            return Verdict::Shed;
+        }
+        if self.in_flight < share.slots {
+            self.in_flight += 1;
+            return Verdict::Admit;
+        }
+        match spare.borrow() {
+            true => Verdict::AdmitBorrowed,
+            false => Verdict::Shed,
+        }
+    }
+
+    /// The request has ended.
+    pub fn give_back(&mut self, verdict: Verdict, spare: &Spare) {
+        match verdict {
+            Verdict::Admit => self.in_flight = self.in_flight.saturating_sub(1),
+            Verdict::AdmitBorrowed => spare.give_back(),
+            Verdict::Shed => {}
+        }
+    }
+}
+
+/// The share of the callers for whom `total` slots are enough, in basis points, with some to spare: the
+/// slots themselves are the limit, the cohort only says whose they are.
+pub fn cohort(total: u32, demand: u64) -> u16 {
+    const MARGIN: u64 = 12_000;
+    let share = u64::from(total) * MARGIN / demand.max(1);
+    share.min(10_000) as u16
+}
+
+fn in_cohort(caller: u64, basis_points: u16) -> bool {
+    mix(caller) % 10_000 < u64::from(basis_points)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Goal: slots are neither lost nor invented, and every shard keeps its floor (L6). Method:
+        /// any totals, floors and demands.
+        #[test]
+        fn split_is_exact(
+            total in 0u32..100_000,
+            floor in 0u32..100,
+            demands in prop::collection::vec(0u64..1_000_000, 1..64),
+        ) {
+            let floor = floor.min(total);
+            let shares = split(total, floor, &demands);
+            let owned: u32 = shares.iter().map(|s| s.slots).sum();
+            prop_assert_eq!(owned + spare(total), total);
+            let base = floor.min(total - spare(total)) / demands.len() as u32;
+            prop_assert!(shares.iter().all(|s| s.slots >= base));
+        }
+    }
+
+    /// Goal: all clients on one shard do not starve (L6). Method: demand on one of four shards.
+    #[test]
+    fn demand_draws_the_slots() {
+        let shares = split(80, 4, &[100, 0, 0, 0]);
+        assert_eq!(
+            shares.iter().map(|s| s.slots).collect::<Vec<_>>(),
+            [67, 1, 1, 1]
+        );
+    }
+
+    /// Goal: a shard that ran out borrows, gives back where it took, and never exceeds what there is.
+    /// Method: slots and spare used up and returned in another order.
+    #[test]
+    fn borrows_when_it_ran_out() {
+        let spare = Spare::default();
+        spare.set(1);
+        let mut slots = Slots {
+            limit: Some(Share { slots: 2 }),
+            in_flight: 0,
+            cohort: 10_000,
+        };
+        let taken: Vec<_> = (0..4).map(|caller| slots.take(caller, &spare)).collect();
+        use Verdict::{Admit, AdmitBorrowed, Shed};
+        assert_eq!(taken, [Admit, Admit, AdmitBorrowed, Shed]);
+        slots.give_back(AdmitBorrowed, &spare);
+        assert_eq!(slots.take(9, &spare), AdmitBorrowed);
+        slots.give_back(Admit, &spare);
+        assert_eq!(slots.take(9, &spare), Admit);
+        slots.limit = None;
+        assert_eq!(slots.take(9, &spare), Admit);
+    }
+
+    /// Goal: the same caller has the same fate within an epoch, and the share of callers let in is the one
+    /// asked for. Method: ten thousand callers at scarce slots, each twice.
+    #[test]
+    fn cohorts_are_stable() {
+        let admitted = (0..10_000u64)
+            .filter(|caller| in_cohort(*caller, 3_000))
+            .count();
+        assert!((2_850..3_150).contains(&admitted), "{admitted}");
+        assert!((0..100).all(|c| in_cohort(c, 10_000) && !in_cohort(c, 0)));
+        assert_eq!(cohort(10, 0), 10_000);
+        assert_eq!(cohort(10, 40), 3_000);
+    }
+}

@@ -1,0 +1,250 @@
+//! Adaptive rate limiting, the policy of it: limits that nobody has to set.
+//!
+//! Four steps, one file each (spec: L1–L13). Every 100 ms:
+//!
+//! 1. [`watermark`]: how much of the machine is in use, as one number; 1 is full.
+//! 2. [`baseline`]: what each unit costs and which of them push; the concurrency that was healthy.
+//! 3. [`regulator`]: limits move with the watermark.
+//! 4. [`decision`]: a limit becomes slots on each shard, and a request takes one or is refused.
+//!
+//! [`Limiter`] is the four of them in a row: samples and counts in, limits out. No clock, no I/O: an hour
+//! of it is a unit test.
+//!
+//! A *unit* is what is limited: one interface (what a caller calls) at one [`Priority`].
+
+pub mod baseline;
+pub mod decision;
+pub mod regulator;
+pub mod watermark;
+
+use baseline::{Baseline, Usage};
+use decision::{Share, split};
+use regulator::Regulator;
+use watermark::{Phase, Reading, Sample, Targets, Trigger};
+
+/// Which requests are refused last: the order of the variants is the order of shedding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Stress-test traffic: none of it while the machine is over its watermark.
+    Stress,
+    /// Work that can wait.
+    Batch,
+    /// Everything that says nothing.
+    #[default]
+    Normal,
+    /// What must go on.
+    Critical,
+}
+
+impl Priority {
+    /// Every priority, in the order of shedding.
+    pub const ALL: [Priority; 4] = [
+        Priority::Stress,
+        Priority::Batch,
+        Priority::Normal,
+        Priority::Critical,
+    ];
+
+    /// The word in configuration, metrics and logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Priority::Stress => "stress",
+            Priority::Batch => "batch",
+            Priority::Normal => "normal",
+            Priority::Critical => "critical",
+        }
+    }
+}
+
+/// Settings of a limiter. The default is a complete rule (L2).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// What counts as full, by signal.
+    pub targets: Targets,
+    /// Ticks in a row above 1, or below 0.9, that begin and end an overload.
+    pub trigger_ticks: u32,
+    /// Slots that a unit always keeps, over all shards together; batch and stress traffic keeps none.
+    pub floor: u32,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            targets: Targets::default(),
+            trigger_ticks: 5,
+            floor: 1,
+        }
+    }
+}
+
+impl Policy {
+    fn floor_of(&self, priority: Priority) -> u32 {
+        match priority {
+            Priority::Normal | Priority::Critical => self.floor,
+            Priority::Batch | Priority::Stress => 0,
+        }
+    }
+}
+
+/// A limit on one unit, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limit {
+    /// Position of the unit in the reports.
+    pub unit: usize,
+    /// Requests in flight that it may have, over all shards.
+    pub total: u32,
+    /// The same, by shard.
+    pub shares: Vec<Share>,
+}
+
+/// What a tick decided (L10: with the numbers that explain it).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decided {
+    /// The watermark and what made it.
+    pub reading: Reading,
+    /// Whether limits are in force.
+    pub phase: Phase,
+    /// Grows with every tick whose limits differ from those before.
+    pub epoch: u64,
+    /// The units that are limited; the others are not.
+    pub limits: Vec<Limit>,
+}
+
+/// The four steps in a row.
+#[derive(Clone, Debug)]
+pub struct Limiter {
+    policy: Policy,
+    trigger: Trigger,
+    baselines: Vec<Baseline>,
+    regulators: Vec<Regulator>,
+    epoch: u64,
+    last: Vec<Limit>,
+}
+
+impl Limiter {
+    /// A limiter that has seen nothing.
+    pub fn new(policy: Policy) -> Limiter {
+        Limiter {
+            trigger: Trigger::new(policy.trigger_ticks),
+            policy,
+            baselines: Vec::new(),
+            regulators: Vec::new(),
+            epoch: 0,
+            last: Vec::new(),
+        }
+    }
+
+    /// One tick. `units` holds, for each unit, its priority and its counts by shard; a unit keeps its
+    /// position for good. `tick_s` is the time since the last tick, in seconds.
+    pub fn tick(
+        &mut self,
+        sample: &Sample,
+        units: &[(Priority, Vec<Usage>)],
+        tick_s: f64,
+    ) -> Decided {
+        let reading = watermark::read(sample, &self.policy.targets);
+        let phase = self.trigger.step(reading.watermark);
+        self.baselines
+            .resize_with(units.len(), || Baseline::new(self.policy.floor));
+        self.regulators.resize_with(units.len(), Regulator::default);
+        for (baseline, (_, usage)) in self.baselines.iter_mut().zip(units) {
+            baseline.record(
+                usage,
+                tick_s,
+                phase == Phase::Healthy && reading.watermark < 1.0,
+            );
+        }
+        let victims = baseline::victims(&self.baselines);
+        let turn = self.turn(units, &victims, phase);
+        let first = self.first_served(units);
+        for (k, (priority, _)) in units.iter().enumerate() {
+            let (Some(baseline), Some(regulator)) =
+                (self.baselines.get(k), self.regulators.get_mut(k))
+            else {
+                continue;
+            };
+            let (priority, is_over) = (*priority, reading.watermark > 1.0);
+            let is_limited = regulator.limit().is_some();
+            // It is another class's turn to give way, or what was decided has not taken effect yet. A limit
+            // at what was healthy may begin at any time, except on what must go on.
+            let waits = is_over
+                && (priority > turn || regulator.is_draining(baseline))
+                && (is_limited || priority == Priority::Critical);
+            if priority == Priority::Stress && phase == Phase::Overloaded {
+                regulator.refuse_all();
+            } else if waits || (!is_over && priority < first) {
+                regulator.hold();
+            } else {
+                let begins = is_over && phase == Phase::Overloaded && victims.contains(&k);
+                let floor = self.policy.floor_of(priority);
+                regulator.step(reading.watermark, priority, baseline, begins, floor);
+            }
+        }
+        let limits = self.limits(units);
+        if limits != self.last {
+            self.epoch += 1;
+            self.last = limits.clone();
+        }
+        Decided {
+            reading,
+            phase,
+            epoch: self.epoch,
+            limits,
+        }
+    }
+
+    /// The class that gives way now: the lowest that has something to give, or has begun to and still has
+    /// more in flight than it may. Those below are at their floors already.
+    fn turn(&self, units: &[(Priority, Vec<Usage>)], victims: &[usize], phase: Phase) -> Priority {
+        if phase == Phase::Healthy {
+            return Priority::Critical;
+        }
+        let gives = |k: usize, priority: &Priority| {
+            let (Some(regulator), Some(baseline)) = (self.regulators.get(k), self.baselines.get(k))
+            else {
+                return false;
+            };
+            match regulator.limit() {
+                Some(limit) => {
+                    limit > self.policy.floor_of(*priority) || regulator.is_draining(baseline)
+                }
+                None => victims.contains(&k),
+            }
+        };
+        let giving = units
+            .iter()
+            .enumerate()
+            .filter(|(k, (priority, _))| gives(*k, priority));
+        giving
+            .map(|(_, (priority, _))| *priority)
+            .min()
+            .unwrap_or(Priority::Critical)
+    }
+
+    /// The class that is given back to first: the highest whose limit binds.
+    fn first_served(&self, units: &[(Priority, Vec<Usage>)]) -> Priority {
+        let states = self.regulators.iter().zip(&self.baselines).zip(units);
+        let bound = states.filter(|((regulator, baseline), _)| regulator.binds(baseline));
+        bound
+            .map(|(_, (priority, _))| *priority)
+            .max()
+            .unwrap_or(Priority::Stress)
+    }
+
+    fn limits(&self, units: &[(Priority, Vec<Usage>)]) -> Vec<Limit> {
+        let limited = units.iter().zip(&self.regulators).enumerate();
+        limited
+            .filter_map(|(unit, ((_, usage), regulator))| {
+                let total = regulator.limit()?;
+                let floor = self.policy.floor.min(total);
+                let demands: Vec<u64> =
+                    usage.iter().map(|u| (u.demand() * 1000.0) as u64).collect();
+                Some(Limit {
+                    unit,
+                    total,
+                    shares: split(total, floor, &demands),
+                })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,228 @@
+//! Step 1: how full the machine is, as one number.
+//!
+//! Each signal is divided by its target, and the largest quotient is the watermark: what is short first is
+//! what counts. A signal that is missing is left out, never read as zero (L1).
+
+/// What is measured, each as a fraction of what there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Signal {
+    /// CPU time used, of the quota or of all CPUs.
+    Cpu,
+    /// Share of time in which some task waited for a CPU (PSI, `some`).
+    PsiCpu,
+    /// Share of time in which some task waited for memory (PSI, `some`).
+    PsiMemory,
+    /// Memory used, of the limit.
+    Memory,
+    /// How late a shard's loop runs what is due, p99, of the lateness that is bearable.
+    LoopLag,
+    /// Requests in flight, of a ceiling.
+    InFlight,
+    /// What the protected application says of itself (ORCA).
+    App,
+}
+
+impl Signal {
+    /// Every signal.
+    pub const ALL: [Signal; 7] = [
+        Signal::Cpu,
+        Signal::PsiCpu,
+        Signal::PsiMemory,
+        Signal::Memory,
+        Signal::LoopLag,
+        Signal::InFlight,
+        Signal::App,
+    ];
+
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The word in metrics and logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Signal::Cpu => "cpu",
+            Signal::PsiCpu => "psi_cpu",
+            Signal::PsiMemory => "psi_memory",
+            Signal::Memory => "memory",
+            Signal::LoopLag => "loop_lag",
+            Signal::InFlight => "in_flight",
+            Signal::App => "app",
+        }
+    }
+}
+
+/// One look at the machine: a fraction by signal, `None` where it could not be measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sample([Option<f64>; Signal::COUNT]);
+
+impl Sample {
+    /// Sets what one signal says. What is no number is as good as missing.
+    pub fn set(&mut self, signal: Signal, fraction: f64) {
+        if let Some(slot) = self.0.get_mut(signal as usize) {
+            *slot = (fraction.is_finite() && fraction >= 0.0).then_some(fraction);
+        }
+    }
+
+    /// What one signal said.
+    pub fn get(&self, signal: Signal) -> Option<f64> {
+        self.0.get(signal as usize).copied().flatten()
+    }
+}
+
+/// What counts as full, by signal; a signal without target is not used.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Targets([Option<f64>; Signal::COUNT]);
+
+impl Default for Targets {
+    /// 80 % of the CPU, as what autoscalers aim at leaves room for a burst; a quarter of the time waiting
+    /// for a CPU and a tenth waiting for memory are felt by every caller; 90 % of the memory is one
+    /// allocation from the OOM killer. A guess to be revisited, all of them.
+    fn default() -> Self {
+        let mut targets = Targets([None; Signal::COUNT]);
+        targets.set(Signal::Cpu, 0.8);
+        targets.set(Signal::PsiCpu, 0.25);
+        targets.set(Signal::PsiMemory, 0.1);
+        targets.set(Signal::Memory, 0.9);
+        targets.set(Signal::LoopLag, 1.0);
+        targets.set(Signal::InFlight, 1.0);
+        targets.set(Signal::App, 1.0);
+        targets
+    }
+}
+
+impl Targets {
+    /// Sets the target of one signal; one that is not positive switches it off.
+    pub fn set(&mut self, signal: Signal, target: f64) {
+        if let Some(slot) = self.0.get_mut(signal as usize) {
+            *slot = (target.is_finite() && target > 0.0).then_some(target);
+        }
+    }
+
+    /// The target of one signal.
+    pub fn get(&self, signal: Signal) -> Option<f64> {
+        self.0.get(signal as usize).copied().flatten()
+    }
+}
+
+/// A watermark, and the signal that made it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reading {
+    /// The largest quotient; 0 if nothing could be measured.
+    pub watermark: f64,
+    /// Whose it is.
+    pub dominant: Option<Signal>,
+}
+
+/// Reads the watermark of a sample.
+pub fn read(sample: &Sample, targets: &Targets) -> Reading {
+    let nothing = Reading {
+        watermark: 0.0,
+        dominant: None,
+    };
+    Signal::ALL.iter().fold(nothing, |highest, &signal| {
+        match (sample.get(signal), targets.get(signal)) {
+            (Some(value), Some(target)) if value / target > highest.watermark => Reading {
+                watermark: value / target,
+                dominant: Some(signal),
+            },
+            _ => highest,
+        }
+    })
+}
+
+/// Whether the machine is well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// No limit begins.
+    #[default]
+    Healthy,
+    /// Limits begin and tighten.
+    Overloaded,
+}
+
+/// Above this the machine is overloaded at once, without waiting for more ticks.
+const AT_ONCE: f64 = 1.5;
+/// Below this it is on its way out of an overload.
+const WELL: f64 = 0.9;
+
+/// Tells a burst from an overload.
+#[derive(Clone, Debug)]
+pub struct Trigger {
+    ticks: u32,
+    phase: Phase,
+    /// Ticks in a row that spoke for the other phase.
+    streak: u32,
+}
+
+impl Trigger {
+    /// A trigger that takes `ticks` in a row, in either direction.
+    pub fn new(ticks: u32) -> Trigger {
+        Trigger {
+            ticks: ticks.max(1),
+            phase: Phase::Healthy,
+            streak: 0,
+        }
+    }
+
+    /// The phase as of the last step.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Takes the watermark of one tick.
+    pub fn step(&mut self, watermark: f64) -> Phase {
+        let (against, other) = match self.phase {
+            Phase::Healthy => (watermark > 1.0, Phase::Overloaded),
+            Phase::Overloaded => (watermark < WELL, Phase::Healthy),
+        };
+        self.streak = if against { self.streak + 1 } else { 0 };
+        let at_once = self.phase == Phase::Healthy && watermark > AT_ONCE;
+        if self.streak >= self.ticks || at_once {
+            self.phase = other;
+            self.streak = 0;
+        }
+        self.phase
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the shortest resource decides, and a missing one counts for nothing (L1). Method: samples
+    /// with one, two and no signals, one of them no number.
+    #[test]
+    fn shortest_resource_decides() {
+        let targets = Targets::default();
+        let mut sample = Sample::default();
+        assert_eq!(read(&sample, &targets).dominant, None);
+        sample.set(Signal::Cpu, 0.4);
+        assert_eq!(read(&sample, &targets).watermark, 0.5);
+        sample.set(Signal::Memory, 0.9);
+        sample.set(Signal::PsiCpu, f64::NAN);
+        let reading = read(&sample, &targets);
+        assert_eq!(
+            (reading.watermark, reading.dominant),
+            (1.0, Some(Signal::Memory))
+        );
+        let mut off = targets;
+        off.set(Signal::Memory, 0.0);
+        assert_eq!(read(&sample, &off).dominant, Some(Signal::Cpu));
+    }
+
+    /// Goal: a burst is no overload, half as much again is one at once, and it takes as long to be over
+    /// (L3). Method: watermarks tick by tick.
+    #[test]
+    fn trigger_waits_both_ways() {
+        let mut trigger = Trigger::new(5);
+        for watermark in [1.1, 1.1, 1.1, 1.1, 0.99, 1.1, 1.1, 1.1, 1.1] {
+            assert_eq!(trigger.step(watermark), Phase::Healthy);
+        }
+        assert_eq!(trigger.step(1.1), Phase::Overloaded);
+        for watermark in [0.8, 0.8, 0.8, 0.8, 0.95, 0.8, 0.8, 0.8, 0.8] {
+            assert_eq!(trigger.step(watermark), Phase::Overloaded);
+        }
+        assert_eq!(trigger.step(0.8), Phase::Healthy);
+        assert_eq!(trigger.step(1.6), Phase::Overloaded);
+    }
+}
