@@ -4,7 +4,7 @@
 use tidegate_codecs::http1::Version;
 use tidegate_core::message::AccessRecord;
 
-use crate::request::Exchange;
+use crate::{request::Exchange, transport::Stream};
 
 /// The record of a finished exchange.
 pub(crate) fn record(exchange: &Exchange<'_>) -> AccessRecord {
@@ -13,9 +13,7 @@ pub(crate) fn record(exchange: &Exchange<'_>) -> AccessRecord {
     let field = |name| head.field(bytes, name).map(text).unwrap_or_default();
     let client = exchange.client;
     let times = &exchange.times;
-    let tls = client.socket.tls_facts();
-    let peer = client.socket.peer_identity();
-    AccessRecord {
+    let mut record = AccessRecord {
         start_unix_ns: client.local.unix_ns(times.began_ns),
         shard: client.local.id.0,
         listener: exchange.listener.name.clone(),
@@ -32,11 +30,6 @@ pub(crate) fn record(exchange: &Exchange<'_>) -> AccessRecord {
         target: text(head.target.of(bytes)),
         user_agent: field("user-agent"),
         traceparent: field("traceparent"),
-        tls_version: tls.map_or("", |tls| tls.version),
-        tls_cipher: tls.map_or("", |tls| tls.cipher),
-        tls_resumed: tls.is_some_and(|tls| tls.resumed),
-        tls_sni: tls.map(|tls| tls.server_name.clone()).unwrap_or_default(),
-        tls_peer: peer.unwrap_or_default().into(),
         status: exchange.status,
         reason: exchange.refusal.map(|r| r.reason),
         detail: exchange.refusal.map(|r| r.detail).unwrap_or_default(),
@@ -47,5 +40,20 @@ pub(crate) fn record(exchange: &Exchange<'_>) -> AccessRecord {
         connect_ns: times.connect_ns,
         first_byte_ns: times.first_byte_ns,
         added_ns: times.added_ns,
-    }
+        ..AccessRecord::default()
+    };
+    fill_tls(&mut record, &client.socket);
+    record
+}
+
+/// Fills in what the client's handshake came to, if there was one.
+pub(crate) fn fill_tls(record: &mut AccessRecord, client: &Stream) {
+    let Some(tls) = client.tls_facts() else {
+        return;
+    };
+    record.tls_version = tls.version;
+    record.tls_cipher = tls.cipher;
+    record.tls_resumed = tls.resumed;
+    record.tls_sni = tls.server_name.clone();
+    record.tls_peer = client.peer_identity().unwrap_or_default().into();
 }

@@ -14,8 +14,10 @@ use std::{
 
 use tidegate_core::{
     config::model::{HttpTimeouts, ProxyProtocolIn},
+    encryption::rollout::LinkKind,
+    message::AccessRecord,
     reason::Reason,
-    snapshot::Protocol,
+    snapshot::{Listener, Protocol},
 };
 
 use crate::{
@@ -46,6 +48,8 @@ pub(crate) struct Client {
     pub(crate) bind: Rc<SocketAddr>,
     /// Requests served on it.
     pub(crate) served: Cell<u32>,
+    /// It is among the open ones of its kind: it was told from the other, and shook hands if it is TLS.
+    is_established: Cell<bool>,
     /// The client, as the PROXY header or the socket says; asked for when first needed.
     peer: OnceCell<Box<Peer>>,
 }
@@ -73,6 +77,7 @@ impl Client {
             deadline: local.driver.deadline(),
             bind: bind.clone(),
             served: Cell::new(0),
+            is_established: Cell::new(false),
             peer: OnceCell::new(),
         }
     }
@@ -93,15 +98,67 @@ impl Client {
     }
 }
 
+impl Client {
+    /// The scheme that the client uses.
+    pub(crate) fn scheme(&self) -> &'static str {
+        match self.socket.kind() {
+            LinkKind::Plaintext => "http",
+            LinkKind::Tls => "https",
+        }
+    }
+
+    /// Counts a request, or a relayed connection, by how its bytes travelled (E1).
+    pub(crate) fn count_exchange(&self, received_bytes: u64, sent_bytes: u64) {
+        let counters = self.local.counters();
+        let (requests, received, sent) = match self.socket.kind() {
+            LinkKind::Plaintext => (
+                &counters.plaintext_requests,
+                &counters.plaintext_received_bytes,
+                &counters.plaintext_sent_bytes,
+            ),
+            LinkKind::Tls => (
+                &counters.tls_requests,
+                &counters.tls_received_bytes,
+                &counters.tls_sent_bytes,
+            ),
+        };
+        requests.add(1);
+        received.add(received_bytes);
+        sent.add(sent_bytes);
+    }
+
+    /// It is known how its bytes travel.
+    fn count_established(&self) {
+        let counters = self.local.counters();
+        let (all, open) = match self.socket.kind() {
+            LinkKind::Plaintext => (
+                &counters.plaintext_connections,
+                &counters.plaintext_connections_open,
+            ),
+            LinkKind::Tls => (&counters.tls_connections, &counters.tls_connections_open),
+        };
+        all.add(1);
+        open.add(1);
+        self.is_established.set(true);
+    }
+}
+
 impl Drop for Client {
     fn drop(&mut self) {
+        if self.is_established.get() {
+            let counters = self.local.counters();
+            match self.socket.kind() {
+                LinkKind::Plaintext => counters.plaintext_connections_open.sub(1),
+                LinkKind::Tls => counters.tls_connections_open.sub(1),
+            }
+        }
         self.local.release_connection();
     }
 }
 
 /// Serves one connection to its end. (Not an `async fn`, whose future would hold its argument twice.)
 #[allow(clippy::manual_async_fn)]
-pub(crate) fn serve(client: Client) -> impl Future<Output = ()> {
+pub(crate) fn serve(mut client: Client) -> impl Future<Output = ()> {
     async move {
         let Some(plane) = client.local.plane() else {
             return;
@@ -115,6 +172,10 @@ pub(crate) fn serve(client: Client) -> impl Future<Output = ()> {
             client.local.counters().refuse(Reason::ProxyHeader);
             return;
         }
+        if listener.tls.is_some() && !Box::pin(encrypt(&mut client, listener)).await {
+            return;
+        }
+        client.count_established();
         match &listener.protocol {
             Protocol::Tcp(tcp) => Box::pin(relay::serve(&client, &plane, listener, tcp)).await,
             Protocol::Http(http) => {
@@ -186,6 +247,52 @@ fn timeouts(client: &Client) -> HttpTimeouts {
     }
 }
 
+/// Makes the connection what the listener asks for. False if it is not served.
+async fn encrypt(client: &mut Client, listener: &Listener) -> bool {
+    let Client {
+        local,
+        socket,
+        deadline,
+        ..
+    } = client;
+    let Err(refused) = transport::establish(local, socket, deadline, listener).await else {
+        return true;
+    };
+    if let Some(reason) = refused.reason {
+        refuse(client, listener, reason, refused.detail).await;
+    }
+    false
+}
+
+/// Counts and logs a connection that is not served, and lets the client read what it was told.
+async fn refuse(client: &Client, listener: &Listener, reason: Reason, detail: &'static str) {
+    let local = &client.local;
+    if local.logs_access() {
+        local.log_access(AccessRecord {
+            start_unix_ns: local.unix_ns(local.driver.now_ns()),
+            shard: local.id.0,
+            listener: listener.name.clone(),
+            client: client.peer(),
+            protocol: "TCP",
+            reason: Some(reason),
+            detail,
+            ..AccessRecord::default()
+        });
+    }
+    client.deadline.set_after(LINGER);
+    match &listener.protocol {
+        Protocol::Http(_) if reason == Reason::PlaintextOnTls => {
+            // Somebody who forgot the `s` is told so, in the clear.
+            let answering = request::refuse_unread(client, reason);
+            if client.deadline.bound(answering).await.is_err() {
+                return;
+            }
+        }
+        _ => local.counters().refuse(reason),
+    }
+    linger(client).await;
+}
+
 async fn take_proxy_header(client: &Client) -> bool {
     client.deadline.set_after(PROXY_HEADER_TIMEOUT);
     let header = transport::read_proxy_header(&client.local.driver, &client.socket);
@@ -198,7 +305,8 @@ async fn take_proxy_header(client: &Client) -> bool {
     true
 }
 
-/// Closes after everything was sent. The request was read to its end, so nothing can provoke a reset.
+/// Closes after everything was sent. The request was read to its end, so nothing can provoke a reset. In TLS
+/// the farewell follows by itself.
 /// A slow reader has the listener's idle time-out for the last piece, as for those before it.
 async fn close(client: &Client) {
     client.deadline.set_after(timeouts(client).idle);

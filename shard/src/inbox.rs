@@ -49,7 +49,7 @@ fn obey(
                 listening.insert(bind, Listening::start(local, bind, socket));
             }
         }
-        Directive::Tls(contexts) => local.install_tls(contexts),
+        Directive::Tls(contexts) => local.install_tls(&contexts),
         Directive::Health { epoch, verdicts } => {
             let Some(plane) = local.plane().filter(|p| p.snapshot.epoch == epoch) else {
                 return;

@@ -2,7 +2,7 @@
 //! Everything here is `Rc`, `Cell` and plain integers; nothing is locked.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, Ref, RefCell},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -17,7 +17,14 @@ use tidegate_core::{
     steering::RouteScratch,
 };
 
-use crate::{ShardSettings, drain::Drain, request::Scratch, ring::Driver, upstream};
+use crate::{
+    ShardSettings,
+    drain::Drain,
+    request::Scratch,
+    ring::Driver,
+    transport::{Handshakes, ShardTls},
+    upstream,
+};
 
 /// Scratches kept for reuse: as many as requests are served at once on a busy shard.
 const SPARE_SCRATCHES_MAX: usize = 1024;
@@ -31,8 +38,10 @@ pub(crate) struct Local {
     /// Counted into if the shard has no slot, which set-up rules out.
     no_slot: ShardCounters,
     plane: RefCell<Option<Rc<Plane>>>,
-    /// What new connections are encrypted with; `None` before the first.
-    tls: RefCell<Option<TlsContexts>>,
+    /// What new connections are encrypted with.
+    tls: RefCell<ShardTls>,
+    /// Handshakes with clients that go on.
+    pub(crate) handshakes: Handshakes,
     access_log: RefCell<Option<rtrb::Producer<AccessRecord>>>,
     random: Cell<u64>,
     /// Client connections open.
@@ -61,7 +70,8 @@ impl Local {
             counters,
             no_slot: ShardCounters::default(),
             plane: RefCell::new(None),
-            tls: RefCell::new(None),
+            tls: RefCell::default(),
+            handshakes: Handshakes::default(),
             access_log: RefCell::new(access_log),
             // Zero would stay zero.
             random: Cell::new(settings.seed | 1),
@@ -94,15 +104,21 @@ impl Local {
     }
 
     /// Encrypts new connections with `contexts` from now on.
-    pub(crate) fn install_tls(&self, contexts: TlsContexts) {
-        *self.tls.borrow_mut() = Some(contexts);
+    pub(crate) fn install_tls(&self, contexts: &TlsContexts) {
+        let tls = ShardTls::new(contexts, &self.tls.borrow());
+        let previous = self.tls.replace(tls);
+        drop(previous);
+    }
+
+    /// What new connections are encrypted with.
+    pub(crate) fn tls(&self) -> Ref<'_, ShardTls> {
+        self.tls.borrow()
     }
 
     /// The generation of the context that connections to this cluster are encrypted with; `None` while
     /// there is none, since a secret is missing.
-    #[allow(dead_code)]
-    pub(crate) fn client_generation(&self, _cluster_name: &str) -> Option<u64> {
-        None
+    pub(crate) fn client_generation(&self, cluster_name: &str) -> Option<u64> {
+        self.tls.borrow().client_generation(cluster_name)
     }
 
     /// Monotonic time of this turn.

@@ -18,6 +18,7 @@ use tidegate_core::{
 };
 
 use crate::{
+    access_log,
     downstream::Client,
     local::Plane,
     ring::{Failed, Payload, is_over_budget},
@@ -80,11 +81,13 @@ pub(crate) async fn serve(client: &Client, plane: &Rc<Plane>, listener: &Listene
     let counters = local.counters();
     counters.downstream_received_bytes.add(relayed.from_client);
     counters.downstream_sent_bytes.add(relayed.from_upstream);
+    client.count_exchange(relayed.from_client, relayed.from_upstream);
     if let Some(reason) = relayed.reason {
         counters.refuse(reason);
     }
     if local.logs_access() {
         record.client = client.peer();
+        access_log::fill_tls(&mut record, &client.socket);
         record.reason = relayed.reason;
         record.received_bytes = relayed.from_client;
         record.sent_bytes = relayed.from_upstream;
@@ -264,11 +267,10 @@ impl Direction {
             match self.state {
                 DirectionState::Done => return Poll::Ready(Ok(())),
                 DirectionState::Finishing => {
-                    let Poll::Ready(flushed) = to.poll_flush(cx) else {
+                    let Poll::Ready(finished) = to.poll_finish(cx) else {
                         return Poll::Pending;
                     };
-                    flushed.map_err(Failed::Sink)?;
-                    to.shutdown_write();
+                    finished.map_err(Failed::Sink)?;
                     self.state = DirectionState::Done;
                 }
                 DirectionState::Open => {

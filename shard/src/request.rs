@@ -23,6 +23,7 @@ use tidegate_core::{
     snapshot::{Action, Forward, Route},
 };
 
+pub(crate) use answer::refuse_unread;
 pub(crate) use exchange::{Exchange, Refusal, Scratch};
 
 use crate::{
@@ -52,7 +53,7 @@ pub(crate) async fn serve_request(client: &Client, first: Chunk) -> Next {
         return Next::Close;
     };
     let Some(mut exchange) = Exchange::begin(client, &plane) else {
-        return answer::refuse_orphan(client).await;
+        return answer::refuse_unread(client, Reason::Draining).await;
     };
     let next = match run(&mut exchange, &plane, first).await {
         Ok(next) => next,

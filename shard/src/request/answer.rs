@@ -136,7 +136,10 @@ impl<'a> Exchange<'a> {
     ) -> Result<Next, Refusal> {
         let (head, bytes) = self.head();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let scheme = redirect.scheme.as_deref().unwrap_or("http");
+        let scheme = redirect
+            .scheme
+            .as_deref()
+            .unwrap_or_else(|| self.client.scheme());
         let host = redirect
             .host
             .as_deref()
@@ -341,9 +344,9 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// Answers a request whose listener was taken away while its connection was idle.
-pub(super) async fn refuse_orphan(client: &Client) -> Next {
-    let reason = Reason::Draining;
+/// Answers a request that is not looked at: its listener was taken away while its connection was idle, or
+/// it is in plaintext where only TLS is taken.
+pub(crate) async fn refuse_unread(client: &Client, reason: Reason) -> Next {
     let mut out = client.local.driver.buffer();
     let headers = [(REASON_HEADER, reason.word())];
     write_reply(&mut out, reason.status(), &headers, "", b"", true, false);

@@ -337,6 +337,8 @@ impl<'a> Exchange<'a> {
         }
         counters.downstream_received_bytes.add(self.received_bytes);
         counters.downstream_sent_bytes.add(self.sent_bytes);
+        self.client
+            .count_exchange(self.received_bytes, self.sent_bytes);
         counters.phase(Phase::Total, self.times.total_ns());
         if self.times.sent_ns > 0 {
             counters.phase(Phase::Connect, self.times.connect_ns);

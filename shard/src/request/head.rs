@@ -177,7 +177,7 @@ impl<'a> Exchange<'a> {
             host: forward.host_rewrite.as_deref().map(str::as_bytes),
             via: self.http.forwarded.via.as_deref(),
             forwarded_for,
-            proto: "http",
+            proto: self.client.scheme(),
             remove: &route.request_headers.remove,
             set: &route.request_headers.set,
             append: &route.request_headers.append,

@@ -10,7 +10,7 @@ use std::{
     os::fd::OwnedFd,
     rc::Rc,
     sync::Arc,
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -106,6 +106,7 @@ impl Driver {
                 },
                 now_ns: 0,
                 cut: Vec::new(),
+                heap_waiters: Vec::new(),
                 relieved_at_ns: 0,
                 alarm_at_ns: NO_ALARM,
                 alarm_span: Box::new(Timespec::new()),
@@ -142,6 +143,9 @@ impl Driver {
         inner.feed_starved();
         inner.relieve_stalled();
         wakes.append(&mut inner.cut);
+        if !inner.is_heap_short() {
+            wakes.append(&mut inner.heap_waiters);
+        }
         let turn_ns = before_ns.saturating_sub(began_ns);
         inner.stats.turns += 1;
         inner.stats.busy_ns += turn_ns;
@@ -171,6 +175,29 @@ impl Driver {
     /// An empty write buffer, used before if possible. It comes back by being sent.
     pub(crate) fn buffer(&self) -> Vec<u8> {
         self.inner.borrow_mut().spare.pop().unwrap_or_default()
+    }
+
+    /// Takes a write buffer back that was not sent.
+    pub(crate) fn keep_buffer(&self, buffer: Vec<u8>) {
+        self.inner.borrow_mut().keep(buffer);
+    }
+
+    /// Waits until the shard's budget has room for a large buffer on the heap.
+    pub(crate) fn poll_heap(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut inner = self.inner.borrow_mut();
+        if !inner.is_heap_short() {
+            return Poll::Ready(());
+        }
+        let waits = |waker: &Waker| waker.will_wake(cx.waker());
+        if !inner.heap_waiters.iter().any(waits) {
+            inner.heap_waiters.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Whether the shard's budget has no room for a large buffer on the heap.
+    pub(crate) fn is_heap_short(&self) -> bool {
+        self.inner.borrow().is_heap_short()
     }
 
     /// Wakes every task that waits for data, so that it looks at what else has changed (a drain).
@@ -237,6 +264,9 @@ impl Driver {
 
     /// Whether there is something to do now; if not, sets the alarm for when there will be.
     fn wait(&self, now_ns: u64) -> Wait {
+        if self.inner.borrow().has_fed_waiters() {
+            return Wait::No;
+        }
         let due_in_ns = self.wheel.borrow().next_due_in_ns(now_ns);
         match due_in_ns {
             _ if self.runnable.replace(false) => Wait::No,
@@ -280,6 +310,8 @@ pub(super) struct Inner {
     pub(super) now_ns: u64,
     /// Readers of connections that were cut, to be told at the end of the turn.
     pub(super) cut: Vec<Waker>,
+    /// Tasks that wait for room in the shard's budget.
+    pub(super) heap_waiters: Vec<Waker>,
     /// When stalled sends were last looked for.
     pub(super) relieved_at_ns: u64,
     /// When the alarm that is set goes off.
@@ -421,6 +453,17 @@ impl Inner {
     /// Whether the shard's budget has no room for another large buffer.
     pub(super) fn heap_is_used_up(&self) -> bool {
         self.heap_bytes + self.bodies.size() as u64 > self.limits.buffers
+    }
+
+    /// The same, but one who is alone may always have one: a budget smaller than a buffer must not stop
+    /// everything.
+    fn is_heap_short(&self) -> bool {
+        self.heap_bytes > 0 && self.heap_is_used_up()
+    }
+
+    /// Whether tasks wait for room in the budget, and there is some.
+    fn has_fed_waiters(&self) -> bool {
+        !self.heap_waiters.is_empty() && !self.is_heap_short()
     }
 
     pub(super) fn has_heap(&self, chunk: &RawChunk) -> bool {

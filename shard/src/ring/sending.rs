@@ -34,8 +34,9 @@ impl Inner {
     /// Starts to send; the caller made sure that nothing is in flight.
     pub(super) fn start_send(&mut self, index: u32, payload: Payload) {
         let is_last = payload.is_last();
+        let mut spilled = payload.weight();
+        self.heap_bytes += spilled;
         let (mut head, mut body) = payload.into_parts();
-        let mut spilled = 0;
         // Small bodies ride in the same piece.
         if let Some(small) = body.take_if(|body| body.len() <= Payload::INLINE_MAX) {
             head.extend_from_slice(small.bytes());
@@ -46,7 +47,7 @@ impl Inner {
         if let Some(large) =
             body.take_if(|body| is_slow && self.is_scarce(body) && self.has_heap(body))
         {
-            spilled = self.spill(large, &mut head);
+            spilled += self.spill(large, &mut head);
         }
         let now_ns = self.now_ns;
         let Some(slot) = self.sockets.get_mut(index) else {
@@ -126,7 +127,8 @@ impl Inner {
     /// end: a peer that does not read must not keep one that does from being served.
     pub(super) fn relieve_stalled(&mut self) {
         let is_starving = self.starved.iter().any(|queue| !queue.is_empty());
-        if !is_starving || self.now_ns < self.relieved_at_ns + RELIEF_INTERVAL_NS {
+        let is_short = is_starving || !self.heap_waiters.is_empty();
+        if !is_short || self.now_ns < self.relieved_at_ns + RELIEF_INTERVAL_NS {
             return;
         }
         self.relieved_at_ns = self.now_ns;
@@ -272,7 +274,8 @@ impl SocketSlot {
             .body
             .as_ref()
             .is_some_and(|body| body.provided().is_some());
-        let before_ns = match (holds_buffer, sending.spilled > 0) {
+        let body_heap = sending.body.as_ref().map_or(0, RawChunk::heap_bytes);
+        let before_ns = match (holds_buffer, sending.spilled + body_heap > 0) {
             (true, _) => before_ns,
             (false, true) => heap_before_ns,
             (false, false) => return false,

@@ -95,19 +95,6 @@ impl Socket {
         Poll::Pending
     }
 
-    /// Like [`Socket::poll_receive`], for passing on to `sink`: while that is still sending, bytes stay with
-    /// the driver, which can move them out of a provided buffer if others want it.
-    pub(crate) fn poll_receive_for(
-        &self,
-        cx: &Context<'_>,
-        sink: &Socket,
-    ) -> Poll<Result<Option<Chunk>, Failed>> {
-        if self.has_received() && sink.poll_flush(cx).map_err(Failed::Sink)?.is_pending() {
-            return Poll::Pending;
-        }
-        self.poll_receive(cx).map_err(Failed::Source)
-    }
-
     /// Received bytes that are already here.
     pub(crate) fn try_receive(&self) -> Option<Chunk> {
         let raw = self.driver.inner().take_received(self.index)?;
@@ -182,16 +169,50 @@ impl Socket {
         Poll::Pending
     }
 
+    /// Whether a send is in flight.
+    pub(crate) fn is_sending(&self) -> bool {
+        let inner = self.driver.inner();
+        let slot = inner.sockets.get(self.index);
+        slot.is_some_and(|slot| slot.is_sending())
+    }
+
+    /// Whether the peer has ended its side, or either has failed.
+    pub(crate) fn has_ended(&self) -> bool {
+        let inner = self.driver.inner();
+        let slot = inner.sockets.get(self.index);
+        slot.is_none_or(|slot| slot.end.is_some() || slot.send_error.is_some())
+    }
+
+    /// Sends a few last bytes past the ring, if nothing is in flight and the socket has room for them.
+    pub(crate) fn send_now(&self, bytes: &[u8]) {
+        if self.is_sending() {
+            return;
+        }
+        let inner = self.driver.inner();
+        inner.with_fd(self.index, |fd| {
+            // A peer that does not get them takes the close for an error, which it may well be.
+            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            let _ = SockRef::from(fd).send_with_flags(bytes, flags);
+        });
+    }
+
+    /// The driver it is on.
+    pub(crate) fn driver(&self) -> &Rc<Driver> {
+        &self.driver
+    }
+
     /// Half-closes now; what is in flight is sent first by the kernel.
     pub(crate) fn shutdown_write(&self) {
         self.driver.inner().shutdown_write(self.index);
     }
 
-    /// Half-closes, after everything was taken by the kernel.
-    pub(crate) async fn finish(&self) -> io::Result<()> {
-        self.flush().await?;
-        self.driver.inner().shutdown_write(self.index);
-        Ok(())
+    /// Ends the connection both ways, under the hands of whoever uses it, who sees its end.
+    pub(crate) fn cut(&self) {
+        let inner = self.driver.inner();
+        inner.with_fd(self.index, |fd| {
+            // An error means that it is gone already.
+            let _ = SockRef::from(fd).shutdown(std::net::Shutdown::Both);
+        });
     }
 
     /// Whether it may be used for the next exchange: nothing came unasked, nothing is under way.
@@ -423,6 +444,19 @@ impl RawChunk {
         }
     }
 
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        let len = self.len();
+        match &mut self.memory {
+            // SAFETY: as in `bytes`; and it is borrowed mutably, so nobody else looks at it.
+            Memory::Provided { base, .. } => unsafe {
+                std::slice::from_raw_parts_mut(base.as_ptr().add(self.start as usize), len)
+            },
+            Memory::Heap(bytes) => bytes
+                .get_mut(self.start as usize..self.end as usize)
+                .unwrap_or_default(),
+        }
+    }
+
     /// Drops the first `n` bytes.
     fn advance(&mut self, n: usize) {
         self.start += n.min(self.len()) as u32;
@@ -470,6 +504,14 @@ impl Chunk {
         if let Some(raw) = &mut self.raw {
             raw.truncate(n);
         }
+    }
+
+    /// The bytes, to be changed where they lie.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.raw
+            .as_mut()
+            .map(RawChunk::bytes_mut)
+            .unwrap_or_default()
     }
 
     /// Splits after `n` bytes: the first part keeps the buffer, the second is a copy.
@@ -520,6 +562,8 @@ pub(crate) struct Payload {
     body: Option<Chunk>,
     /// The connection is closed right behind it.
     last: bool,
+    /// What we wrote counts against the shard's buffers while it is being sent.
+    weighs: bool,
 }
 
 impl Payload {
@@ -532,6 +576,7 @@ impl Payload {
             head,
             body: None,
             last: false,
+            weighs: false,
         }
     }
 
@@ -556,6 +601,17 @@ impl Payload {
         self
     }
 
+    /// The same, but what we wrote holds what was received, and counts against the shard's buffers.
+    pub(crate) fn weighing(mut self) -> Payload {
+        self.weighs = true;
+        self
+    }
+
+    /// What we wrote, and what we received.
+    pub(crate) fn take_apart(self) -> (Vec<u8>, Option<Chunk>) {
+        (self.head, self.body)
+    }
+
     /// The bytes that we wrote.
     pub(crate) fn into_head(self) -> Vec<u8> {
         self.head
@@ -571,8 +627,17 @@ impl Payload {
     }
 
     /// Whether a close follows.
-    pub(super) fn is_last(&self) -> bool {
+    pub(crate) fn is_last(&self) -> bool {
         self.last
+    }
+
+    /// Bytes of what we wrote that count against the shard's buffers.
+    pub(super) fn weight(&self) -> u64 {
+        if self.weighs {
+            self.head.len() as u64
+        } else {
+            0
+        }
     }
 
     pub(super) fn into_parts(self) -> (Vec<u8>, Option<RawChunk>) {

@@ -1,0 +1,351 @@
+//! From an accepted or connected socket to a [`Stream`]: telling TLS from plaintext, shaking hands, and
+//! what is left to check.
+
+use std::{io, net::SocketAddr, rc::Rc, task::Poll, time::Duration};
+
+use rustls::{
+    ProtocolVersion, client::UnbufferedClientConnection, pki_types::UnixTime,
+    server::UnbufferedServerConnection,
+};
+use tidegate_core::{
+    config::model::{ListenerTls, ServerMode},
+    reason::Reason,
+    snapshot::{self, Listener},
+};
+
+use super::{
+    Stream, TlsFacts,
+    alert::verdict,
+    certificate::Names,
+    contexts::{suite_name, take_server_name},
+    encrypted::{Encrypted, Rest},
+    inspect::{Opening, inspect},
+    session::{Processed, Progress, Session},
+};
+use crate::{
+    local::Local,
+    ring::{Chunk, Deadline, Payload, Socket},
+};
+
+/// What a peer may make us keep of its handshake: rustls takes messages of 64 KiB, and chains of
+/// certificates are the long ones.
+pub(super) const HANDSHAKE_BYTES_MAX: usize = 64 << 10;
+/// For a handshake with an endpoint whose cluster is no longer encrypted in the snapshot in use.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A client's connection is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// `None` if the client went away without a word, which needs none either.
+    pub(crate) reason: Option<Reason>,
+    /// More about the reason, in words: the alert.
+    pub(crate) detail: &'static str,
+}
+
+impl Refused {
+    fn with(reason: Reason, detail: &'static str) -> Refused {
+        let reason = Some(reason);
+        Refused { reason, detail }
+    }
+}
+
+/// Makes `stream` what `listener` asks for: it stays plaintext, or is encrypted. The deadline is moved.
+pub(crate) async fn establish(
+    local: &Rc<Local>,
+    stream: &mut Stream,
+    deadline: &Deadline,
+    listener: &Listener,
+) -> Result<(), Refused> {
+    let tls = listener.tls.as_deref();
+    let Some(tls) = tls.filter(|tls| tls.mode != ServerMode::Disabled) else {
+        return Ok(());
+    };
+    let until_ns = (local.driver.now_ns()).saturating_add(tls.handshake_timeout.as_nanos() as u64);
+    let wait = match tls.mode {
+        ServerMode::Permissive => tls.inspect_timeout,
+        _ => tls.handshake_timeout,
+    };
+    deadline.set_after(wait);
+    match look(local, stream, deadline, tls).await? {
+        Opening::Tls => {}
+        _ if tls.mode == ServerMode::Permissive => return Ok(()),
+        _ => {
+            local.counters().tls_plaintext_refused.add(1);
+            return Err(Refused::with(Reason::PlaintextOnTls, ""));
+        }
+    }
+    deadline.set(until_ns);
+    let counters = local.counters();
+    counters.tls_handshakes_active.add(1);
+    let shaken = shake(local, stream, deadline, listener).await;
+    counters.tls_handshakes_active.sub(1);
+    shaken
+}
+
+/// Receives until it is known what the client speaks; the bytes go back to the stream.
+async fn look(
+    local: &Rc<Local>,
+    stream: &Stream,
+    deadline: &Deadline,
+    tls: &ListenerTls,
+) -> Result<Opening, Refused> {
+    let mut seen: Option<Chunk> = None;
+    loop {
+        let received = match deadline.bound(stream.receive()).await {
+            Ok(Ok(Some(chunk))) => chunk,
+            Ok(_) => {
+                return Err(Refused {
+                    reason: None,
+                    detail: "",
+                });
+            }
+            Err(_) if seen.is_none() && tls.server_speaks_first => return Ok(Opening::Plaintext),
+            Err(_) => {
+                local.counters().tls_handshakes_failed_timeout.add(1);
+                let detail = "nothing told TLS from plaintext in time";
+                return Err(Refused::with(Reason::TlsHandshakeTimeout, detail));
+            }
+        };
+        let chunk = match seen.take() {
+            None => received,
+            Some(seen) => Chunk::from_vec(&local.driver, [&seen[..], &received[..]].concat()),
+        };
+        match inspect(&chunk) {
+            Opening::Undecided => seen = Some(chunk),
+            decided => {
+                stream.put_back(chunk);
+                return Ok(decided);
+            }
+        }
+    }
+}
+
+/// The server's side of a handshake.
+async fn shake(
+    local: &Rc<Local>,
+    stream: &mut Stream,
+    deadline: &Deadline,
+    listener: &Listener,
+) -> Result<(), Refused> {
+    let counters = local.counters();
+    let Some(server) = local.tls().server(&listener.name).cloned() else {
+        counters.tls_handshakes_failed.add(1);
+        return Err(Refused::with(
+            Reason::SecretMissing,
+            "the listener's certificate",
+        ));
+    };
+    let connection = UnbufferedServerConnection::new(server.config.clone());
+    let mut session = Session::server(connection.map_err(|error| refuse(local, &error))?);
+    let counted = local.handshakes.begin();
+    let mut server_name = None;
+    let result = {
+        let mut driving = Box::pin(drive(&mut session, &stream.socket, &mut server_name));
+        let racing = std::future::poll_fn(|cx| match counted.poll_evicted(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(Broken::Evicted)),
+            Poll::Pending => driving.as_mut().poll(cx),
+        });
+        let result = deadline.bound(racing).await;
+        result.unwrap_or(Err(Broken::TooLate))
+    };
+    drop(counted);
+    let rest = result.map_err(|broken| broken.refuse(local))?;
+    if let Some(policy) = &server.context.policy
+        && session.is_resumed()
+    {
+        policy
+            .recheck(session.peer_certificates(), UnixTime::now())
+            .map_err(|error| refuse(local, &error))?;
+    }
+    let facts = facts(&session, server_name.unwrap_or_default(), 0);
+    match facts.resumed {
+        true => counters.tls_handshakes_resumed.add(1),
+        false => counters.tls_handshakes_full.add(1),
+    }
+    match facts.version {
+        "1.2" => counters.tls_connections_1_2.add(1),
+        _ => counters.tls_connections_1_3.add(1),
+    }
+    stream.tls = Some(Box::new(Encrypted::new(session, facts, rest)));
+    Ok(())
+}
+
+/// Encrypts a connection to an endpoint, as the cluster's context in use says. The time-out is the
+/// cluster's `handshake_timeout`; nothing is ever sent in plaintext instead (E16).
+///
+/// # Errors
+///
+/// [`Reason::SecretMissing`] or [`Reason::UpstreamTls`], and more in words (the alert).
+pub(crate) async fn secure(
+    local: &Rc<Local>,
+    socket: Socket,
+    cluster: &snapshot::Cluster,
+    address: SocketAddr,
+) -> Result<Stream, (Reason, &'static str)> {
+    let counters = local.counters();
+    let Some(client) = local.tls().client(&cluster.name).cloned() else {
+        counters.upstream_tls_handshakes_failed.add(1);
+        return Err((Reason::SecretMissing, "the cluster's certificates"));
+    };
+    let failed = |detail| {
+        counters.upstream_tls_handshakes_failed.add(1);
+        (Reason::UpstreamTls, detail)
+    };
+    let name = client.context.server_name(address);
+    let connection = UnbufferedClientConnection::new(client.config(address), name.clone());
+    let connection = connection.map_err(|error| failed(verdict(&error).name))?;
+    let mut session = Session::client(connection);
+    let tls = cluster.config.tls.as_deref();
+    let deadline = local.driver.deadline();
+    deadline.set_after(tls.map_or(HANDSHAKE_TIMEOUT, |tls| tls.handshake_timeout));
+    let mut unasked = None;
+    let driving = Box::pin(drive(&mut session, &socket, &mut unasked));
+    let driven = deadline.bound(driving).await;
+    let rest = driven
+        .unwrap_or(Err(Broken::TooLate))
+        .map_err(|broken| failed(broken.detail()))?;
+    if session.is_resumed() {
+        client
+            .context
+            .policy
+            .recheck(session.peer_certificates(), &name, UnixTime::now())
+            .map_err(|error| failed(verdict(&error).name))?;
+    }
+    let facts = facts(&session, Box::default(), client.context.generation);
+    match facts.resumed {
+        true => counters.upstream_tls_handshakes_resumed.add(1),
+        false => counters.upstream_tls_handshakes_full.add(1),
+    }
+    let mut stream = Stream::plain(socket);
+    stream.tls = Some(Box::new(Encrypted::new(session, facts, rest)));
+    Ok(stream)
+}
+
+/// Why a handshake came to nothing.
+#[derive(Debug)]
+enum Broken {
+    /// One side found fault with the other.
+    Tls(rustls::Error),
+    /// The peer closed or reset the connection.
+    Gone,
+    /// More than [`HANDSHAKE_BYTES_MAX`].
+    TooLong,
+    TooLate,
+    Evicted,
+}
+
+impl From<io::Error> for Broken {
+    fn from(_: io::Error) -> Broken {
+        Broken::Gone
+    }
+}
+
+impl Broken {
+    fn detail(&self) -> &'static str {
+        match self {
+            Broken::Tls(error) => verdict(error).name,
+            Broken::Gone => "closed during the handshake",
+            Broken::TooLong => "a handshake message is too long",
+            Broken::TooLate => "the handshake took too long",
+            Broken::Evicted => "too many handshakes at once",
+        }
+    }
+
+    /// Counts it, and says what the client's connection ends with.
+    fn refuse(&self, local: &Local) -> Refused {
+        let counters = local.counters();
+        let (counter, reason) = match self {
+            Broken::Tls(error) => return refuse(local, error),
+            Broken::Gone => (&counters.tls_handshakes_failed_peer, Reason::TlsHandshake),
+            Broken::TooLong => (&counters.tls_handshakes_failed, Reason::TlsHandshake),
+            Broken::TooLate => {
+                let reason = Reason::TlsHandshakeTimeout;
+                (&counters.tls_handshakes_failed_timeout, reason)
+            }
+            Broken::Evicted => (&counters.tls_handshakes_evicted, Reason::TlsHandshake),
+        };
+        counter.add(1);
+        Refused::with(reason, self.detail())
+    }
+}
+
+fn refuse(local: &Local, error: &rustls::Error) -> Refused {
+    let verdict = verdict(error);
+    let counters = local.counters();
+    let (counter, reason) = match (verdict.is_certificate, verdict.is_peers) {
+        (true, _) => (
+            &counters.tls_handshakes_failed_certificate,
+            Reason::ClientCertificate,
+        ),
+        (_, true) => (&counters.tls_handshakes_failed_peer, Reason::TlsHandshake),
+        _ => (&counters.tls_handshakes_failed, Reason::TlsHandshake),
+    };
+    counter.add(1);
+    Refused::with(reason, verdict.name)
+}
+
+/// Runs a handshake to its end. `server_name` is filled in with the client's wish, on the server's side.
+async fn drive(
+    session: &mut Session,
+    socket: &Socket,
+    server_name: &mut Option<Box<str>>,
+) -> Result<Rest, Broken> {
+    let driver = socket.driver();
+    let mut input = Vec::new();
+    let mut plain = Vec::new();
+    loop {
+        let mut out = driver.buffer();
+        let Processed { discard, progress } = session.process(&mut input, &mut plain, &mut out);
+        input.drain(..discard);
+        if let Some(name) = take_server_name() {
+            *server_name = Some(name);
+        }
+        match out.is_empty() {
+            true => driver.keep_buffer(out),
+            // Errors are told after the peer was.
+            false => match progress {
+                Ok(_) => socket.send(Payload::head(out)).await?,
+                Err(_) => {
+                    let _ = socket.send(Payload::head(out)).await;
+                    let _ = socket.flush().await;
+                }
+            },
+        }
+        match progress.map_err(Broken::Tls)? {
+            Progress::Handshaking => {}
+            progress => {
+                return Ok(Rest {
+                    has_more: progress == Progress::More,
+                    early: (!plain.is_empty()).then(|| Chunk::from_vec(driver, plain)),
+                    input,
+                });
+            }
+        }
+        if input.len() > HANDSHAKE_BYTES_MAX {
+            return Err(Broken::TooLong);
+        }
+        let chunk = socket.receive().await?.ok_or(Broken::Gone)?;
+        input.extend_from_slice(&chunk);
+    }
+}
+
+fn facts(session: &Session, server_name: Box<str>, generation: u64) -> TlsFacts {
+    let state = session.state();
+    let suite = state.negotiated_cipher_suite();
+    let leaf = session.peer_certificates().first();
+    let names = leaf.map(|leaf| Names::of(leaf));
+    TlsFacts {
+        version: match state.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "1.2",
+            _ => "1.3",
+        },
+        cipher: suite
+            .and_then(|suite| suite_name(suite.suite()))
+            .unwrap_or(""),
+        resumed: session.is_resumed(),
+        server_name,
+        generation,
+        peer: names.as_ref().and_then(Names::identity).map(Into::into),
+        peer_expiry_unix_s: names.map(|names| names.not_after_unix_s),
+    }
+}
