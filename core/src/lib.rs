@@ -10,7 +10,7 @@
 //! 3. [`snapshot`]: the configuration compiled, with an epoch.
 //! 4. [`steering`]: which route, which cluster.
 //! 5. [`balancer`]: which endpoint.
-//! 6. [`healing`]: which endpoints may be chosen.
+//! 6. [`healing`]: which endpoints may be chosen, by probes and by the traffic itself.
 //! 7. [`encryption`]: which links are encrypted, and how one is replaced without losing a request.
 //! 8. [`limiter`]: limits that follow what the machine can bear.
 //! 9. [`stats`]: what shards count.
