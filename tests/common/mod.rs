@@ -1,6 +1,7 @@
 //! What the behaviour suite stands on: a running `tidegate` ([`proxy`]), scripted origins ([`origin`]), a
-//! client that sends exactly the bytes it is given ([`client`]), and a naive reader of HTTP/1.1
-//! messages ([`wire`]) that shares no code with the proxy's codec.
+//! client that sends exactly the bytes it is given ([`client`]), a naive reader of HTTP/1.1
+//! messages ([`wire`]) that shares no code with the proxy's codec, and certificates with what speaks TLS
+//! ([`tls`]).
 //!
 //! Nothing sleeps to wait for a thing: [`eventually`] polls for it. Time-outs under test are short
 //! (hundreds of milliseconds); assertions say that something happened, never how soon.
@@ -19,6 +20,7 @@ pub mod client;
 pub mod origin;
 pub mod peer;
 pub mod proxy;
+pub mod tls;
 pub mod wire;
 
 use std::time::{Duration, Instant};
