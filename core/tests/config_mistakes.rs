@@ -96,6 +96,9 @@ const LISTENERS: &[Mistake] = &[
     ("TG-C013", "did you mean `off`?", "bind: 127.0.0.1:80, routes: [], limits: { body: «unlimited» }"),
     ("TG-C013", "`append`", "bind: 127.0.0.1:80, routes: [], forwarded: { x_forwarded: «yes» }"),
     ("TG-C035", "a token", "bind: 127.0.0.1:80, routes: [], forwarded: { via: «gw 1» }"),
+    ("TG-C011", "add `certificates: …`", "bind: 127.0.0.1:80, routes: [], «tls»: {}"),
+    ("TG-C010", "did you mean `tls`?", "bind: 127.0.0.1:80, routes: [], «ssl_certificate»: a.pem"),
+    ("TG-C012", "its keys are", "bind: 127.0.0.1:80, routes: [], tls: «on»"),
     ("TG-C012", "its keys are", "bind: 127.0.0.1:80, routes: [ «pay» ]"),
     ("TG-C012", "a list", "bind: 127.0.0.1:80, routes: «{ to: pay }»"),
 ];
@@ -225,6 +228,126 @@ const CLUSTERS: &[Mistake] = &[
     ("TG-C031", "write `/health`", "endpoints: { static: [10.0.0.1:80] }, health: { http: { path: «health» } }"),
     ("TG-C010", "did you mean `unhealthy_after`?", "endpoints: { static: [10.0.0.1:80] }, health: { tcp: {}, «unhealthy_threshold»: 3 }"),
     ("TG-C013", "`v1`", "endpoints: { static: [10.0.0.1:80] }, proxy_protocol: «v3»"),
+    ("TG-C011", "add `trusted_ca: …`", "endpoints: { static: [10.0.0.1:80] }, «tls»: {}"),
+    ("TG-C046", "define it", "endpoints: { static: [10.0.0.1:80] }, tls: { trusted_ca: «ca» }"),
+    ("TG-C010", "did you mean `tls`?", "endpoints: { static: [10.0.0.1:80] }, «transport_socket»: {}"),
+    ("TG-C017", "from `1s`", "endpoints: { static: [10.0.0.1:80] }, max_connection_age: «0s»"),
+    ("TG-C013", "did you mean `on`?", "endpoints: { static: [ { address: 10.0.0.1:80, tls: «true» } ] }"),
+    ("TG-C011", "add `state: …`", "endpoints: { static: [ { address: 10.0.0.1:80, «tls»: { epoch: 2 } } ] }"),
+    ("TG-C045", "some text", "endpoints: { static: [ { address: 10.0.0.1:80, zone: «\"\"» } ] }"),
+    ("TG-C012", "a map", "endpoints: { static: [ { address: 10.0.0.1:80, labels: «canary» } ] }"),
+];
+
+/// `secrets` and what refers to them.
+#[rustfmt::skip]
+const SECRETS: &[Mistake] = &[
+    ("TG-C021", "exactly one", "«web»: {}"),
+    ("TG-C012", "its keys are", "web: «/etc/web.pem»"),
+    ("TG-C020", "exactly one", "web: { certificate: a.pem, private_key: a.key, «trusted_ca»: b.pem }"),
+    ("TG-C011", "add `private_key: FILE`", "web: { «certificate»: a.pem }"),
+    ("TG-C011", "add `certificate: FILE`", "web: { «private_key»: a.key }"),
+    ("TG-C022", "beside `trusted_ca`", "web: { certificate: a.pem, private_key: a.key, «crl»: b.pem }"),
+    ("TG-C022", "without their keys", "web: { trusted_ca: a.pem, «private_key»: a.key }"),
+    ("TG-C010", "did you mean `certificate`?", "web: { «ssl_certificate»: a.pem, certificate: a.pem, private_key: a.key }"),
+    ("TG-C010", "did you mean `private_key`?", "web: { certificate: a.pem, private_key: a.key, «ssl_certificate_key»: a.key }"),
+    ("TG-C010", "did you mean `trusted_ca`?", "web: { trusted_ca: a.pem, «ca_file»: a.pem }"),
+    ("TG-C014", "refused", "web: { trusted_ca: a.pem, «acme»: {} }"),
+    ("TG-C045", "the path of a file", "web: { trusted_ca: «\"\"» }"),
+    ("TG-C045", "path alone", "web: { trusted_ca: «file:///etc/ca.pem» }"),
+    ("TG-C045", "from `/`", "web: { trusted_ca: «~/ca.pem» }"),
+    ("TG-C048", "a file that only this user may read", "web: { «trusted_ca»: \"-----BEGIN CERTIFICATE-----\\nMIIB\" }"),
+    ("TG-C024", "letters, digits", "«a b»: { trusted_ca: ca.pem }"),
+];
+
+/// Keys of `tls` of an HTTP listener, beside `certificates: web` where none are written.
+#[rustfmt::skip]
+const LISTENER_TLS: &[Mistake] = &[
+    ("TG-C046", "did you mean `web`?", "certificates: «wbe»"),
+    ("TG-C046", "under `secrets`", "certificates: [«/etc/web.pem»]"),
+    ("TG-C046", "defined are `api`, `web`", "certificates: «example»"),
+    ("TG-C047", "name one of `api`, `web`", "certificates: «ca»"),
+    ("TG-C044", "remove one", "certificates: [web, api, «web»]"),
+    ("TG-C041", "at least one", "certificates: «[]»"),
+    ("TG-C012", "the name of a secret", "certificates: «{ a: b }»"),
+    ("TG-C013", "did you mean `permissive`?", "mode: «PERMISIVE»"),
+    ("TG-C013", "did you mean `disabled`?", "mode: «off»"),
+    ("TG-C012", "`true` or `false`", "force: «yes»"),
+    ("TG-C011", "add `trusted_ca: NAME`", "«client_certificate»: {}"),
+    ("TG-C011", "add `trusted_ca: NAME`", "«client_certificate»: { mode: optional }"),
+    ("TG-C013", "did you mean `require`?", "client_certificate: { mode: «required», trusted_ca: ca }"),
+    ("TG-C013", "did you mean `none`?", "client_certificate: { mode: «off» }"),
+    ("TG-C047", "name one of `ca`", "client_certificate: { trusted_ca: «web» }"),
+    ("TG-C010", "did you mean `trusted_ca`?", "client_certificate: { trusted_ca: ca, «ca-file»: ca }"),
+    ("TG-C010", "did you mean `client_certificate`?", "«verify»: required"),
+    ("TG-C010", "did you mean `cipher_suites`?", "«ssl_ciphers»: HIGH"),
+    ("TG-C010", "did you mean `min_version`?", "«ssl_protocols»: TLSv1.2"),
+    ("TG-C041", "at least one", "client_certificate: { trusted_ca: ca, subject_alt_names: «[]» }"),
+    ("TG-C021", "exactly one", "client_certificate: { trusted_ca: ca, subject_alt_names: [ «{}» ] }"),
+    ("TG-C020", "exactly one", "client_certificate: { trusted_ca: ca, subject_alt_names: [ { uri: spiffe://a/b, «dns»: a } ] }"),
+    ("TG-C014", "refused", "client_certificate: { trusted_ca: ca, subject_alt_names: [ { dns: a.example, «ip»: 10.0.0.1 } ] }"),
+    ("TG-C012", "its keys are", "client_certificate: { trusted_ca: ca, subject_alt_names: [ «spiffe://a/b» ] }"),
+    ("TG-C049", "the whole URI", "client_certificate: { trusted_ca: ca, subject_alt_names: [ { uri: «mesh/ns/pay» } ] }"),
+    ("TG-C049", "at the end or at the beginning", "client_certificate: { trusted_ca: ca, subject_alt_names: [ { uri: «spiffe://mesh/*/pay» } ] }"),
+    ("TG-C049", "at the end or at the beginning", "client_certificate: { trusted_ca: ca, subject_alt_names: [ { uri: «\"*/ns/*\"» } ] }"),
+    ("TG-C049", "remove the list", "client_certificate: { trusted_ca: ca, subject_alt_names: [ { uri: «\"*\"» } ] }"),
+    ("TG-C049", "remove the list", "client_certificate: { trusted_ca: ca, subject_alt_names: [ { dns: «\"*\"» } ] }"),
+    ("TG-C049", "percent-encoded", "client_certificate: { trusted_ca: ca, subject_alt_names: [ { uri: «spiffe://mesh/a b» } ] }"),
+    ("TG-C049", "under `uri`", "client_certificate: { trusted_ca: ca, subject_alt_names: [ { dns: «spiffe://mesh/pay» } ] }"),
+    ("TG-C049", "by `dns` or `uri`", "client_certificate: { trusted_ca: ca, subject_alt_names: [ { dns: «10.0.0.1» } ] }"),
+    ("TG-C030", "a wildcard is", "client_certificate: { trusted_ca: ca, subject_alt_names: [ { dns: «\"*pay.example\"» } ] }"),
+    ("TG-C044", "remove one", "client_certificate: { trusted_ca: ca, subject_alt_names: [ { dns: a.example }, { dns: «A.example» } ] }"),
+    ("TG-C013", "did you mean `1.2`?", "min_version: «\"1.1\"»"),
+    ("TG-C013", "`1.2` or `1.3`", "min_version: «TLSv1.2»"),
+    ("TG-C051", "lower `min_version`", "min_version: \"1.3\", max_version: «\"1.2\"»"),
+    ("TG-C050", "did you mean `TLS_AES_128_GCM_SHA256`?", "cipher_suites: [«TLS13_AES_128_GCM_SHA256»]"),
+    ("TG-C050", "did you mean `TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256`?", "cipher_suites: [«ECDHE-RSA-AES128-GCM-SHA256»]"),
+    ("TG-C050", "there are", "cipher_suites: [«TLS_RSA_WITH_3DES_EDE_CBC_SHA»]"),
+    ("TG-C050", "write a list", "cipher_suites: [«\"HIGH:!aNULL\"»]"),
+    ("TG-C012", "a list", "cipher_suites: «HIGH»"),
+    ("TG-C044", "remove one", "min_version: \"1.3\", cipher_suites: [TLS_AES_128_GCM_SHA256, «TLS_AES_128_GCM_SHA256»]"),
+    ("TG-C051", "write `min_version: \"1.3\"`", "cipher_suites: «[TLS_AES_128_GCM_SHA256]»"),
+    ("TG-C051", "write `max_version: \"1.2\"`", "cipher_suites: «[TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]»"),
+    ("TG-C051", "lower `min_version`", "min_version: \"1.3\", cipher_suites: [«TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256»]"),
+    ("TG-C051", "raise `max_version`", "max_version: \"1.2\", cipher_suites: [«TLS_AES_128_GCM_SHA256»]"),
+    ("TG-C050", "did you mean `secp256r1`?", "groups: [«P-256»]"),
+    ("TG-C050", "did you mean `X25519MLKEM768`?", "groups: [«X25519MLKEM786»]"),
+    ("TG-C051", "write `min_version: \"1.3\"`", "groups: «[X25519MLKEM768]»"),
+    ("TG-C051", "raise `max_version`", "max_version: \"1.2\", groups: [X25519, «X25519MLKEM768»]"),
+    ("TG-C014", "refused", "alpn: [«h2», http/1.1]"),
+    ("TG-C013", "protocol: tcp", "alpn: [«mqtt»]"),
+    ("TG-C045", "the name of a protocol", "alpn: [«\"http 1\"»]"),
+    ("TG-C044", "remove one", "alpn: [http/1.1, «http/1.1»]"),
+    ("TG-C022", "protocol: tcp", "mode: permissive, server_speaks_first: «true»"),
+    ("TG-C015", "write `10s`", "handshake_timeout: «10»"),
+    ("TG-C017", "from `1s`", "census_window: «0s»"),
+    ("TG-C034", "without `:`", "peer_header: «\"x app\"»"),
+    ("TG-C014", "refused", "«early_data»: true"),
+];
+
+/// Keys of `tls` of a cluster, beside `trusted_ca: ca` where none is written.
+#[rustfmt::skip]
+const CLUSTER_TLS: &[Mistake] = &[
+    ("TG-C046", "did you mean `ca`?", "trusted_ca: «caa»"),
+    ("TG-C047", "name one of `ca`", "trusted_ca: «web»"),
+    ("TG-C047", "name one of `api`, `web`", "certificate: «ca»"),
+    ("TG-C022", "mode: follow_peer", "«rollout»: 20%"),
+    ("TG-C015", "write `20%`", "mode: follow_peer, rollout: «20»"),
+    ("TG-C017", "to `100%`", "mode: follow_peer, rollout: «120%»"),
+    ("TG-C010", "did you mean `share`?", "mode: follow_peer, rollout: { «percent»: 20% }"),
+    ("TG-C041", "at least one", "mode: follow_peer, rollout: { zones: «[]» }"),
+    ("TG-C044", "remove one", "mode: follow_peer, rollout: { zones: [z1, «z1»] }"),
+    ("TG-C041", "at least one", "mode: follow_peer, rollout: { labels: «{}» }"),
+    ("TG-C012", "a map", "mode: follow_peer, rollout: { labels: «[a]» }"),
+    ("TG-C045", "some text", "mode: follow_peer, rollout: { labels: { «\"\"»: a } }"),
+    ("TG-C013", "did you mean `required`?", "mode: «require»"),
+    ("TG-C013", "did you mean `disabled`?", "mode: «off»"),
+    ("TG-C030", "subject_alt_names", "server_name: «\"*.pay.example\"»"),
+    ("TG-C030", "write `pay.example`", "server_name: «pay.example:443»"),
+    ("TG-C010", "did you mean `server_name`?", "«sni»: pay.example"),
+    ("TG-C010", "did you mean `trusted_ca`?", "«insecure_skip_verify»: true"),
+    ("TG-C010", "did you mean `resumption`?", "«proxy_ssl_session_reuse»: on"),
+    ("TG-C014", "refused", "«fallback»: plaintext"),
+    ("TG-C014", "refused", "alpn: [«h2»]"),
 ];
 
 /// What is valid and warned of: code, help, whole file or keys of a route.
@@ -260,6 +383,30 @@ fn mistakes_are_found_where_they_are() {
     for (code, help, keys) in CLUSTERS {
         let marked = if keys.contains('«') { "c" } else { "«c»" };
         let text = format!("version: 1\nclusters: {{ {marked}: {{ {keys} }} }}\n");
+        checked.push(check(code, help, &text, Severity::Error));
+    }
+    for (code, help, keys) in SECRETS {
+        let text = format!("version: 1\nsecrets: {{ {keys} }}\n");
+        checked.push(check(code, help, &text, Severity::Error));
+    }
+    for (code, help, keys) in LISTENER_TLS {
+        let needed = match keys.contains("certificates: ") {
+            true => "",
+            false => "certificates: web, ",
+        };
+        let text = format!(
+            "version: 1\nlisteners: {{ l: {{ bind: 127.0.0.1:80, routes: [], tls: {{ {needed}{keys} }} }} }}\n{SECRETS_DEFINED}"
+        );
+        checked.push(check(code, help, &text, Severity::Error));
+    }
+    for (code, help, keys) in CLUSTER_TLS {
+        let needed = match keys.starts_with("trusted_ca: ") {
+            true => "",
+            false => "trusted_ca: ca, ",
+        };
+        let text = format!(
+            "version: 1\nclusters: {{ c: {{ endpoints: {{ static: [10.0.0.1:80] }}, tls: {{ {needed}{keys} }} }} }}\n{SECRETS_DEFINED}"
+        );
         checked.push(check(code, help, &text, Severity::Error));
     }
     assert!(checked.len() >= 60, "{}", checked.len());
@@ -314,6 +461,7 @@ fn columns_are_characters() {
     assert_eq!(&text[found[0].span.clone()], "[]");
 }
 
+const SECRETS_DEFINED: &str = "secrets: { web: { certificate: web.pem, private_key: web.key }, api: { certificate: api.pem, private_key: api.key }, ca: { trusted_ca: ca.pem } }\n";
 const CLUSTERS_USED: &str = "clusters: { pay: { endpoints: { static: [10.0.0.1:80] } }, orders: { endpoints: { static: [10.0.0.2:80] } } }\n";
 
 fn with_route(keys: &str) -> String {

@@ -18,6 +18,10 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("sidecar.yaml", include_str!("../../examples/sidecar.yaml")),
     ("tcp.yaml", include_str!("../../examples/tcp.yaml")),
     (
+        "encryption.yaml",
+        include_str!("../../examples/encryption.yaml"),
+    ),
+    (
         "static-answers.yaml",
         include_str!("../../examples/static-answers.yaml"),
     ),

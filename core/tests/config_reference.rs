@@ -96,6 +96,7 @@ fn the_schema_agrees_with_the_reader() {
         include_str!("../../examples/gateway.yaml"),
         include_str!("../../examples/sidecar.yaml"),
         include_str!("../../examples/tcp.yaml"),
+        include_str!("../../examples/encryption.yaml"),
         include_str!("../../examples/static-answers.yaml"),
         config::embedded_default(),
     ];
@@ -115,6 +116,14 @@ fn the_schema_agrees_with_the_reader() {
         ("/listeners/edge/routes/0/retry/on/0", json!("conect")),
         ("/listeners/edge/routes/0/retry/times", json!(11)),
         ("/clusters/pay/balance", json!("fastest")),
+        ("/listeners/edge/tls/mode", json!("off")),
+        ("/listeners/edge/tls/min_version", json!("1.1")),
+        ("/listeners/edge/tls/cipher_suites/0", json!("HIGH")),
+        ("/clusters/pay/tls/rollout", json!(20)),
+        ("/clusters/pay/tls/trusted_ca", json!([])),
+        ("/clusters/pay/endpoints/static/1/tls", json!(true)),
+        ("/clusters/pay/endpoints/static/1/tls/epoch", json!("3")),
+        ("/secrets/web/private_key", json!({ "file": "a" })),
         ("/clusters/pay/endpoints", json!([])),
         ("/clusters/pay/circuit", json!({ "connection": 1 })),
         (

@@ -175,8 +175,9 @@ fn lacks(fields: &Fields<'_>, key: &str, missing: &str) -> Problem {
 
 /// The path of a file. What looks like the content of one is reported, and never shown (E9).
 fn file(fields: &Fields<'_>, key: &str) -> Option<Arc<str>> {
-    let text = fields.text(key)?;
-    if text.text.contains("-----BEGIN") {
+    // Before its length is judged: content is no path, however long.
+    let given = fields.entry(key).map(|entry| &entry.value.value);
+    if matches!(given, Some(Value::Scalar { text, .. }) if text.contains("-----BEGIN")) {
         let message = format!("`{key}` holds a secret, not the path of a file");
         let problem = Problem::new(codes::SECRET_INLINE, fields.key_span(key), message);
         let help = "put the PEM text into a file that only this user may read, and write its path";
@@ -185,5 +186,6 @@ fn file(fields: &Fields<'_>, key: &str) -> Option<Arc<str>> {
             .add(problem.label("its value is PEM text").help(help));
         return None;
     }
+    let text = fields.text(key)?;
     checked_opt(fields.report, key, &text, syntax::file_path(&text.text))
 }

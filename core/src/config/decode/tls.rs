@@ -131,12 +131,13 @@ fn client_certificate(fields: &Fields<'_>, secrets: &Secrets) -> ClientCertifica
     let Some(fields) = fields.section_opt("client_certificate", &keys::CLIENT_CERTIFICATE) else {
         return ClientCertificate::default();
     };
-    let mode = match fields.word("mode") {
+    let word = fields.word("mode");
+    let mode = match word {
         Some("none") => ClientCertificateMode::None,
         Some("optional") => ClientCertificateMode::Optional,
         _ => ClientCertificateMode::Require,
     };
-    if mode != ClientCertificateMode::None && !fields.has("trusted_ca") {
+    if matches!(word, Some("optional" | "require")) && !fields.has("trusted_ca") {
         let message = "`client_certificate` needs `trusted_ca`";
         let problem = Problem::new(codes::MISSING_KEY, fields.at.clone(), message);
         fields.report.add(problem.label("no `trusted_ca`").help(
@@ -166,6 +167,8 @@ fn peer_header(fields: &Fields<'_>) -> Option<Arc<str>> {
 }
 
 fn subject_alt_names(fields: &Fields<'_>) -> Vec<SanMatch> {
+    // Empty, it would take everybody: what a template without values must not mean.
+    fields.refuse_empty("subject_alt_names");
     let mut names: Vec<SanMatch> = Vec::new();
     for node in fields.list("subject_alt_names") {
         let fields = Fields::open(
@@ -233,12 +236,13 @@ pub(super) fn cluster(
     secrets: &Secrets,
 ) -> Option<Box<ClusterTls>> {
     let fields = fields.section_opt("tls", &keys::CLUSTER_TLS)?;
-    let mode = match fields.word("mode") {
+    let word = fields.word("mode");
+    let mode = match word {
         Some("disabled") => UpstreamTls::Disabled,
         Some("follow_peer") => UpstreamTls::FollowPeer,
         _ => UpstreamTls::Required,
     };
-    if mode == UpstreamTls::Required {
+    if word == Some("required") {
         let help = "`required` encrypts every connection: write `mode: follow_peer` to encrypt a part, or remove it";
         fields.refuse(&["rollout"], "with `mode: required`", help);
     }
@@ -283,6 +287,9 @@ fn rollout(fields: &Fields<'_>, cluster: &Arc<str>) -> Rollout {
     let id = fields
         .text("id")
         .map(|text| checked(fields.report, "id", &text, syntax::label(&text.text)));
+    // Likewise: empty, every endpoint would be switched.
+    fields.refuse_empty("zones");
+    fields.refuse_empty("labels");
     let kind = Kind::Text("a zone", keys::NAME_MAX);
     let mut zones: Vec<Arc<str>> = Vec::new();
     for text in texts(&fields, "zones", &kind, &fields.list("zones")) {

@@ -224,16 +224,15 @@ pub(super) fn unknown_word(report: &Report<'_>, key: &str, text: &str, node: &No
     let message = format!("`{key}` cannot be `{text}`");
     let problem = Problem::new(codes::UNKNOWN_VALUE, node.span.clone(), message);
     // What other formats and YAML 1.1 call it.
-    let off = matches!(
-        text,
-        "false" | "no" | "none" | "never" | "disabled" | "unlimited" | "0"
-    );
-    let suggestion = if off {
-        Some("off")
-    } else {
-        suggest(text, kind.words())
+    let synonyms: &[&str] = match text {
+        "off" | "false" | "no" | "none" | "never" | "disable" | "disabled" | "unlimited" | "0" => {
+            &["off", "none", "disabled"]
+        }
+        "true" | "yes" | "enabled" => &["on"],
+        _ => &[],
     };
-    let suggestion = suggestion.filter(|word| kind.words().any(|known| known == *word));
+    let synonym = kind.words().find(|word| synonyms.contains(word));
+    let suggestion = synonym.or_else(|| suggest(text, kind.words()));
     let help = match suggestion {
         Some(word) => format!("did you mean `{word}`? allowed is {}", kind.describe()),
         None => format!("allowed is {}", kind.describe()),

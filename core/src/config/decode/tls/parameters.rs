@@ -10,8 +10,8 @@ use crate::{
 pub(super) fn parameters(fields: &Fields<'_>) -> TlsParameters {
     let min_version = version(fields, "min_version").unwrap_or(TlsVersion::Tls12);
     let max_version = version(fields, "max_version").unwrap_or(TlsVersion::Tls13);
-    let suites = suites(fields);
-    let groups = groups(fields);
+    let (suites, suites_known) = suites(fields);
+    let (groups, groups_known) = groups(fields);
     if min_version > max_version {
         let at = ["min_version", "max_version"]
             .into_iter()
@@ -24,8 +24,13 @@ pub(super) fn parameters(fields: &Fields<'_>) -> TlsParameters {
             .add(problem.help("lower `min_version`, or raise `max_version`"));
     } else {
         let range = (min_version, max_version);
-        suites_fit(fields, &suites, range);
-        groups_fit(fields, &groups, range);
+        // What was reported may have been meant to be what is missed.
+        if suites_known {
+            suites_fit(fields, &suites, range);
+        }
+        if groups_known {
+            groups_fit(fields, &groups, range);
+        }
     }
     let names = |chosen: Vec<&'static str>| chosen.into_iter().map(Arc::from).collect();
     TlsParameters {
@@ -44,9 +49,11 @@ pub(super) fn version(fields: &Fields<'_>, key: &str) -> Option<TlsVersion> {
     }
 }
 
+/// Items of a list, and where they stand.
 type Chosen<T> = Vec<(&'static T, Text)>;
 
-fn suites(fields: &Fields<'_>) -> Chosen<Suite> {
+/// The suites, and whether all that is listed is one.
+fn suites(fields: &Fields<'_>) -> (Chosen<Suite>, bool) {
     let renamed = |text: &str| {
         let foreign = SUITES
             .iter()
@@ -57,7 +64,8 @@ fn suites(fields: &Fields<'_>) -> Chosen<Suite> {
     chosen(fields, "cipher_suites", Suite::by_name, renamed, &names)
 }
 
-fn groups(fields: &Fields<'_>) -> Chosen<Group> {
+/// Likewise for groups.
+fn groups(fields: &Fields<'_>) -> (Chosen<Group>, bool) {
     let renamed = |text: &str| match text {
         "prime256v1" | "P256" => Some("secp256r1"),
         "P384" => Some("secp384r1"),
@@ -79,10 +87,11 @@ fn chosen<T: PartialEq>(
     by_name: fn(&str) -> Option<&'static T>,
     renamed: impl Fn(&str) -> Option<&'static str>,
     names: &[&str],
-) -> Chosen<T> {
+) -> (Chosen<T>, bool) {
     let kind = Kind::Text("a name", keys::NAME_MAX);
+    let items = fields.list(key);
     let mut chosen: Chosen<T> = Vec::new();
-    for text in texts(fields, key, &kind, &fields.list(key)) {
+    for text in texts(fields, key, &kind, &items) {
         let Some(found) = by_name(&text.text) else {
             let meant = renamed(&text.text).or_else(|| suggest(&text.text, names.iter().copied()));
             let known = list(names.iter().copied());
@@ -106,38 +115,44 @@ fn chosen<T: PartialEq>(
             false => chosen.push((found, text)),
         }
     }
-    chosen
+    let all_known = chosen.len() == items.len();
+    (chosen, all_known)
 }
 
-/// Reports suites of versions that are not allowed, and versions that no suite is left for.
+/// Reports suites of versions that are not allowed, or else versions that no suite is left for.
 fn suites_fit(fields: &Fields<'_>, suites: &Chosen<Suite>, (min, max): (TlsVersion, TlsVersion)) {
-    for (suite, text) in suites {
-        if !(min..=max).contains(&suite.version) {
-            let message = format!("`{}` belongs to {}", suite.name, called(suite.version));
-            let help = match suite.version {
-                TlsVersion::Tls12 => "remove it, or lower `min_version`",
-                TlsVersion::Tls13 => "remove it, or raise `max_version`",
-            };
-            misfit(fields, text.span.clone(), message, help.to_owned());
-        }
+    let mut fit = true;
+    let allowed = min..=max;
+    for (suite, text) in suites
+        .iter()
+        .filter(|(suite, _)| !allowed.contains(&suite.version))
+    {
+        fit = false;
+        let message = format!("`{}` belongs to {}", suite.name, called(suite.version));
+        let help = match suite.version {
+            TlsVersion::Tls12 => "remove it, or lower `min_version`",
+            TlsVersion::Tls13 => "remove it, or raise `max_version`",
+        };
+        misfit(fields, text.span.clone(), message, help.to_owned());
     }
-    let listed = !suites.is_empty() && !fields.list("cipher_suites").is_empty();
-    for version in [min, max] {
-        if listed && !suites.iter().any(|(suite, _)| suite.version == version) {
-            unserved(fields, "cipher_suites", version);
-        }
+    let served = |version| suites.iter().any(|(suite, _)| suite.version == version);
+    let unserved_version = [min, max].into_iter().find(|version| !served(*version));
+    if let (Some(version), true, false) = (unserved_version, fit, suites.is_empty()) {
+        unserved(fields, "cipher_suites", version);
     }
 }
 
 /// Likewise for groups; those of TLS 1.2 are in 1.3, too.
 fn groups_fit(fields: &Fields<'_>, groups: &Chosen<Group>, (min, max): (TlsVersion, TlsVersion)) {
+    let mut fit = true;
     for (group, text) in groups.iter().filter(|(group, _)| group.version > max) {
+        fit = false;
         let message = format!("`{}` needs {}", group.name, called(group.version));
         let help = "remove it, or raise `max_version`";
         misfit(fields, text.span.clone(), message, help.to_owned());
     }
-    let left = |(group, _): &(&Group, Text)| group.version <= min;
-    if !groups.is_empty() && !groups.iter().any(left) {
+    let served = groups.is_empty() || groups.iter().any(|(group, _)| group.version <= min);
+    if fit && !served {
         unserved(fields, "groups", min);
     }
 }
