@@ -351,6 +351,24 @@ slab! {
         Counter upstream_tls_handshakes_failed,
         /// Requests sent over an already open connection to an endpoint.
         Counter upstream_reused,
+        /// Links to endpoints that are being made to take the place of others.
+        Gauge links_warming,
+        /// Plaintext links to endpoints that requests may be put on.
+        Gauge links_plaintext,
+        /// Links to endpoints in TLS that requests may be put on.
+        Gauge links_tls,
+        /// Links to endpoints that finish what is on them, and are then closed.
+        Gauge links_draining,
+        /// Endpoints whose links were switched to TLS or back.
+        Counter link_switches,
+        /// Links made, or tried to be made, to take the place of others.
+        Counter link_warm_ups,
+        /// Of those, the ones that failed: the old link stayed, and it is tried again.
+        Counter link_warm_ups_failed,
+        /// Links cut with a request on them, as they had drained for `drain_timeout`.
+        Counter links_forced,
+        /// Requests lost by closing a link, without such a time-out: must be 0.
+        Counter link_requests_lost,
         /// Requests tried again, for whatever cause.
         Counter retries,
         /// Retries not made, since the retry budget was used up.
@@ -468,6 +486,8 @@ slab! {
         Counter failed_connect,
         /// Connections that were not made in time.
         Counter failed_connect_timeout,
+        /// Connections whose TLS handshake failed, or for which a secret was missing.
+        Counter failed_tls,
         /// Connections closed or reset before the answer was complete.
         Counter failed_reset,
         /// Answers that broke the protocol.
@@ -478,6 +498,10 @@ slab! {
         Counter connections,
         /// Connections open now.
         Gauge connections_open,
+        /// Of those, the ones in TLS.
+        Gauge tls_connections_open,
+        /// Shards that want their connections in TLS.
+        Gauge tls_wanted,
         /// Bytes received.
         Counter received_bytes,
         /// Bytes sent.

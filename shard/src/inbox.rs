@@ -4,7 +4,7 @@ use std::{cell::Cell, collections::HashMap, net::SocketAddr, os::fd::OwnedFd, rc
 
 use tidegate_core::{message::Directive, reason::Reason};
 
-use crate::{listener::Listening, local::Local};
+use crate::{listener::Listening, local::Local, upstream};
 
 /// Directives that may wait; the coordinator retries at its next tick when the ring is full.
 pub(crate) const CAPACITY: usize = 64;
@@ -41,6 +41,7 @@ fn obey(
             let before = listening.len();
             listening.retain(|bind, _| snapshot.listeners.iter().any(|l| l.bind == *bind));
             local.install(snapshot);
+            upstream::follow(local);
             if listening.len() < before {
                 // Idle connections of a listener that is gone are to end.
                 local.driver.wake_readers();
@@ -49,7 +50,10 @@ fn obey(
                 listening.insert(bind, Listening::start(local, bind, socket));
             }
         }
-        Directive::Tls(contexts) => local.install_tls(&contexts),
+        Directive::Tls(contexts) => {
+            local.install_tls(&contexts);
+            upstream::follow(local);
+        }
         Directive::Health { epoch, verdicts } => {
             let Some(plane) = local.plane().filter(|p| p.snapshot.epoch == epoch) else {
                 return;

@@ -234,7 +234,7 @@ impl Plane {
                 .clusters
                 .iter()
                 .filter(|old| !clusters.iter().any(|new| Rc::ptr_eq(old, new)))
-                .for_each(|gone| gone.retire());
+                .for_each(|gone| gone.retire(now));
         }
         Plane { snapshot, clusters }
     }

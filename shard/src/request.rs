@@ -95,7 +95,9 @@ async fn run<'a>(
                 continue;
             }
             Err(failure) if exchange.may_retry(forward, &failure, &mut admission) => {}
-            Err(failure) => return Err(failure.into_refusal()),
+            Err(failure) => {
+                return Err(failure.into_refusal().with_fault(ticket.endpoint.fault()));
+            }
         }
         tried.push(ticket.id);
         drop(ticket);

@@ -83,6 +83,14 @@ impl Refusal {
         }
     }
 
+    /// Tells what a TLS handshake with an endpoint failed of, if it is that.
+    pub(super) fn with_fault(self, fault: &'static str) -> Refusal {
+        match self.reason {
+            Reason::UpstreamTls | Reason::SecretMissing => Refusal::with_detail(self.reason, fault),
+            _ => self,
+        }
+    }
+
     pub(super) fn with_detail(reason: Reason, detail: &'static str) -> Refusal {
         Refusal {
             detail,

@@ -2,21 +2,20 @@
 
 use std::{io, rc::Rc, time::Duration};
 
-use tidegate_core::reason::Reason;
-
-use super::{Cluster, Destination, Endpoint};
-use crate::{
-    local::Local,
-    ring::{Deadline, Socket},
-    transport::Stream,
+use tidegate_core::{
+    encryption::{link::Event, rollout::LinkKind},
+    reason::Reason,
 };
 
-/// How often idle connections are looked through for those that were closed or are too old.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+use super::{Cluster, Destination, Endpoint, link::Link};
+use crate::{
+    ring::Socket,
+    transport::{self, Stream},
+};
 
 /// A connection to an endpoint.
 pub(crate) struct Connection {
-    pub(crate) socket: Stream,
+    pub(crate) socket: Rc<Link>,
     endpoint: Rc<Endpoint>,
     cluster: Rc<Cluster>,
     /// Exchanges begun on it.
@@ -25,12 +24,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Takes an idle connection to `endpoint`, if there is a good one.
+    /// Takes an idle connection to `endpoint`, if there is a good one: those as wanted lie on top.
     pub(crate) fn reuse(to: Destination<'_>, endpoint: &Rc<Endpoint>) -> Option<Connection> {
         let timeout = to.settings.config.idle_timeout;
         loop {
             let mut connection = endpoint.idle.borrow_mut().pop()?;
             if connection.is_usable(to.local.now(), timeout) {
+                connection.socket.step(Event::Selected);
                 connection.exchanges += 1;
                 to.local.counters().upstream_reused.add(1);
                 return Some(connection);
@@ -38,10 +38,27 @@ impl Connection {
         }
     }
 
-    /// Makes a connection, within the circuit and the time that the cluster allows.
+    /// Makes a connection for a request, within the circuit and the time that the cluster allows. While
+    /// links are being switched it is of the kind that has been seen to work, so that no request waits
+    /// for a switch; it is never of a kind that policy rules out (E16).
     pub(crate) async fn connect(
         to: Destination<'_>,
         endpoint: &Rc<Endpoint>,
+    ) -> Result<Connection, Reason> {
+        if to.cluster.connections.get() >= to.settings.config.circuit.connections {
+            return Err(Reason::CircuitConnections);
+        }
+        let mut connection = Connection::make(to, endpoint, endpoint.dialled().kind).await?;
+        connection.socket.step(Event::Selected);
+        connection.exchanges = 1;
+        Ok(connection)
+    }
+
+    /// Makes a connection of `kind`, which no request is on.
+    pub(super) async fn make(
+        to: Destination<'_>,
+        endpoint: &Rc<Endpoint>,
+        kind: LinkKind,
     ) -> Result<Connection, Reason> {
         let Destination {
             local,
@@ -49,34 +66,31 @@ impl Connection {
             cluster,
             ..
         } = to;
-        if cluster.connections.get() >= settings.config.circuit.connections {
-            return Err(Reason::CircuitConnections);
-        }
-        let deadline = local.driver.deadline();
-        deadline.set_after(settings.config.connect_timeout);
         // Counted before it is made, so that a burst cannot overshoot the circuit.
         let counted = Counted::new(cluster);
-        let socket = deadline
-            .bound(Socket::connect(&local.driver, endpoint.address))
-            .await
-            .map_err(|_| Reason::ConnectTimeout)
-            .and_then(|connected| connected.map_err(|error| connect_reason(&error)));
-        let socket = socket.inspect_err(|reason| count_failure(endpoint, *reason))?;
+        let made = dial(to, endpoint, kind).await;
+        let stream = made.inspect_err(|reason| count_failure(endpoint, *reason))?;
         counted.keep();
         local.counters().upstream_connects.add(1);
         if let Some(counters) = endpoint.counters() {
             counters.connections.add(1);
             counters.connections_open.add(1);
+            if kind == LinkKind::Tls {
+                counters.tls_connections_open.add(1);
+            }
         }
-        let socket = Stream::plain(socket);
-        socket.start_receiving();
-        Ok(Connection {
-            socket,
+        stream.start_receiving();
+        let link = Rc::new(Link::new(local, stream, settings.config.max_connection_age));
+        endpoint.links.borrow_mut().add(&link);
+        endpoint.made(local, link.make());
+        let connection = Connection {
+            socket: link,
             endpoint: endpoint.clone(),
             cluster: cluster.clone(),
-            exchanges: 1,
+            exchanges: 0,
             idle_since: local.now(),
-        })
+        };
+        Ok(connection)
     }
 
     /// Gives the connection back after an exchange that left it clean: request sent to its end, answer
@@ -86,14 +100,25 @@ impl Connection {
         let worn = config
             .requests_per_connection
             .is_some_and(|max| self.exchanges >= max);
-        let gone = self.endpoint.id.get().is_none();
+        let gone = self.endpoint.is_gone();
         let endpoint = self.endpoint.clone();
         let full = endpoint.idle.borrow().len() >= config.idle_connections as usize;
+        self.socket.step(Event::Answered);
         if worn || gone || full || to.local.drain.is_on() || !self.socket.is_settled() {
+            self.socket.step(Event::Retire);
+        }
+        if self.socket.state().is_closed() {
             return;
         }
+        self.socket.set_pooled();
         self.idle_since = to.local.now();
-        endpoint.idle.borrow_mut().push(self);
+        let as_wanted = self.socket.make() == endpoint.wanted();
+        let mut idle = endpoint.idle.borrow_mut();
+        match as_wanted {
+            true => idle.push(self),
+            // Below those as wanted: it serves only when there is no other.
+            false => idle.insert(0, self),
+        }
     }
 
     /// The endpoint at the other end.
@@ -101,18 +126,27 @@ impl Connection {
         &self.endpoint
     }
 
-    fn is_usable(&self, now: Duration, idle_timeout: Duration) -> bool {
+    pub(super) fn is_usable(&self, now: Duration, idle_timeout: Duration) -> bool {
         self.socket.is_quiet() && now.saturating_sub(self.idle_since) < idle_timeout
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        // With an exchange on it that did not end well, it broke, or was given up by who was on it.
+        self.socket.step(match self.socket.state().in_flight {
+            0 => Event::Retire,
+            _ => Event::PeerClosed,
+        });
+        self.endpoint.links.borrow_mut().remove(&self.socket);
         self.cluster
             .connections
             .set(self.cluster.connections.get().saturating_sub(1));
         if let Some(counters) = self.endpoint.counters() {
             counters.connections_open.sub(1);
+            if self.socket.make().kind == LinkKind::Tls {
+                counters.tls_connections_open.sub(1);
+            }
         }
     }
 }
@@ -148,24 +182,24 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Closes, every second, idle connections that the endpoint has closed or that are too old.
-pub(crate) async fn sweep(local: Rc<Local>) {
-    let next: Deadline = local.driver.deadline();
-    loop {
-        next.set_after(SWEEP_INTERVAL);
-        next.reached().await;
-        let Some(plane) = local.plane() else { continue };
-        for (settings, cluster) in plane.clusters() {
-            for endpoint in cluster.endpoints() {
-                let idle = endpoint.idle.take();
-                let timeout = settings.config.idle_timeout;
-                let (kept, gone): (Vec<_>, Vec<_>) = idle
-                    .into_iter()
-                    .partition(|c| c.is_usable(local.now(), timeout));
-                endpoint.idle.replace(kept);
-                drop(gone);
-            }
-        }
+/// Connects, and shakes hands if `kind` says so. A handshake that fails is a connection that failed:
+/// what comes after it is never plaintext instead (E16).
+async fn dial(to: Destination<'_>, endpoint: &Endpoint, kind: LinkKind) -> Result<Stream, Reason> {
+    let deadline = to.local.driver.deadline();
+    deadline.set_after(to.settings.config.connect_timeout);
+    let socket = deadline
+        .bound(Socket::connect(&to.local.driver, endpoint.address))
+        .await
+        .map_err(|_| Reason::ConnectTimeout)
+        .and_then(|connected| connected.map_err(|error| connect_reason(&error)))?;
+    match kind {
+        LinkKind::Plaintext => Ok(Stream::plain(socket)),
+        LinkKind::Tls => transport::secure(to.local, socket, to.settings, endpoint.address)
+            .await
+            .map_err(|(reason, detail)| {
+                endpoint.note_fault(detail);
+                reason
+            }),
     }
 }
 
@@ -175,6 +209,7 @@ fn count_failure(endpoint: &Endpoint, reason: Reason) {
     };
     match reason {
         Reason::ConnectTimeout => counters.failed_connect_timeout.add(1),
+        Reason::UpstreamTls | Reason::SecretMissing => counters.failed_tls.add(1),
         _ => counters.failed_connect.add(1),
     }
 }

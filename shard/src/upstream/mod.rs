@@ -2,14 +2,18 @@
 //!
 //! * `mod.rs`: [`Cluster`] and [`Endpoint`], kept over snapshots.
 //! * `connection.rs`: [`Connection`], from check-out to check-in.
+//! * `link.rs`: where a connection stands in its life.
+//! * `endpoint.rs`: [`Endpoint`], with its links.
+//! * `replace.rs`: links that are replaced, in the background.
 
 mod connection;
+mod endpoint;
+mod link;
+mod replace;
 
 use std::{
     cell::{Cell, RefCell},
-    net::SocketAddr,
     rc::Rc,
-    sync::Arc,
     time::Duration,
 };
 
@@ -19,11 +23,12 @@ use tidegate_core::{
     id::{EndpointId, ShardId},
     message::Availability,
     snapshot,
-    stats::{EndpointCounters, PerShard},
     steering::hash_address,
 };
 
-pub(crate) use connection::{Connection, sweep};
+pub(crate) use connection::Connection;
+pub(crate) use endpoint::Endpoint;
+pub(crate) use replace::{follow, sweep};
 
 use crate::local::Local;
 
@@ -101,9 +106,9 @@ impl Cluster {
             .collect();
         old.iter()
             .filter(|o| !new.iter().any(|n| Rc::ptr_eq(o, n)))
-            .for_each(|gone| gone.retire());
+            .for_each(|gone| gone.leave(now));
         for (endpoint, described) in new.iter().zip(&cluster.endpoints) {
-            endpoint.id.set(Some(described.id));
+            endpoint.stay(described.id);
         }
         *self.endpoints.borrow_mut() = new;
         let config = &cluster.config;
@@ -113,8 +118,8 @@ impl Cluster {
     }
 
     /// The cluster is gone: its idle connections are closed, busy ones finish.
-    pub(crate) fn retire(&self) {
-        self.endpoints.borrow().iter().for_each(|e| e.retire());
+    pub(crate) fn retire(&self, now: Duration) {
+        self.endpoints.borrow().iter().for_each(|e| e.leave(now));
     }
 
     /// Whether `endpoint` may be chosen from now on.
@@ -219,7 +224,7 @@ impl Drop for Ticket {
         if let Some(counters) = self.endpoint.counters() {
             counters.requests_active.sub(1);
         }
-        let Some(id) = self.endpoint.id.get() else {
+        let Some(id) = self.endpoint.id() else {
             return;
         };
         let (latency, now) = self.ended.unwrap_or_default();
@@ -227,40 +232,6 @@ impl Drop for Ticket {
             .balancer
             .borrow_mut()
             .finished(id, self.outcome, latency, now);
-    }
-}
-
-/// An endpoint on this shard, with its idle connections.
-pub(crate) struct Endpoint {
-    pub(crate) address: SocketAddr,
-    /// In the snapshot in use; `None` once it is gone.
-    id: Cell<Option<EndpointId>>,
-    shard: ShardId,
-    counters: Arc<PerShard<EndpointCounters>>,
-    /// The last checked in is the first checked out: it is the warmest, and the rest can age out.
-    idle: RefCell<Vec<Connection>>,
-}
-
-impl Endpoint {
-    fn new(endpoint: &snapshot::Endpoint, shard: ShardId) -> Rc<Endpoint> {
-        Rc::new(Endpoint {
-            address: endpoint.address,
-            id: Cell::new(Some(endpoint.id)),
-            shard,
-            counters: endpoint.counters.clone(),
-            idle: RefCell::new(Vec::new()),
-        })
-    }
-
-    /// This shard's counters of it.
-    pub(crate) fn counters(&self) -> Option<&EndpointCounters> {
-        self.counters.get(self.shard)
-    }
-
-    fn retire(&self) {
-        self.id.set(None);
-        let idle = self.idle.take();
-        drop(idle);
     }
 }
 
