@@ -21,6 +21,7 @@ use tidegate_core::{
 };
 
 use crate::{
+    census,
     drain::IDLE_GRACE,
     local::Local,
     relay,
@@ -50,6 +51,7 @@ pub(crate) struct Client {
     pub(crate) served: Cell<u32>,
     /// It is among the open ones of its kind: it was told from the other, and shook hands if it is TLS.
     is_established: Cell<bool>,
+    pub(crate) census: census::Place,
     /// The client, as the PROXY header or the socket says; asked for when first needed.
     peer: OnceCell<Box<Peer>>,
 }
@@ -78,6 +80,7 @@ impl Client {
             bind: bind.clone(),
             served: Cell::new(0),
             is_established: Cell::new(false),
+            census: census::Place::default(),
             peer: OnceCell::new(),
         }
     }
@@ -152,6 +155,7 @@ impl Drop for Client {
                 LinkKind::Tls => counters.tls_connections_open.sub(1),
             }
         }
+        census::disconnected(self);
         self.local.release_connection();
     }
 }
@@ -176,6 +180,7 @@ pub(crate) fn serve(mut client: Client) -> impl Future<Output = ()> {
             return;
         }
         client.count_established();
+        census::connected(&client, listener);
         match &listener.protocol {
             Protocol::Tcp(tcp) => Box::pin(relay::serve(&client, &plane, listener, tcp)).await,
             Protocol::Http(http) => {

@@ -6,6 +6,7 @@
 //! `upstream`, `relay`, `drain`, `inbox`, `access_log`.
 
 mod access_log;
+mod census;
 mod downstream;
 mod drain;
 mod executor;

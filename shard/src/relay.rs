@@ -11,6 +11,7 @@ use tidegate_codecs::proxy_protocol;
 use tidegate_core::{
     balancer::Outcome,
     config::model::{ProxyProtocolOut, Retry},
+    encryption::census::Bytes,
     message::AccessRecord,
     reason::Reason,
     snapshot::{self, Listener, Tcp},
@@ -18,7 +19,7 @@ use tidegate_core::{
 };
 
 use crate::{
-    access_log,
+    access_log, census,
     downstream::Client,
     local::Plane,
     ring::{Failed, Payload, is_over_budget},
@@ -50,6 +51,7 @@ pub(crate) struct Relayed {
 pub(crate) async fn serve(client: &Client, plane: &Rc<Plane>, listener: &Listener, tcp: &Tcp) {
     let local = &client.local;
     let began_ns = local.driver.now_ns();
+    census::relay_began(client, listener);
     let mut record = AccessRecord {
         start_unix_ns: local.unix_ns(began_ns),
         shard: local.id.0,
@@ -82,6 +84,11 @@ pub(crate) async fn serve(client: &Client, plane: &Rc<Plane>, listener: &Listene
     counters.downstream_received_bytes.add(relayed.from_client);
     counters.downstream_sent_bytes.add(relayed.from_upstream);
     client.count_exchange(relayed.from_client, relayed.from_upstream);
+    let bytes = Bytes {
+        received: relayed.from_client,
+        sent: relayed.from_upstream,
+    };
+    census::relay_ended(client, listener, bytes);
     if let Some(reason) = relayed.reason {
         counters.refuse(reason);
     }

@@ -27,6 +27,7 @@ pub(crate) use answer::refuse_unread;
 pub(crate) use exchange::{Exchange, Refusal, Scratch};
 
 use crate::{
+    census,
     downstream::Client,
     local::Plane,
     ring::Chunk,
@@ -69,6 +70,7 @@ async fn run<'a>(
     first: Chunk,
 ) -> Result<Next, Refusal> {
     exchange.read_head(first).await?;
+    census::request_began(exchange);
     let route = exchange.find_route()?;
     let forward = match &route.action {
         Action::Forward(forward) => forward,

@@ -17,7 +17,7 @@ use tidegate_core::{
 
 use super::{retry::Failure, upload::Upload};
 use crate::{
-    access_log,
+    access_log, census,
     downstream::Client,
     local::Plane,
     ring::{Chunk, is_over_budget},
@@ -347,6 +347,7 @@ impl<'a> Exchange<'a> {
         counters.downstream_sent_bytes.add(self.sent_bytes);
         self.client
             .count_exchange(self.received_bytes, self.sent_bytes);
+        census::request_ended(&self);
         counters.phase(Phase::Total, self.times.total_ns());
         if self.times.sent_ns > 0 {
             counters.phase(Phase::Connect, self.times.connect_ns);
