@@ -79,7 +79,8 @@ async fn echo(socket: &Socket, expected: Option<u64>) {
     while let Some(chunk) = socket.receive().await.unwrap() {
         socket.send(Payload::chunk(chunk)).await.unwrap();
     }
-    socket.finish().await.unwrap();
+    socket.flush().await.unwrap();
+    socket.shutdown_write();
 }
 
 fn pattern(len: usize) -> Vec<u8> {
@@ -219,7 +220,8 @@ fn sends_head_and_body_as_one() {
                 .await
                 .unwrap();
         }
-        socket.finish().await.unwrap();
+        socket.flush().await.unwrap();
+        socket.shutdown_write();
     });
     let got = client.join().unwrap();
     assert_eq!(got.len(), 30_005);

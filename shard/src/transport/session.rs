@@ -15,7 +15,9 @@ use rustls::{
     client::{ClientConnectionData, UnbufferedClientConnection},
     pki_types::CertificateDer,
     server::{ServerConnectionData, UnbufferedServerConnection},
-    unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic},
+    unbuffered::{
+        ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
+    },
 };
 
 /// The payload of the largest record (RFC 8446, 5.1).
@@ -27,8 +29,6 @@ const PREFACE_MAX: usize = 64;
 /// Plaintext that one call of [`Session::process`] hands out, a record more or less: as much as the
 /// largest receive buffer holds.
 const PLAIN_BATCH: usize = 64 << 10;
-/// Messages that may be queued when a connection fails: the alert, and what was to go before it.
-const LAST_WORDS_MAX: usize = 8;
 
 /// A TLS connection, either side of it.
 pub(super) struct Session {
@@ -107,8 +107,7 @@ impl Session {
                 Ok(Next::Established) => break Ok(Progress::Established),
                 Err(error) => {
                     self.failed = true;
-                    let rest = input.get_mut(discard..).unwrap_or_default();
-                    self.last_words(rest, out);
+                    self.last_words(out);
                     break Err(error);
                 }
             }
@@ -184,6 +183,17 @@ impl Session {
         self.state().peer_certificates().unwrap_or_default()
     }
 
+    /// Asks for new keys both ways, as a peer may.
+    #[cfg(test)]
+    pub(super) fn refresh_keys(&mut self, out: &mut Vec<u8>) {
+        if let Side::Client(connection) = &mut self.side
+            && let Ok(ConnectionState::WriteTraffic(traffic)) = connection.process(&mut []).state
+        {
+            let _ = traffic.refresh_traffic_keys();
+        }
+        self.process(&mut [], &mut Vec::new(), out);
+    }
+
     fn step(
         &mut self,
         input: &mut [u8],
@@ -196,10 +206,10 @@ impl Session {
         }
     }
 
-    fn last_words(&mut self, input: &mut [u8], out: &mut Vec<u8>) {
+    fn last_words(&mut self, out: &mut Vec<u8>) {
         match &mut self.side {
-            Side::Server(connection) => last_words(connection, input, out),
-            Side::Client(connection) => last_words(connection, input, out),
+            Side::Server(connection) => last_words(connection, out),
+            Side::Client(connection) => last_words(connection, out),
         }
     }
 
@@ -246,6 +256,8 @@ const RECORD_HEADER: usize = 5;
 trait Records {
     type Data;
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+    /// Whether messages wait to be encoded.
+    fn has_output(&self) -> bool;
 }
 
 impl Records for UnbufferedServerConnection {
@@ -253,12 +265,18 @@ impl Records for UnbufferedServerConnection {
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(input)
     }
+    fn has_output(&self) -> bool {
+        CommonState::wants_write(self)
+    }
 }
 
 impl Records for UnbufferedClientConnection {
     type Data = ClientConnectionData;
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(input)
+    }
+    fn has_output(&self) -> bool {
+        CommonState::wants_write(self)
     }
 }
 
@@ -301,15 +319,9 @@ fn step<C: Records>(
             }
             read
         }
-        Ok(ConnectionState::EncodeTlsData(mut encode)) => {
-            append(out, 0, |place| match encode.encode(place) {
-                Ok(n) => Ok(n),
-                Err(EncodeError::InsufficientSize(size)) => Err(Some(size.required_size)),
-                Err(EncodeError::AlreadyEncoded) => Err(None),
-            })
+        Ok(ConnectionState::EncodeTlsData(encode)) => encode_message(encode, out)
             .map(|()| Next::Again)
-            .map_err(|Unsendable| Error::EncryptError)
-        }
+            .map_err(|Unsendable| Error::EncryptError),
         Ok(ConnectionState::TransmitTlsData(transmit)) => {
             // What lies in `out` is sent in order, before anything else.
             transmit.done();
@@ -324,19 +336,15 @@ fn step<C: Records>(
     (discard, next)
 }
 
-/// Takes out what rustls still wants to tell the peer after a failure: the alert.
-fn last_words<C: Records>(connection: &mut C, input: &mut [u8], out: &mut Vec<u8>) {
-    for _ in 0..LAST_WORDS_MAX {
-        // The state that follows each is "transmit", which is reached by asking again, and left by `done`.
-        match connection.process(input).state {
-            Ok(ConnectionState::EncodeTlsData(mut encode)) => {
-                let _ = append(out, 0, |place| match encode.encode(place) {
-                    Ok(n) => Ok(n),
-                    Err(EncodeError::InsufficientSize(size)) => Err(Some(size.required_size)),
-                    Err(EncodeError::AlreadyEncoded) => Err(None),
-                });
-            }
-            _ => return,
+/// Takes out what rustls still wants to tell the peer after a failure: the alert. It is asked only while
+/// there is something: beyond that it would look at the input again.
+fn last_words<C: Records>(connection: &mut C, out: &mut Vec<u8>) {
+    while connection.has_output() {
+        let Ok(ConnectionState::EncodeTlsData(encode)) = connection.process(&mut []).state else {
+            return;
+        };
+        if encode_message(encode, out).is_err() {
+            return;
         }
     }
 }
@@ -352,18 +360,26 @@ fn write<C: Records>(
     loop {
         match connection.process(retained).state {
             Ok(ConnectionState::WriteTraffic(traffic)) => return write_traffic(traffic, what, out),
-            Ok(ConnectionState::EncodeTlsData(mut encode)) => {
-                append(out, 0, |place| match encode.encode(place) {
-                    Ok(n) => Ok(n),
-                    Err(EncodeError::InsufficientSize(size)) => Err(Some(size.required_size)),
-                    Err(EncodeError::AlreadyEncoded) => Err(None),
-                })?;
+            Ok(ConnectionState::EncodeTlsData(encode)) => {
+                encode_message(encode, out)?;
             }
             Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
             Ok(ConnectionState::PeerClosed) => *peer_closed = true,
             _ => return Err(Unsendable),
         }
     }
+}
+
+fn encode_message<D>(
+    mut encode: EncodeTlsData<'_, D>,
+    out: &mut Vec<u8>,
+) -> Result<(), Unsendable> {
+    append(out, 0, |place| {
+        encode.encode(place).map_err(|error| match error {
+            EncodeError::InsufficientSize(size) => Some(size.required_size),
+            EncodeError::AlreadyEncoded => None,
+        })
+    })
 }
 
 fn write_traffic<D>(

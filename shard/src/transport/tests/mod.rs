@@ -1,0 +1,13 @@
+//! TLS without sockets, and on a shard with them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods
+)]
+
+mod fixtures;
+mod memory;
+mod on_a_shard;
+mod secrets;
