@@ -61,6 +61,7 @@ impl Handshakes {
     }
 
     /// How many go on.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.active.borrow().len()
     }

@@ -23,6 +23,7 @@ use tidegate_core::{
 };
 
 use super::fixtures::*;
+use crate::transport::handshake::HANDSHAKE_BYTES_MAX;
 use crate::{Shard, ShardSettings, bind, tls};
 
 type Secure = StreamOwned<ClientConnection, TcpStream>;
@@ -335,6 +336,97 @@ fn client_certificates() {
     }
     let failed = &running.counters().tls_handshakes_failed_certificate;
     assert_eq!(failed.get(), 5);
+}
+
+/// Goal: a session is resumed only where clients are asked for the same, and only while its certificate is still
+/// good (E7, E15). Method: tickets of one listener offered to others: the same again, one without a policy, one
+/// with another name, one that has revoked the certificate since.
+#[test]
+fn resumption_keeps_the_policy() {
+    let authority = Authority::new("ca");
+    let shown = authority.issue_with(&["spiffe://mesh/pay"], |params| {
+        params.serial_number = Some(7_u64.into());
+    });
+    let web = authority.issue(&["web.example"]).material();
+    let (ca, revoking) = (authority.material(), authority.material_revoking(7));
+    let asked =
+        "client_certificate: { trusted_ca: ca, subject_alt_names: [{ uri: 'spiffe://mesh/pay' }] }";
+    let others =
+        "client_certificate: { trusted_ca: ca, subject_alt_names: [{ uri: 'spiffe://mesh/*' }] }";
+    for (tls, ca_then, resumed) in [
+        (asked, &ca, Ok(true)),
+        (others, &ca, Ok(false)),
+        ("mode: strict", &ca, Ok(false)),
+        // The ticket opens, but what it stands for is no longer good.
+        (asked, &revoking, Err("certificate_revoked")),
+    ] {
+        let config = client_config(&authority, Some(&shown));
+        let first = Running::start(&respond(asked), &[("web", web.clone()), ("ca", ca.clone())]);
+        assert!(exchange(&mut first.secure(&config), GET).is_ok());
+        let secrets = [("web", web.clone()), ("ca", ca_then.clone())];
+        let mut then = Running::start(&respond(tls), &secrets);
+        let mut stream = then.secure(&config);
+        let answer = exchange(&mut stream, GET);
+        let record = then.logged();
+        match resumed {
+            Ok(resumed) => {
+                assert!(answer.unwrap().ends_with("hello"));
+                assert_eq!(record.tls_resumed, resumed, "{tls}");
+            }
+            Err(detail) => {
+                assert!(answer.is_err());
+                assert_eq!(
+                    (record.reason, record.detail),
+                    (Some(Reason::ClientCertificate), detail)
+                );
+            }
+        }
+    }
+}
+
+/// Goal: what a handshake may make us keep has a limit. Method: a hello that claims to be long, in records of
+/// one byte each, which is the most that is kept for a byte.
+#[test]
+fn long_handshakes_are_cut() {
+    let authority = Authority::new("ca");
+    let web = authority.issue(&["web.example"]).material();
+    let mut running = Running::start(&respond("mode: strict"), &[("web", web)]);
+    let mut socket = running.dial();
+    let mut sent = vec![0x16, 3, 1, 0, 4, 1, 0, 0xff, 0xf0];
+    for _ in 0..HANDSHAKE_BYTES_MAX / 6 + 16 {
+        sent.extend_from_slice(&[0x16, 3, 1, 0, 1, 0]);
+    }
+    // The connection may be cut while this is being written.
+    let _ = socket.write_all(&sent);
+    let record = running.logged();
+    assert_eq!(record.reason, Some(Reason::TlsHandshake));
+    assert_eq!(record.detail, "a handshake message is too long");
+}
+
+/// Goal: a permissive port serves clients that wait for the server to speak, if it is marked so, and closes them
+/// if it is not. Method: a silent client before an endpoint that speaks first.
+#[test]
+fn servers_that_speak_first() {
+    let authority = Authority::new("ca");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            socket.unwrap().write_all(b"220 ready").unwrap();
+        }
+    });
+    let web = authority.issue(&["web.example"]).material();
+    for (is_first, expected) in [(true, "220 ready"), (false, "")] {
+        let yaml = format!(
+            "listeners:\n  web:\n    bind: 127.0.0.1:0\n    protocol: tcp\n    to: up\n    tls: {{ certificates: \
+             web, mode: permissive, inspect_timeout: 100ms, server_speaks_first: {is_first} }}\n\
+             clusters:\n  up: {{ endpoints: {{ static: ['{endpoint}'] }} }}\n"
+        );
+        let running = Running::start(&yaml, &[("web", web.clone())]);
+        let mut answer = String::new();
+        let _ = running.dial().read_to_string(&mut answer);
+        assert_eq!(answer, expected);
+    }
 }
 
 /// Goal: a stalled handshake ends in time, and says why. Method: half a hello.
