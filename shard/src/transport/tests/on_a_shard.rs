@@ -593,6 +593,53 @@ fn self_handshakes() {
     }
 }
 
+/// Goal: what is decrypted and encrypted keeps the shard's budget (`limits.buffers`), and peers that do not read
+/// do not keep those that do from being served (E14). Method: many clients that ask for a large body and do not
+/// read it, on little budget; then one that reads.
+#[test]
+fn buffers_keep_their_budget() {
+    let authority = Authority::new("ca");
+    let endpoint = echo_endpoint(&authority);
+    let yaml = format!(
+        "limits: {{ buffers: 1MiB }}\nlisteners:\n  web:\n    bind: 127.0.0.1:0\n    tls: {{ certificates: web }}\n    \
+         routes: [{{ to: up }}]\nclusters:\n  up:\n    tls: {{ mode: required, certificate: web, \
+         trusted_ca: ca, server_name: up.example }}\n    endpoints: {{ static: ['{endpoint}'] }}\n"
+    );
+    let secrets = [
+        ("web", authority.issue(&["web.example"]).material()),
+        ("ca", authority.material()),
+    ];
+    let running = Running::start(&yaml, &secrets);
+    let config = client_config(&authority, None);
+    let len = 8 << 20;
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: {len}\r\n\r\n{}",
+        "x".repeat(len)
+    );
+    let stalled: Vec<_> = (0..40)
+        .map(|_| {
+            let mut stream = running.secure(&config);
+            let request = request.clone();
+            // It may be cut.
+            thread::spawn(move || {
+                let _ = stream.write_all(request.as_bytes());
+                stream
+            })
+        })
+        .collect();
+    let stalled: Vec<_> = stalled.into_iter().map(|s| s.join().unwrap()).collect();
+    for len in [1, 100_000, 2_000_000] {
+        let body = "y".repeat(len);
+        let request =
+            format!("POST / HTTP/1.1\r\nHost: web.example\r\nContent-Length: {len}\r\n\r\n{body}");
+        let answer = exchange(&mut running.secure(&config), &request).unwrap();
+        assert!(answer.ends_with(&body), "{len}");
+        let heap = running.counters().buffers_heap_bytes.get();
+        assert!(heap <= (1 << 20) + (128 << 10), "{heap}");
+    }
+    drop(stalled);
+}
+
 /// Goal: endpoints that cannot prove who they are get nothing (E16). Method: an endpoint of another name, and
 /// one of another authority; the request is refused with the alert's name.
 #[test]
