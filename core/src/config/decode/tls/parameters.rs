@@ -96,7 +96,7 @@ fn chosen<T: PartialEq>(
             let meant = renamed(&text.text).or_else(|| suggest(&text.text, names.iter().copied()));
             let known = list(names.iter().copied());
             let help = match meant {
-                Some(name) => format!("did you mean `{name}`? there are {known}"),
+                Some(name) => format!("did you mean `{name}`?"),
                 None if text.text.contains([':', ',']) => {
                     format!("write a list: there are {known}")
                 }
