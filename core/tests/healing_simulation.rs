@@ -142,6 +142,8 @@ impl Simulation {
     }
 }
 
+/// How many seeds: more than by default if TIDEGATE_TEST_SEEDS says so.
+#[allow(clippy::disallowed_methods)]
 fn seeds() -> u64 {
     let asked = std::env::var("TIDEGATE_TEST_SEEDS").ok();
     asked.and_then(|n| n.parse().ok()).unwrap_or(1000)
