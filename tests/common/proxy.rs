@@ -24,6 +24,7 @@ pub struct Proxy {
     folder: PathBuf,
     admin: SocketAddr,
     listeners: BTreeMap<String, SocketAddr>,
+    setup: Setup,
 }
 
 /// How the process is started, apart from its configuration.
@@ -33,6 +34,8 @@ pub struct Setup {
     pub shards: Option<usize>,
     /// The limit of open files.
     pub open_files: Option<u64>,
+    /// No access log: a long load would fill the disk with it.
+    pub unlogged: bool,
 }
 
 impl Proxy {
@@ -74,6 +77,7 @@ impl Proxy {
             folder,
             admin: SocketAddr::from(([127, 0, 0, 1], 0)),
             listeners: BTreeMap::new(),
+            setup: setup.clone(),
         };
         let announced = eventually("the announcement of a ready proxy", || {
             if let Some(status) = proxy.child.try_wait().unwrap() {
@@ -184,19 +188,9 @@ impl Proxy {
 
     /// Replaces the file without telling the process.
     pub fn write_config(&self, config: impl fmt::Display) {
-        let setup = Setup {
-            shards: Some(self.shard_count()),
-            ..Setup::default()
-        };
         let new = self.folder.join("config.yaml.new");
-        fs::write(&new, whole(&setup, &self.folder, &config)).unwrap();
+        fs::write(&new, whole(&self.setup, &self.folder, &config)).unwrap();
         fs::rename(new, self.folder.join("config.yaml")).unwrap();
-    }
-
-    fn shard_count(&self) -> usize {
-        let text = fs::read_to_string(self.folder.join("config.yaml")).unwrap();
-        let count = text.split("count: ").nth(1).unwrap();
-        count.split([',', ' ']).next().unwrap().parse().unwrap()
     }
 
     /// The lowest epoch that a shard uses.
@@ -283,12 +277,16 @@ fn whole(setup: &Setup, folder: &Path, config: &dyn fmt::Display) -> String {
         ""
     };
     let shards = setup.shards.unwrap_or(1);
-    let log = folder.join("access.log");
-    format!(
-        "version: 1\nadmin: 127.0.0.1:0\nshards: {{ count: {shards} {ring} }}\n\
-         access_log: {{ path: \"{}\", format: json }}\n{config}",
-        log.display()
-    )
+    let log = if setup.unlogged {
+        String::new()
+    } else {
+        let path = folder.join("access.log");
+        format!(
+            "access_log: {{ path: \"{}\", format: json }}\n",
+            path.display()
+        )
+    };
+    format!("version: 1\nadmin: 127.0.0.1:0\nshards: {{ count: {shards} {ring} }}\n{log}{config}")
 }
 
 fn command(setup: &Setup) -> Command {
