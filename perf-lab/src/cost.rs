@@ -57,24 +57,29 @@ pub struct Cost {
 impl Sample {
     /// Reads the tree below `root`, and the core that it runs on.
     pub fn of_tree(root: u32, cpu: Cpu) -> io::Result<Sample> {
-        Sample::read(Path::new("/proc"), root, cpu)
+        Sample::of_trees(&[root], cpu)
     }
 
-    fn read(proc: &Path, root: u32, cpu: Cpu) -> io::Result<Sample> {
+    /// Reads several trees as one. Each must have a process left.
+    pub fn of_trees(roots: &[u32], cpu: Cpu) -> io::Result<Sample> {
+        let proc = Path::new("/proc");
         let mut sample = Sample {
             core: core_ticks(&fs::read_to_string(proc.join("stat"))?, cpu)
                 .ok_or_else(|| malformed("stat"))?,
             ..Sample::default()
         };
-        for pid in tree(proc, root)? {
-            // A process that ends meanwhile is none of the tree any more.
-            match sample.add_process(&proc.join(pid.to_string()), pid) {
-                Err(error) if !is_gone(&error) => return Err(error),
-                _ => {}
+        for root in roots {
+            let before = sample.run.len();
+            for pid in tree(proc, *root)? {
+                // A process that ends meanwhile is none of the tree any more.
+                match sample.add_process(&proc.join(pid.to_string()), pid) {
+                    Err(error) if !is_gone(&error) => return Err(error),
+                    _ => {}
+                }
             }
-        }
-        if sample.run.is_empty() {
-            return Err(io::ErrorKind::NotFound.into());
+            if sample.run.len() == before {
+                return Err(io::ErrorKind::NotFound.into());
+            }
         }
         Ok(sample)
     }

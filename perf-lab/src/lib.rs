@@ -5,8 +5,8 @@
 //!   of it, by [`statistics`] and with a [`verdict`]; [`knee`] and [`capacity`]: what a peer bears at an
 //!   objective; [`compare`]: the sides of a comparison; [`calibration`]: the machine's own noise;
 //!   [`trend`]: a ledger over time.
-//! - [`measure`]: one measurement of one peer, from its start to its stop; `validity`: whether it
-//!   counts.
+//! - [`measure`]: one measurement of one peer, from its start to its stop, of one proxy or a `chain`
+//!   of two; `validity`: whether it counts.
 //! - [`peer`]: the proxies as plug-ins: definition, rendering of their configuration, their process.
 //! - [`worker`]: the loaded thread, with the [`origin`] and the [`load`] generator over [`poll`];
 //!   [`control`] is how it is led through the phases, [`response`] how answers are read.
@@ -21,6 +21,7 @@
 pub mod calibration;
 pub mod callgrind;
 pub mod capacity;
+mod chain;
 pub mod cli;
 pub mod clock;
 pub mod compare;

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -16,6 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    chain::{self, Chain, Layout},
     clock::Clock,
     control::{Control, Phase},
     cost::{Cost, Sample},
@@ -30,13 +31,13 @@ use crate::{
     origin::{Origin, OriginMode},
     peer::{
         Peer,
-        certificate::{Certificate, TlsClient},
-        process::{Running, Workplace, free_address},
-        render::{Mode, Setting},
+        certificate::{Certificates, Shown, TlsClient},
+        process::Workplace,
+        render::Mode,
     },
     run::Interrupt,
     scenario::{
-        Figure, Load, Neighbour, Scenario,
+        Figure, Link, Load, Neighbour, Scenario,
         player::{Player, Stage},
     },
     worker::{Beside, Worker, WorkerOutcome},
@@ -103,6 +104,9 @@ pub struct Measurement {
     pub rss_ready_kib: Option<u64>,
     /// Memory that each idle connection added.
     pub kib_per_connection: Option<f64>,
+    /// CPU per request in the scenario that this one's `minus` names, in the same round.
+    #[serde(default)]
+    pub base_cpu_us: Option<f64>,
     /// The peer's configuration by file; moved into the row's result.
     #[serde(skip)]
     pub configuration: BTreeMap<String, String>,
@@ -128,6 +132,8 @@ impl Measurement {
         let measured = |value: f64| (latency.count > 0).then_some(value);
         match figure {
             Figure::Cpu => self.cpu_us_per_request(),
+            // Nothing, or less than nothing, is less than a nanosecond, so that ratios can be taken.
+            Figure::Added => Some((self.cpu_us_per_request()? - self.base_cpu_us?).max(1e-3)),
             Figure::Memory => self.kib_per_connection,
             Figure::P50 => measured(latency.p50_us),
             Figure::P99 => measured(latency.p99_us),
@@ -154,59 +160,21 @@ pub fn measure(task: Task<'_>, bench: &Bench) -> Result<Measurement, Error> {
         Mode::Http => OriginMode::Http,
         Mode::Tcp => OriginMode::Echo,
     };
-    let certificate = match task.row.tls {
-        true => Some(Certificate::generate()?),
+    let certificates = match task.row.is_encrypted() {
+        true => Some(Certificates::generate()?),
         false => None,
     };
     let mut origin = Origin::bind(([127, 0, 0, 1], 0).into(), mode)?
         .behave(&task.row.upstream, task.round as u64)?;
-    let upstreams = origin.addresses();
-    let listen = match task.program {
-        Some(_) => free_address()?,
-        None => origin.address()?,
-    };
-    if let (None, Some(certificate)) = (task.program, &certificate) {
-        origin = origin.encrypt(certificate.server.clone());
+    if let (Some(certificates), Some(shown)) = (&certificates, shown_to_origin(task)) {
+        origin = origin.encrypt(certificates.server(shown)?);
     }
-    let tls = certificate.as_ref().map(Certificate::client).transpose()?;
-    let loaded = LoadedThread::start(task, bench, origin, listen, tls.clone())?;
-    let prefixes = task.row.prefixes();
-    let dir: PathBuf = bench
-        .work
-        .dir
-        .join(format!("{}-{}", task.peer.name, listen.port()));
-    let setting = Setting {
-        listen,
-        upstreams: &upstreams,
-        mode: task.row.mode(),
-        connections: task.row.client_descriptors() as usize,
-        routes: &prefixes,
-        certificate: certificate.as_ref(),
-        admin: match task.row.asks_admin() {
-            true => Some(free_address()?),
-            false => None,
-        },
-        reloads: task.row.reloads(),
-        cpu: bench.placement.proxy,
-        descriptors: bench.descriptors,
-        dir: &dir,
-    };
-    let (mut running, configuration) = start_peer(task, bench, &setting)?;
-    running.wait_ready(
-        task.row.mode(),
-        &task.row.exchange(),
-        tls.as_ref(),
-        &bench.interrupt,
-    )?;
-    let sample = || match running.pid() {
-        Some(pid) => Sample::of_tree(pid, bench.placement.proxy)
-            .map(Some)
-            .map_err(Error::io(format!(
-                "reading the costs of {}",
-                task.peer.name
-            ))),
-        None => Ok(None),
-    };
+    let layout = Layout::of(task, origin.addresses(), &bench.work.dir)?;
+    let setting = layout.front(task, bench, certificates.as_ref());
+    let tls = chain::client(&setting, task.row.sessions())?;
+    let loaded = LoadedThread::start(task, bench, origin, layout.listen, tls)?;
+    let (mut chain, configuration) = Chain::start(task, bench, &layout, setting)?;
+    let sample = || chain.sample(bench.placement.proxy);
 
     let ready = sample()?;
     loaded.open(bench, task.row.connections)?;
@@ -220,7 +188,7 @@ pub fn measure(task: Task<'_>, bench: &Bench) -> Result<Measurement, Error> {
     loaded.control.enter(Phase::Measure);
     let stage = Stage {
         peer: task.peer,
-        running: &running,
+        running: &chain.front,
         setting,
         control: &loaded.control,
     };
@@ -232,7 +200,7 @@ pub fn measure(task: Task<'_>, bench: &Bench) -> Result<Measurement, Error> {
     )?;
     let seconds = started.elapsed().as_secs_f64();
     let (after, completed) = (sample()?, loaded.control.completed() - completed);
-    running.check_alive()?;
+    chain.check_alive()?;
     let outcome = loaded.finish(bench)?;
 
     let per_connection = |ready: &Sample, after: &Sample| {
@@ -251,6 +219,7 @@ pub fn measure(task: Task<'_>, bench: &Bench) -> Result<Measurement, Error> {
             .zip(after)
             .filter(|_| is_idle)
             .map(|(ready, after)| per_connection(&ready, &after)),
+        base_cpu_us: None,
         configuration,
         load: outcome
             .load
@@ -263,17 +232,12 @@ pub fn measure(task: Task<'_>, bench: &Bench) -> Result<Measurement, Error> {
     Ok(measurement)
 }
 
-fn start_peer(
-    task: Task<'_>,
-    bench: &Bench,
-    setting: &Setting<'_>,
-) -> Result<(Running, BTreeMap<String, String>), Error> {
-    let Some(program) = task.program else {
-        return Ok((Running::direct(task.peer, setting.listen), BTreeMap::new()));
-    };
-    let rendered = task.peer.render(setting)?;
-    let running = Running::start(task.peer, program, &rendered, setting, bench.placement)?;
-    Ok((running, rendered.files))
+/// Who shows a certificate when the origin is spoken to; `None` is plain.
+fn shown_to_origin(task: Task<'_>) -> Option<Shown> {
+    match task.program {
+        None => task.row.tls.then_some(Shown::Server),
+        Some(_) => (task.row.link == Link::Mtls && task.row.hops == 1).then_some(Shown::Both),
+    }
 }
 
 /// The clients that a scenario has beside the measured ones.

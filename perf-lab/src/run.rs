@@ -228,7 +228,8 @@ pub fn run(
                     .and_then(|()| rates.rate(name))
                     .and_then(|rate| measure(candidate.task(row, rate, round), bench));
                 match measured {
-                    Ok(measurement) => {
+                    Ok(mut measurement) => {
+                        measurement.base_cpu_us = base_cpu_us(row, &results, &measurement);
                         progress(&line(row, plan.rounds, &measurement));
                         result.take(measurement);
                     }
@@ -280,6 +281,14 @@ impl RowResult {
         }
         self.measurements.push(measurement);
     }
+}
+
+/// What the same peer's request costs in the scenario that is to be subtracted, in the same round.
+fn base_cpu_us(row: &Scenario, results: &[RowResult], of: &Measurement) -> Option<f64> {
+    let minus = row.minus.as_deref()?;
+    let base = results.iter().find(|result| result.row.name == minus)?;
+    let mut same_round = base.valid(&of.peer).filter(|base| base.round == of.round);
+    same_round.next()?.cpu_us_per_request()
 }
 
 /// Descriptors that the lab needs for other things than connections.
@@ -413,6 +422,7 @@ mod tests {
             cost: None,
             rss_ready_kib: None,
             kib_per_connection: None,
+            base_cpu_us: None,
             configuration: BTreeMap::new(),
             load: LoadOutcome {
                 latency: LatencySummary {

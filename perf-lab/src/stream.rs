@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use rustls::{ClientConnection, ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ClientConnection, HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::peer::certificate::TlsClient;
@@ -50,6 +50,16 @@ impl Stream {
     /// Whether a read that did not fill its buffer has emptied the kernel's.
     pub fn short_read_is_the_last(&self) -> bool {
         matches!(self, Stream::Plain(_))
+    }
+
+    /// Whether its session is one of an earlier connection.
+    pub fn is_resumed(&self) -> bool {
+        let kind = match self {
+            Stream::Plain(_) => None,
+            Stream::Client(stream) => stream.conn.handshake_kind(),
+            Stream::Server(stream) => stream.conn.handshake_kind(),
+        };
+        kind == Some(HandshakeKind::Resumed)
     }
 
     /// Sends what the session still holds.

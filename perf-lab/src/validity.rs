@@ -12,6 +12,9 @@ const GENERATOR_BOUND: f64 = 0.97;
 /// The share of an open loop's requests that may still wait at its end: above it is an overload, whose
 /// latencies only say how long it lasted.
 const UNFINISHED_MAX: f64 = 0.01;
+/// The share of handshakes that may be full where all should be resumed: a server that changes its keys
+/// refuses a few.
+const FULL_MAX: f64 = 0.01;
 /// The proxy's core may be used by others this much.
 const FOREIGN_MAX: f64 = 0.05;
 
@@ -25,12 +28,26 @@ impl Measurement {
                 self.load.first_failure.as_deref().unwrap_or("unknown")
             ));
         }
+        if row.resume {
+            self.judge_sessions();
+        }
         match row.load {
             Load::Idle => self.judge_idle(),
             Load::Saturate => self.judge_closed(),
             Load::Share { .. } | Load::Rate(_) => self.judge_open(row),
         }
         self.judge_neighbours();
+    }
+
+    /// A row about resumption is about nothing else: a peer that gives no tickets, or does not take
+    /// them back, is not cheap or dear at it.
+    fn judge_sessions(&mut self) {
+        let all = self.load.latency.from_send.count;
+        let full = all.saturating_sub(self.load.resumed);
+        if full as f64 > FULL_MAX * all as f64 {
+            let problem = format!("{full} of {all} handshakes were full: sessions are not resumed");
+            self.void.push(problem);
+        }
     }
 
     fn judge_idle(&mut self) {
@@ -151,6 +168,7 @@ pub(crate) mod tests {
             }),
             rss_ready_kib: None,
             kib_per_connection: None,
+            base_cpu_us: None,
             configuration: BTreeMap::new(),
             load: LoadOutcome {
                 latency: LatencySummary {
@@ -196,6 +214,23 @@ pub(crate) mod tests {
             measurement.judge(&working(load.clone()));
             let found = (measurement.void.len(), measurement.caveats.len());
             assert_eq!(found, (void, caveats), "{load:?} {measurement:?}");
+        }
+    }
+
+    /// Where sessions are to be resumed, one full handshake in a hundred is allowed, and nowhere else
+    /// does anybody count them.
+    #[test]
+    fn full_handshakes_are_void() {
+        for (name, resumed, void) in [
+            ("tls-handshake-resumed", 990, 0),
+            ("tls-handshake-resumed", 989, 1),
+            ("tls-handshake", 0, 0),
+        ] {
+            let mut measurement = measurement(0.0, 0.5, 0, 0.5);
+            measurement.load.latency.from_send.count = 1_000;
+            measurement.load.resumed = resumed;
+            measurement.judge(&shipped::named(name).unwrap());
+            assert_eq!(measurement.void.len(), void, "{name} {measurement:?}");
         }
     }
 

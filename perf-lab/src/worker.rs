@@ -199,7 +199,7 @@ mod tests {
             arrivals::{Arrivals, Spacing},
         },
         origin::OriginMode,
-        peer::certificate::Certificate,
+        peer::certificate::{Certificates, Sessions, Shown},
         scenario::{
             ServiceTime, Upstream,
             units::{Share, Time},
@@ -326,26 +326,51 @@ mod tests {
     }
 
     /// Over TLS every kind of load runs as clean as over TCP: handshakes, bodies of many records, and
-    /// connections of a single request.
+    /// connections of a single request; with certificates on both sides as well. Sessions are resumed
+    /// where that is asked for, all but the first few, and nowhere else.
     #[test]
     fn tls_runs_clean() {
-        let certificate = Certificate::generate().unwrap();
-        for (body, keep, pace) in [
-            (128, Connections::Keep, Pace::Saturate),
-            (1 << 17, Connections::Keep, Pace::Saturate),
-            (128, Connections::PerRequest, Pace::Saturate),
-            (128, Connections::Keep, OPEN),
+        let certificates = Certificates::generate().unwrap();
+        let (keep, each) = (Connections::Keep, Connections::PerRequest);
+        for (body, keep, pace, shown, sessions) in [
+            (128, keep, Pace::Saturate, Shown::Server, Sessions::Fresh),
+            (1 << 17, keep, Pace::Saturate, Shown::Both, Sessions::Fresh),
+            (128, each, Pace::Saturate, Shown::Server, Sessions::Fresh),
+            (128, each, Pace::Saturate, Shown::Server, Sessions::Resumed),
+            (128, each, Pace::Saturate, Shown::Both, Sessions::Resumed),
+            (128, keep, OPEN, Shown::Server, Sessions::Fresh),
         ] {
             let any = SocketAddr::from(([127, 0, 0, 1], 0));
             let origin = Origin::bind(any, OriginMode::Http).unwrap();
-            let origin = origin.encrypt(certificate.server.clone());
+            let origin = origin.encrypt(certificates.server(shown).unwrap());
             let mut spec = spec(&origin, get(body), keep, pace);
             // A debug build does thousands of records and signatures slowly.
             spec.connections = 8;
-            spec.tls = Some(certificate.client().unwrap());
+            spec.tls = Some(certificates.client(shown, sessions).unwrap());
             let outcome = drive(origin, spec);
-            assert_eq!(outcome.failures, 0, "{body} {keep:?} {pace:?}: {outcome:?}");
+            let what = format!("{body} {keep:?} {pace:?} {shown:?} {sessions:?}: {outcome:?}");
+            assert_eq!(outcome.failures, 0, "{what}");
+            let full = outcome.latency.from_send.count - outcome.resumed;
+            match sessions {
+                Sessions::Fresh => assert_eq!(outcome.resumed, 0, "{what}"),
+                Sessions::Resumed => assert!(full <= 8, "{what}"),
+            }
         }
+    }
+
+    /// An origin that wants certificates answers nobody without one.
+    #[test]
+    fn certificates_are_asked_for() {
+        let certificates = Certificates::generate().unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let origin = Origin::bind(any, OriginMode::Http).unwrap();
+        let origin = origin.encrypt(certificates.server(Shown::Both).unwrap());
+        let mut spec = spec(&origin, get(128), Connections::PerRequest, Pace::Saturate);
+        spec.connections = 2;
+        spec.tls = Some(certificates.client(Shown::Server, Sessions::Fresh).unwrap());
+        let outcome = drive(origin, spec);
+        assert!(outcome.failures >= 1_000, "{outcome:?}");
+        assert_eq!(outcome.latency.from_send.count, 0, "{outcome:?}");
     }
 
     /// An origin that takes its time and fails one answer in two is seen as that, on connections that stay.

@@ -65,6 +65,7 @@ pub struct Generator {
     failures: u64,
     first_failure: Option<String>,
     reconnects: u64,
+    resumed: u64,
 }
 
 /// What a load came to.
@@ -84,6 +85,9 @@ pub struct LoadOutcome {
     pub first_failure: Option<String>,
     /// Kept connections that the peer closed between two exchanges.
     pub reconnects: u64,
+    /// Exchanges that were recorded on a resumed session.
+    #[serde(default)]
+    pub resumed: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -154,6 +158,7 @@ impl Generator {
             failures: 0,
             first_failure: None,
             reconnects: 0,
+            resumed: 0,
             spec,
             control,
             clock,
@@ -247,6 +252,7 @@ impl Generator {
             failures: self.failures,
             first_failure: self.first_failure,
             reconnects: self.reconnects,
+            resumed: self.resumed,
         }
     }
 
@@ -426,6 +432,7 @@ impl Generator {
                         sent: slot.sent,
                         done: now,
                     });
+                    self.resumed += u64::from(slot.socket.as_ref().is_some_and(Stream::is_resumed));
                 }
             }
         }

@@ -88,6 +88,8 @@ pub enum Capability {
     Routes,
     /// TLS 1.3 towards clients.
     Tls,
+    /// The same to the upstream with a certificate of its own, and asking clients for theirs.
+    Mtls,
     /// Loading a new configuration while it serves.
     Reload,
     /// A control interface over HTTP.
@@ -98,11 +100,12 @@ pub enum Capability {
 
 impl Capability {
     /// All of them, for lists.
-    pub const ALL: [Capability; 7] = [
+    pub const ALL: [Capability; 8] = [
         Capability::Http,
         Capability::Tcp,
         Capability::Routes,
         Capability::Tls,
+        Capability::Mtls,
         Capability::Endpoints,
         Capability::Reload,
         Capability::Admin,
@@ -116,6 +119,7 @@ impl fmt::Display for Capability {
             Capability::Tcp => "tcp",
             Capability::Routes => "routes",
             Capability::Tls => "tls",
+            Capability::Mtls => "mtls",
             Capability::Endpoints => "endpoints",
             Capability::Reload => "reload",
             Capability::Admin => "admin",

@@ -174,8 +174,8 @@ impl Running {
             let path = dir.join(file);
             fs::write(&path, text).map_err(Error::io(format!("writing {}", path.display())))?;
         }
-        if let Some(certificate) = setting.certificate {
-            certificate
+        if let Some(certificates) = setting.certificates {
+            certificates
                 .write(dir)
                 .map_err(Error::io(format!("writing into {}", dir.display())))?;
         }
@@ -373,6 +373,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::{peer::render::Clients, scenario::Link};
 
     /// A program that is nowhere is reported with its name and how to install it.
     #[test]
@@ -407,7 +408,9 @@ mod tests {
             mode: Mode::Tcp,
             connections: 1,
             routes: &[],
-            certificate: None,
+            certificates: None,
+            clients: Clients::Plain,
+            link: Link::Plain,
             admin: None,
             reloads: false,
             cpu,

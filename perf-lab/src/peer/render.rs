@@ -5,8 +5,12 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, syntax::SyntaxConfig, value::Serde};
 use serde::Serialize;
 
-use super::{Peer, certificate::Certificate, install};
-use crate::{cpu::Cpu, error::Error};
+use super::{
+    Peer,
+    certificate::{CIPHER_SUITE, Certificates, HOST},
+    install,
+};
+use crate::{cpu::Cpu, error::Error, scenario::Link};
 
 /// What a row asks of every peer alike.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +25,12 @@ pub struct Setting<'a> {
     pub connections: usize,
     /// Routes by path prefix, all to the same origin; none is "everything goes there".
     pub routes: &'a [String],
-    /// What it shows to clients, where they speak TLS.
-    pub certificate: Option<&'a Certificate>,
+    /// Its keys and certificates, where anybody speaks TLS.
+    pub certificates: Option<&'a Certificates>,
+    /// How its clients speak.
+    pub clients: Clients,
+    /// How it speaks to its upstream.
+    pub link: Link,
     /// Where its control interface listens, where the scenario uses it.
     pub admin: Option<SocketAddr>,
     /// Whether it will have to load a new configuration.
@@ -45,6 +53,17 @@ pub enum Mode {
     Tcp,
 }
 
+/// How the clients of a peer speak to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// Without TLS.
+    Plain,
+    /// TLS 1.3.
+    Tls,
+    /// The same, and they have to show a certificate.
+    Mtls,
+}
+
 /// Descriptors that a proxy needs for other things than connections.
 const OTHER_DESCRIPTORS: u64 = 200;
 
@@ -59,7 +78,14 @@ struct Names<'a> {
     upstream_host: String,
     upstream_port: u16,
     upstreams: Vec<Endpoint>,
+    /// Whether clients speak TLS, whether they have to show a certificate, and whether the upstream
+    /// is spoken to with both.
     tls: bool,
+    client_certificates: bool,
+    mtls_upstream: bool,
+    /// The name in the upstream's certificate, and the cipher suite of all connections.
+    server_name: &'static str,
+    cipher_suite: &'static str,
     /// Empty if the scenario does not use it.
     admin: String,
     admin_host: String,
@@ -186,7 +212,11 @@ impl<'a> Names<'a> {
             upstream_host: upstream.ip().to_string(),
             upstream_port: upstream.port(),
             upstreams: setting.upstreams.iter().map(Endpoint::of).collect(),
-            tls: setting.certificate.is_some(),
+            tls: setting.clients != Clients::Plain,
+            client_certificates: setting.clients == Clients::Mtls,
+            mtls_upstream: setting.link == Link::Mtls,
+            server_name: HOST,
+            cipher_suite: CIPHER_SUITE,
             admin: setting.admin.map(|at| at.to_string()).unwrap_or_default(),
             admin_host: admin.ip().to_string(),
             admin_port: admin.port(),
@@ -218,7 +248,9 @@ mod tests {
         Setting {
             listen: SocketAddr::from(([127, 0, 0, 1], 8001)),
             upstreams: &UPSTREAMS,
-            certificate: None,
+            certificates: None,
+            clients: Clients::Plain,
+            link: Link::Plain,
             admin: None,
             reloads: false,
             mode,
@@ -266,11 +298,11 @@ mod tests {
         }
     }
 
-    /// What a peer says it can do is in what it renders: every endpoint, the certificate, the control
+    /// What a peer says it can do is in what it renders: every endpoint, the certificates, the control
     /// interface; and nothing of it where the scenario does not ask for it.
     #[test]
     fn capabilities_are_rendered() {
-        let certificate = Certificate::generate().unwrap();
+        let certificates = Certificates::generate().unwrap();
         let admin = SocketAddr::from(([127, 0, 0, 1], 7001));
         for peer in Peer::all(None).unwrap().into_values() {
             if peer.manifest.files.is_empty() {
@@ -284,19 +316,23 @@ mod tests {
             };
             let plain = whole(&setting(Mode::Http, &[]));
             let all = whole(&Setting {
-                certificate: Some(&certificate),
+                certificates: Some(&certificates),
+                clients: Clients::Mtls,
+                link: Link::Mtls,
                 admin: Some(admin),
                 reloads: true,
                 ..setting(Mode::Http, &[])
             });
-            for (capability, needle) in [
-                (Capability::Tls, ".pem"),
-                (Capability::Admin, "7001"),
-                (Capability::Endpoints, "9002"),
+            for (capability, needles) in [
+                (Capability::Tls, &["/key.pem", "/both.pem"][..]),
+                (Capability::Mtls, &["/client-"]),
+                (Capability::Mtls, &["/ca.pem"]),
+                (Capability::Admin, &["7001"]),
+                (Capability::Endpoints, &["9002"]),
             ] {
                 let name = &peer.name;
                 assert_eq!(
-                    all.contains(needle),
+                    needles.iter().any(|needle| all.contains(needle)),
                     can(capability),
                     "{name} {capability}: {all}"
                 );

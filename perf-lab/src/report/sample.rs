@@ -39,6 +39,7 @@ pub(crate) fn measured(peer: &str, round: usize, cpu_us: f64, void: bool) -> Mea
         }),
         rss_ready_kib: Some(1024),
         kib_per_connection: Some(0.5),
+        base_cpu_us: None,
         configuration: BTreeMap::new(),
         load: LoadOutcome {
             latency: LatencySummary {

@@ -123,6 +123,7 @@ fn cost(measurement: &Measurement, figure: Figure) -> Option<f64> {
 pub fn figure_name(figure: Figure) -> &'static str {
     match figure {
         Figure::Cpu => "CPU per request",
+        Figure::Added => "CPU per request, added",
         Figure::Memory => "memory per connection",
         Figure::P50 => "latency p50",
         Figure::P99 => "latency p99",

@@ -90,6 +90,7 @@ pub(super) fn spread(spread: Spread, figure: Figure) -> String {
 pub(super) fn heads(result: &RowResult) -> Vec<String> {
     let metric = match result.figure() {
         Figure::Cpu => "CPU µs/request",
+        Figure::Added => "added CPU µs/request",
         Figure::Memory => "KiB/connection",
         Figure::P50 => "p50 µs, judged",
         Figure::P99 => "p99 µs, judged",

@@ -20,7 +20,7 @@ use crate::{
         Connections, Exchange, Failures,
         arrivals::{Spacing, Stretch},
     },
-    peer::{Capability, render::Mode},
+    peer::{Capability, certificate::Sessions, render::Mode},
 };
 
 /// Connections of a scenario; more need more addresses than one.
@@ -29,6 +29,8 @@ const CONNECTIONS_MAX: usize = 60_000;
 const ROUTES_MAX: usize = 100_000;
 /// Endpoints of the upstream; one bit each in [`crate::control::Control`].
 pub const ENDPOINTS_MAX: usize = 16;
+/// Proxies in a chain; more would be measured on the same core, and say nothing new.
+const HOPS_MAX: usize = 2;
 
 /// One kind of work, measured for every peer alike.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,9 +43,19 @@ pub struct Scenario {
     pub title: String,
     /// What is spoken.
     pub protocol: Protocol,
-    /// Whether clients speak TLS 1.3 to the peer; it speaks plain to the upstream.
+    /// Whether clients speak TLS 1.3 to the peer.
     #[serde(default)]
     pub tls: bool,
+    /// Whether each connection resumes the session of an earlier one.
+    #[serde(default)]
+    pub resume: bool,
+    /// What is spoken behind the peer: to the upstream, or between the two peers of a chain.
+    #[serde(default)]
+    pub link: Link,
+    /// Proxies between the clients and the upstream: with 2, two of the peer's in a chain, as two
+    /// sidecars are, and what they cost together counts.
+    #[serde(default = "one_hop")]
+    pub hops: usize,
     /// Connections, or requests in flight if each has its own.
     pub connections: usize,
     /// Whether each request has its own connection.
@@ -78,6 +90,9 @@ pub struct Scenario {
     /// What the report should show beside the verdict's figure.
     #[serde(default)]
     pub collect: Vec<Figure>,
+    /// A scenario that does the same work without what this one adds: `added` is the difference.
+    #[serde(default)]
+    pub minus: Option<String>,
     /// What does not make a measurement void, since the scenario is about it.
     #[serde(default)]
     pub tolerate: Vec<Trouble>,
@@ -100,6 +115,17 @@ pub enum Protocol {
     H2c,
     /// Bolt: the same.
     Bolt,
+}
+
+/// How the link behind a peer is protected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Link {
+    /// Not at all.
+    #[default]
+    Plain,
+    /// TLS 1.3, both ends with a certificate.
+    Mtls,
 }
 
 /// A request or a response.
@@ -144,6 +170,10 @@ pub struct Stage {
 
 fn one() -> f64 {
     1.0
+}
+
+fn one_hop() -> usize {
+    1
 }
 
 /// What is behind the peer.
@@ -269,6 +299,8 @@ pub enum Neighbour {
 pub enum Figure {
     /// CPU µs per request, or per exchange.
     Cpu,
+    /// How many of them more than in the scenario that `minus` names.
+    Added,
     /// KiB of memory that each connection added.
     Memory,
     /// Median latency in µs, from due time.
@@ -285,8 +317,9 @@ pub enum Figure {
 
 impl Figure {
     /// All of them, with the names that files have for them.
-    pub const ALL: [(Figure, &str); 7] = [
+    pub const ALL: [(Figure, &str); 8] = [
         (Figure::Cpu, "cpu"),
+        (Figure::Added, "added"),
         (Figure::Memory, "memory"),
         (Figure::P50, "p50"),
         (Figure::P99, "p99"),
@@ -358,6 +391,24 @@ impl Scenario {
         }
     }
 
+    /// The scenarios that must have been measured before it.
+    pub fn bases(&self) -> impl Iterator<Item = &str> {
+        self.base().into_iter().chain(self.minus.as_deref())
+    }
+
+    /// Whether anybody speaks TLS in it.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls || self.link == Link::Mtls
+    }
+
+    /// Whether its clients resume sessions.
+    pub fn sessions(&self) -> Sessions {
+        match self.resume {
+            true => Sessions::Resumed,
+            false => Sessions::Fresh,
+        }
+    }
+
     /// What the peer relays.
     pub fn mode(&self) -> Mode {
         match self.protocol {
@@ -382,6 +433,9 @@ impl Scenario {
         };
         if self.tls {
             needed.push(Capability::Tls);
+        }
+        if self.link == Link::Mtls {
+            needed.push(Capability::Mtls);
         }
         if self.routes > 0 {
             needed.push(Capability::Routes);

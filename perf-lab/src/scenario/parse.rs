@@ -4,7 +4,8 @@
 use serde_saphyr::Error as YamlError;
 
 use super::{
-    Action, CONNECTIONS_MAX, ENDPOINTS_MAX, Load, Neighbour, Protocol, ROUTES_MAX, Scenario,
+    Action, CONNECTIONS_MAX, ENDPOINTS_MAX, Figure, HOPS_MAX, Link, Load, Neighbour, Protocol,
+    ROUTES_MAX, Scenario,
 };
 use crate::{error::Error, origin::BODY_BYTES_MAX};
 
@@ -84,6 +85,9 @@ fn check(scenario: &Scenario) -> Result<(), Problem> {
             );
         }
         Protocol::Tcp if scenario.tls => return wrong("tls", "not available over tcp yet"),
+        Protocol::Tcp if scenario.link == Link::Mtls => {
+            return wrong("link", "not available over tcp yet");
+        }
         Protocol::Tcp if scenario.new_connections => {
             return wrong(
                 "new_connections",
@@ -108,9 +112,41 @@ fn check(scenario: &Scenario) -> Result<(), Problem> {
     if scenario.response.body.0 > BODY_BYTES_MAX as u64 {
         return wrong("response", "its body is larger than the origin's largest");
     }
+    check_sessions(scenario)?;
     check_load(scenario)?;
     check_upstream(scenario)?;
     check_neighbour(scenario)
+}
+
+fn check_sessions(scenario: &Scenario) -> Result<(), Problem> {
+    let wrong = |key, problem: &str| {
+        Err(Problem {
+            key,
+            problem: problem.to_owned(),
+        })
+    };
+    if scenario.resume && !(scenario.tls && scenario.new_connections) {
+        return wrong(
+            "resume",
+            "only over tls, and with new_connections: a kept one has nothing to resume",
+        );
+    }
+    if !(1..=HOPS_MAX).contains(&scenario.hops) {
+        return wrong("hops", "not 1 or 2");
+    }
+    if scenario.hops > 1 && !scenario.events.is_empty() {
+        return wrong("events", "they would happen to one proxy of two");
+    }
+    let wants_added = |figure: &Figure| *figure == Figure::Added;
+    let figures = scenario.collect.iter();
+    let mut figures = figures.chain(scenario.goal.iter().map(|goal| &goal.figure));
+    if figures.any(wants_added) && scenario.minus.is_none() {
+        return wrong("verdict", "`added` needs a `minus`: a scenario to add to");
+    }
+    if scenario.minus.as_ref() == Some(&scenario.name) {
+        return wrong("minus", "a scenario minus itself is nothing");
+    }
+    Ok(())
 }
 
 fn check_load(scenario: &Scenario) -> Result<(), Problem> {

@@ -14,8 +14,8 @@ use crate::error::Error;
 static FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/scenarios");
 
 /// The budget's rows, in the order in which they run; what needs a capability that nobody has is
-/// left out when it comes to it. A scenario that takes a part of another's capacity comes after it.
-pub const BUDGET: [&str; 11] = [
+/// left out when it comes to it. A scenario that needs another's figures comes after it.
+pub const BUDGET: [&str; 20] = [
     "h1-128",
     "h1-128-half",
     "h1-16k",
@@ -27,6 +27,15 @@ pub const BUDGET: [&str; 11] = [
     "routes-1000",
     "many-connections",
     "idle-connections",
+    "tls-128",
+    "tls-16k",
+    "tls-handshake",
+    "tls-handshake-resumed",
+    "mtls-out",
+    "two-hops",
+    "two-hops-plain",
+    "encryption-switch",
+    "idle-connections-tls",
 ];
 
 /// All shipped scenarios: the budget's first, the others by name.
@@ -86,7 +95,7 @@ pub fn find(typed: &str) -> Result<Arc<Scenario>, Error> {
     )))
 }
 
-/// The scenarios that were asked for, each after the one whose capacity it takes a part of, once.
+/// The scenarios that were asked for, each after those that it needs the figures of, once.
 pub fn with_bases(asked: &[Arc<Scenario>]) -> Result<Vec<Arc<Scenario>>, Error> {
     let mut ordered: Vec<Arc<Scenario>> = Vec::new();
     let add = |scenario: Arc<Scenario>, ordered: &mut Vec<Arc<Scenario>>| {
@@ -95,15 +104,15 @@ pub fn with_bases(asked: &[Arc<Scenario>]) -> Result<Vec<Arc<Scenario>>, Error> 
         }
     };
     for scenario in asked {
-        if let Some(name) = scenario.base() {
+        for name in scenario.bases() {
             let given = asked.iter().find(|other| other.name == name);
             let base = match given {
                 Some(base) => base.clone(),
                 None => find(name)?,
             };
-            if base.base().is_some() {
+            if base.bases().next().is_some() {
                 return Err(Error::Usage(format!(
-                    "{}: {name} is itself a part of another scenario",
+                    "{}: {name} itself needs another scenario",
                     scenario.name
                 )));
             }

@@ -8,8 +8,8 @@ fn problem(text: &str) -> String {
 
 const PLAIN: &str = "title: x\nprotocol: http1\nconnections: 64\nload: saturate\n";
 
-/// Every shipped file parses, names are unique, and whatever takes a part of another scenario's capacity
-/// does the same work as that.
+/// Every shipped file parses, names are unique, and whatever takes a part of another scenario's capacity,
+/// or is set against another's cost, does the same work as that.
 #[test]
 fn the_shipped_scenarios_are_consistent() {
     let all = shipped::all().unwrap();
@@ -21,12 +21,15 @@ fn the_shipped_scenarios_are_consistent() {
         );
     }
     for scenario in &all {
-        let Some(base) = scenario.base() else {
-            continue;
-        };
-        let base = shipped::named(base).unwrap();
-        assert_eq!(base.load, Load::Saturate, "{}", scenario.name);
-        assert_eq!(base.exchange(), scenario.exchange(), "{}", scenario.name);
+        for base in scenario.bases() {
+            let base = shipped::named(base).unwrap();
+            assert_eq!(base.load, Load::Saturate, "{}", scenario.name);
+            assert_eq!(base.exchange(), scenario.exchange(), "{}", scenario.name);
+            assert_eq!(base.hops, scenario.hops, "{}", scenario.name);
+        }
+        if scenario.minus.is_some() {
+            assert_eq!(scenario.load, Load::Saturate, "{}", scenario.name);
+        }
     }
 }
 
@@ -168,6 +171,29 @@ fn what_does_not_fit_is_refused() {
             "saturate\ntls: true\nneighbour: { saturate: { connections: 9, body: 1 } }",
             "plain",
         ),
+        (
+            "saturate",
+            "saturate\nresume: true\nnew_connections: true",
+            "line 5, `resume`",
+        ),
+        ("saturate", "saturate\ntls: true\nresume: true", "`resume`"),
+        (
+            "saturate",
+            "saturate\nhops: 0",
+            "line 5, `hops`: not 1 or 2",
+        ),
+        ("saturate", "saturate\nhops: 3", "`hops`"),
+        (
+            "saturate",
+            "saturate\nhops: 2\nevents: [{ at: 1s, do: { signal: HUP } }]",
+            "one proxy of two",
+        ),
+        (
+            "saturate",
+            "saturate\nverdict: { figure: added, at_most: 1 }",
+            "needs a `minus`",
+        ),
+        ("saturate", "saturate\nminus: x", "minus itself"),
     ] {
         let problem = problem(&PLAIN.replace(from, to));
         assert!(problem.contains(needle), "{to}: {problem}");
@@ -193,6 +219,8 @@ fn bases_come_first() {
         names(&["tcp-16k", "h1-16k-half", "h1-16k"]),
         ["tcp-16k", "h1-16k", "h1-16k-half"]
     );
+    let switch = ["two-hops-plain", "encryption-switch"];
+    assert_eq!(names(&["encryption-switch"]), switch);
 }
 
 /// What a scenario needs follows from what it does.
@@ -202,6 +230,7 @@ fn capabilities_follow() {
     assert_eq!(of("h1-128"), [Capability::Http]);
     assert_eq!(of("tcp-16k"), [Capability::Tcp]);
     assert_eq!(of("tls-128"), [Capability::Http, Capability::Tls]);
+    assert_eq!(of("two-hops"), [Capability::Http, Capability::Mtls]);
     let push = [Capability::Http, Capability::Routes, Capability::Reload];
     assert_eq!(of("config-push"), push);
 }
