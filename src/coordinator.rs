@@ -2,9 +2,10 @@
 //! sockets, follows DNS and health, answers signals and the admin server, and ends the process in order.
 //! Nothing here is on the path of a request.
 //!
-//! In reading order: the loop (here), `reload`, `reports` (what tasks found), `ending` (drain and stop),
-//! `service_manager`.
+//! In reading order: the loop (here), `reload`, `encryption` (secrets and what is announced), `reports` (what
+//! tasks found), `ending` (drain and stop), `service_manager`.
 
+mod encryption;
 mod ending;
 mod reload;
 mod reports;
@@ -23,6 +24,7 @@ use sd_notify::NotifyState;
 use tidegate_core::{
     config::model::Config,
     coordinator::{Coordinator as Policy, Order, Report},
+    encryption::{announcement::Announcements, change::RolloutChanges},
     id::Epoch,
     message::Directive,
     snapshot::Snapshot,
@@ -36,9 +38,11 @@ use crate::{
     fleet::{Fleet, POLL},
     health::{Checker, Probed},
     resolver::{Resolved, Resolver},
+    secrets::{Secrets, Tried, Trials},
     signals::{Asked, Signals},
-    source::{Source, Watch},
-    status::{Command, Request, SourceInfo, State, Status},
+    source::Source,
+    status::{Command, Request, SourceInfo, State, Status, Strict},
+    watch::{Gone, Watch},
 };
 
 /// How often the coordinator looks at the world (design: every 100 ms).
@@ -60,7 +64,17 @@ pub(crate) struct Coordinator {
     fleet: Fleet,
     access_log: Option<AccessLog>,
     requests: flume::Receiver<Request>,
+    /// What the file says.
+    configured: Arc<Config>,
+    /// What is in use: the same with the changes made by hand.
     config: Arc<Config>,
+    changes: RolloutChanges,
+    secrets: Secrets,
+    /// How often shards were told what to encrypt with.
+    tls_told: u64,
+    announcements: Announcements,
+    trials: Trials,
+    tried: flume::Receiver<Tried>,
     watch: Option<Watch>,
     epoch: Epoch,
     /// Addresses with listening sockets, as configured and as bound.
@@ -101,6 +115,7 @@ impl Coordinator {
     pub(crate) fn new(
         source: Source,
         config: Arc<Config>,
+        secrets: Secrets,
         status: Arc<Status>,
         fleet: Fleet,
         access_log: Option<AccessLog>,
@@ -108,15 +123,25 @@ impl Coordinator {
     ) -> Self {
         let (resolved_tx, resolved) = flume::bounded(REPORTS);
         let (probed_tx, probed) = flume::bounded(REPORTS);
+        let (trials, tried) = Trials::new();
         let policy = Policy::new(fleet.len());
         Coordinator {
-            watch: Watch::new(&source),
+            watch: source
+                .path()
+                .map(|path| Watch::new(vec![path.to_owned()], Gone::Replaced)),
             source,
             status,
             fleet,
             access_log,
             requests,
+            configured: config.clone(),
             config,
+            changes: RolloutChanges::default(),
+            secrets,
+            tls_told: 0,
+            announcements: Announcements::default(),
+            trials,
+            tried,
             epoch: Epoch(0),
             bound: BTreeMap::new(),
             resolver: Resolver::new(resolved_tx),
@@ -161,6 +186,7 @@ impl Coordinator {
         self.config = config;
         self.bound = bound;
         self.recompile = false;
+        self.tell_contexts();
         let mut sockets = sockets.into_iter();
         self.fleet.tell(|_| Directive::Install {
             snapshot: snapshot.clone(),
@@ -188,6 +214,7 @@ impl Coordinator {
             .installed(snapshot, self.status.started.elapsed());
         self.decide();
         self.wait_for_install().await;
+        self.follow_secrets();
     }
 
     async fn wait_for_install(&mut self) {
@@ -256,6 +283,10 @@ impl Coordinator {
                     self.on_probed(probed);
                     Next::Continue
                 }
+                Ok(tried) = self.tried.recv_async() => {
+                    self.on_tried(tried);
+                    Next::Continue
+                }
                 _ = tick.tick() => self.on_tick().await?,
             };
         }
@@ -271,7 +302,7 @@ impl Coordinator {
             }
             Asked::Terminate | Asked::Interrupt => self.stop(),
             // Errors are in the log.
-            Asked::Reload => drop(self.reload().await),
+            Asked::Reload => drop(self.reload(Strict::Judged).await),
             Asked::Reopen => match &self.access_log {
                 Some(log) => log.reopen(),
                 None => tracing::info!("nothing to reopen: no access log is configured"),
@@ -286,7 +317,10 @@ impl Coordinator {
     async fn on_command(&mut self, command: Command) -> Result<(), String> {
         match (command, self.status.state()) {
             (Command::Quit, _) => self.stop(),
-            (Command::Reload, _) => return self.reload().await,
+            (Command::Reload(strict), _) => return self.reload(strict).await,
+            (Command::SetRollout(cluster, change), _) => {
+                return self.set_rollout(&cluster, change).await;
+            }
             (Command::Drain, State::Ready) => self.drain(State::Draining),
             (Command::Undrain, State::Draining) => return self.undrain().await,
             // It is so already.
@@ -310,9 +344,13 @@ impl Coordinator {
                 "please report it with the log lines above",
             ));
         }
-        if self.ticks.is_multiple_of(WATCH_TICKS) && self.watch.as_mut().is_some_and(Watch::changed)
-        {
-            drop(self.reload().await);
+        if self.ticks.is_multiple_of(WATCH_TICKS) {
+            // Secrets first: a file that refers to a new one may come right behind it.
+            self.look_at_secrets().await;
+            self.try_listeners();
+            if self.watch.as_mut().is_some_and(Watch::changed) {
+                drop(self.reload(Strict::Judged).await);
+            }
         }
         if self.recompile && self.status.state() == State::Ready {
             self.reinstall(Vec::new()).await;

@@ -1,11 +1,10 @@
-//! Where the configuration comes from: a file, or text compiled in. Reads, validates and watches it.
+//! Where the configuration comes from: a file, or text compiled in. Reads and validates it.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::Read,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
 };
 
 use tidegate_core::config::{self, Diagnostic, model::Config};
@@ -50,6 +49,14 @@ impl Source {
         match self {
             Source::File(path) => path.display().to_string(),
             Source::Embedded(_) => "<embedded>".into(),
+        }
+    }
+
+    /// The file to watch, if there is one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Source::File(path) => Some(path),
+            Source::Embedded(_) => None,
         }
     }
 
@@ -115,101 +122,10 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// Watches a file by looking at it: works on every file system, with every editor and with the symbolic
-/// links of a mounted ConfigMap, where notifications do not.
-#[derive(Debug)]
-pub(crate) struct Watch {
-    path: PathBuf,
-    /// What the configuration in use was read from.
-    used: Option<Stamp>,
-    /// What the last look saw; a change counts once two looks saw the same, when its writer is done.
-    seen: Option<Stamp>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    bytes: u64,
-    inode: u64,
-}
-
-impl Watch {
-    /// Begins to watch what `source` names, if that is a file. What it holds now counts as used.
-    pub(crate) fn new(source: &Source) -> Option<Watch> {
-        let Source::File(path) = source else {
-            return None;
-        };
-        let now = stamp(path);
-        Some(Watch {
-            path: path.clone(),
-            used: now,
-            seen: now,
-        })
-    }
-
-    /// What the file holds now is about to be loaded. Called before the loading: a change in between is then
-    /// told.
-    pub(crate) fn taken(&mut self) {
-        let now = stamp(&self.path);
-        self.used = now;
-        self.seen = now;
-    }
-
-    /// Looks once; whether there is a finished change to load. Each change is told once.
-    pub(crate) fn changed(&mut self) -> bool {
-        let now = stamp(&self.path);
-        let settled = now == self.seen;
-        self.seen = now;
-        // A file that is gone for a moment is being replaced.
-        if !settled || now.is_none() || now == self.used {
-            return false;
-        }
-        self.used = now;
-        true
-    }
-}
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = fs::metadata(path).ok()?;
-    Some(Stamp {
-        modified: metadata.modified().ok(),
-        bytes: metadata.len(),
-        inode: metadata.ino(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
-
-    /// Goal: a change is told once, and only when its writer is done. Method: write, look and write
-    /// again in every order that matters.
-    #[test]
-    fn changes_are_told_once_and_settled() {
-        let path = std::env::temp_dir().join(format!("tidegate-{}-watch", std::process::id()));
-        fs::write(&path, "a").unwrap();
-        let mut watch = Watch::new(&Source::File(path.clone())).unwrap();
-        assert!(!watch.changed());
-        fs::write(&path, "ab").unwrap();
-        assert!(!watch.changed(), "still being written, perhaps");
-        fs::write(&path, "abc").unwrap();
-        assert!(!watch.changed(), "was being written");
-        assert!(watch.changed());
-        assert!(!watch.changed(), "told already");
-        fs::remove_file(&path).unwrap();
-        assert!(!watch.changed());
-        assert!(!watch.changed(), "gone is not a change");
-        fs::write(&path, "abcd").unwrap();
-        assert!(!watch.changed());
-        assert!(watch.changed());
-        fs::write(&path, "abcde").unwrap();
-        watch.taken();
-        assert!(!watch.changed());
-        assert!(!watch.changed(), "loaded for another cause");
-        fs::remove_file(&path).unwrap();
-    }
 
     /// Goal: what cannot be read is a configuration failure that names the file. Method: a missing file
     /// and a directory.
@@ -235,11 +151,5 @@ mod tests {
             };
             assert!(!diagnostics.is_empty());
         }
-    }
-
-    /// Goal: text made by ourselves is not watched. Method: ask.
-    #[test]
-    fn embedded_text_is_not_watched() {
-        assert!(Watch::new(&Source::Embedded(String::new())).is_none());
     }
 }

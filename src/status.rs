@@ -6,12 +6,16 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use tidegate_core::{
+    config::model,
+    encryption::{
+        announcement::Announcement, change::RolloutChange, need::Need, secret::SecretLife,
+    },
     id::ShardId,
     message::Availability,
     snapshot::Snapshot,
@@ -24,12 +28,16 @@ pub(crate) struct Status {
     pub(crate) started: Instant,
     /// The same, in seconds since the Unix epoch.
     pub(crate) started_unix_s: u64,
+    /// The same, in milliseconds.
+    started_unix_ms: u64,
     /// What the shards count.
     pub(crate) counters: Arc<PerShard<ShardCounters>>,
     /// The CPU of each shard, by [`ShardId`]; `None` for one that is not pinned.
     pub(crate) cpus: Vec<Option<usize>>,
     /// What the coordinator counts.
     pub(crate) process: ProcessCounters,
+    /// Listeners and clusters that wait for a secret; beside [`Live::waiting`], for `/ready`.
+    waiting: AtomicUsize,
     state: AtomicU8,
     live: RwLock<Live>,
 }
@@ -53,6 +61,23 @@ pub(crate) struct Live {
     pub(crate) retired: BTreeMap<Arc<str>, Vec<u64>>,
     /// Clusters whose last look-up failed, with the error.
     pub(crate) dns_errors: BTreeMap<Arc<str>, String>,
+    /// By name: the secrets of the configuration in use. Nothing of what they hold.
+    pub(crate) secrets: BTreeMap<Arc<str>, SecretStatus>,
+    /// Who cannot encrypt yet since a secret is missing.
+    pub(crate) waiting: Vec<Need>,
+    /// By listener with TLS settings: what it announces, and why not (E10).
+    pub(crate) announcements: BTreeMap<Arc<str>, Announcement>,
+    /// By cluster: rollouts set by hand.
+    pub(crate) rollout_changes: BTreeMap<Arc<str>, RolloutChange>,
+}
+
+/// A secret, as far as it may be shown (E9).
+#[derive(Clone, Debug)]
+pub(crate) struct SecretStatus {
+    /// Its files.
+    pub(crate) secret: model::Secret,
+    /// What is in use, and what was refused.
+    pub(crate) life: SecretLife,
 }
 
 /// Where the configuration in use came from.
@@ -88,6 +113,16 @@ pub(crate) struct ProcessCounters {
     pub(crate) dns_failures: AtomicU64,
     /// Active health checks that failed.
     pub(crate) health_failures: AtomicU64,
+    /// Changed secrets that were taken.
+    pub(crate) secrets_taken: AtomicU64,
+    /// Changed secrets that were refused.
+    pub(crate) secrets_refused: AtomicU64,
+    /// Handshakes of listeners with themselves that succeeded.
+    pub(crate) self_handshakes: AtomicU64,
+    /// Handshakes of listeners with themselves that failed.
+    pub(crate) self_handshakes_failed: AtomicU64,
+    /// Ticket keys made after the first.
+    pub(crate) ticket_rotations: AtomicU64,
 }
 
 /// Where the process is in its life.
@@ -117,7 +152,7 @@ impl State {
 }
 
 /// What may be asked of the coordinator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     /// Stop taking connections, finish what is in flight, go on living.
     Drain,
@@ -125,8 +160,19 @@ pub(crate) enum Command {
     Undrain,
     /// Drain, then end.
     Quit,
-    /// Read the configuration again.
-    Reload,
+    /// Read the configuration and all secrets again.
+    Reload(Strict),
+    /// Encrypt links to this cluster as told, above what the file says.
+    SetRollout(Arc<str>, RolloutChange),
+}
+
+/// Whether a listener's step to `strict` waits for those who still speak plaintext.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Strict {
+    /// It is refused while there are any.
+    Judged,
+    /// It is taken, and logged with whom it hits.
+    Forced,
 }
 
 /// A command, and where to say that it was carried out, or why not.
@@ -175,9 +221,11 @@ impl Status {
         Status {
             started: Instant::now(),
             started_unix_s: unix_s(),
+            started_unix_ms: unix_ms(),
             counters: Arc::new(PerShard::new(cpus.len())),
             cpus,
             process: ProcessCounters::default(),
+            waiting: AtomicUsize::new(0),
             state: AtomicU8::new(State::Starting as u8),
             live: RwLock::new(Live::default()),
         }
@@ -196,6 +244,23 @@ impl Status {
     /// Moves on. Only the coordinator calls it.
     pub(crate) fn set_state(&self, state: State) {
         self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// How many needs for a secret are unmet; a process with any is not ready. Takes no lock.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// Takes who waits for which secret. Only the coordinator calls it.
+    pub(crate) fn set_waiting(&self, waiting: Vec<Need>) {
+        self.waiting.store(waiting.len(), Ordering::Release);
+        self.live_mut().waiting = waiting;
+    }
+
+    /// Now, in milliseconds since the Unix epoch, as shards know it: by the wall clock when the process began
+    /// and by the monotonic one since. A step of the wall clock must not make a peer look long gone.
+    pub(crate) fn now_unix_ms(&self) -> u64 {
+        self.started_unix_ms + self.started.elapsed().as_millis() as u64
     }
 
     /// Reads what changes while the process runs.
@@ -241,9 +306,12 @@ pub(crate) fn count(counter: &AtomicU64) {
 
 /// Now, in seconds since the Unix epoch.
 pub(crate) fn unix_s() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_secs())
+    unix_ms() / 1000
+}
+
+fn unix_ms() -> u64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
+    elapsed.map_or(0, |elapsed| elapsed.as_millis() as u64)
 }
 
 #[cfg(test)]

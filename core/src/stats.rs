@@ -401,6 +401,8 @@ slab! {
         Gauge buffers_heap_bytes,
         /// The epoch of the snapshot in use.
         Gauge epoch,
+        /// How often contexts for TLS were taken over: what the coordinator sent is in use.
+        Counter tls_installs,
         /// 1 while the shard drains.
         Gauge draining,
     } and {

@@ -108,6 +108,7 @@ impl Local {
         let tls = ShardTls::new(contexts, &self.tls.borrow());
         let previous = self.tls.replace(tls);
         drop(previous);
+        self.counters().tls_installs.add(1);
     }
 
     /// What new connections are encrypted with.

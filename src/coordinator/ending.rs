@@ -9,7 +9,12 @@ use sd_notify::NotifyState;
 use tidegate_core::message::Directive;
 
 use super::{Coordinator, Next, Sockets, service_manager};
-use crate::{exit::Failure, fleet::POLL, service::sockets, status::State};
+use crate::{
+    exit::Failure,
+    fleet::POLL,
+    service::sockets,
+    status::{State, Strict},
+};
 
 /// How long shards may take to close listening sockets.
 const REOPEN_PATIENCE: Duration = Duration::from_secs(1);
@@ -40,7 +45,7 @@ impl Coordinator {
         tracing::info!("taking connections again");
         if mem::take(&mut self.reload_missed) {
             // Errors are in the log; the undrain itself has succeeded.
-            drop(self.reload().await);
+            drop(self.reload(Strict::Judged).await);
         }
         Ok(())
     }

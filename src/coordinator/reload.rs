@@ -7,14 +7,14 @@ use tidegate_core::config::model::Config;
 
 use super::{Coordinator, Sockets, service_manager};
 use crate::{
+    encryption,
     service::sockets,
-    source::LoadError,
-    status::{SourceInfo, State, count, unix_s},
+    status::{SourceInfo, State, Strict, count, unix_s},
 };
 
 impl Coordinator {
     /// Loads the configuration again. On any error the one in use stays; the error is in the log, too.
-    pub(super) async fn reload(&mut self) -> Result<(), String> {
+    pub(super) async fn reload(&mut self, strict: Strict) -> Result<(), String> {
         if self.status.state() != State::Ready {
             let refusal = format!("not reloading while {}", self.status.state().word());
             tracing::warn!("{refusal}");
@@ -25,32 +25,43 @@ impl Coordinator {
         if let Some(watch) = &mut self.watch {
             watch.taken();
         }
+        self.reload_secrets().await;
         let loaded = match self.source.load() {
             Ok(loaded) => loaded,
-            Err(error) => return Err(self.refuse(&error)),
+            Err(error) => return Err(self.refuse(error.lines())),
         };
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
         let fingerprint = loaded.fingerprint();
-        if *loaded.config == *self.config {
+        if *loaded.config == *self.configured {
             tracing::info!("configuration {fingerprint:016x} changes nothing");
             self.status.live_mut().last_error = None;
             return Ok(());
         }
-        warn_of_restarts(&self.config, &loaded.config);
+        // A secret that is missing or broken refuses the whole of a configuration that brings it.
+        let prepared = match self.secrets.prepare(&loaded.config, unix_s()) {
+            Ok(prepared) => prepared,
+            Err(unfit) => return Err(self.refuse(unfit.lines())),
+        };
+        if let Err(lines) = encryption::review(&self.status, &loaded.config, strict) {
+            return Err(self.refuse(lines));
+        }
         let (bound, sockets) = match sockets::open(&loaded.config, &self.bound, self.fleet.len()) {
             Ok(opened) => opened,
-            Err(failure) => return Err(self.refuse(&LoadError::Unreadable(failure))),
+            Err(failure) => return Err(self.refuse(vec![failure.problem])),
         };
+        warn_of_restarts(&self.configured, &loaded.config);
         service_manager::reloading();
-        let changes = tidegate_core::config::diff(&self.config, &loaded.config);
+        let changes = tidegate_core::config::diff(&self.configured, &loaded.config);
+        self.secrets.take(prepared, &loaded.config);
+        let config = self.with_changes(loaded.config);
         let source = SourceInfo {
             name: self.source.name(),
             fingerprint,
             installed_unix_s: unix_s(),
         };
-        self.install(loaded.config, source, bound, sockets).await;
+        self.install(config, source, bound, sockets).await;
         self.status.live_mut().last_error = None;
         count(&self.status.process.reloads);
         service_manager::notify(&[NotifyState::Ready]);
@@ -64,9 +75,8 @@ impl Coordinator {
     }
 
     /// Says why a configuration is refused, in the log, the counters and the admin server.
-    fn refuse(&mut self, error: &LoadError) -> String {
+    fn refuse(&mut self, lines: Vec<String>) -> String {
         count(&self.status.process.reloads_failed);
-        let lines = error.lines();
         for line in &lines {
             tracing::error!("{line}");
         }

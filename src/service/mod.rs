@@ -24,6 +24,7 @@ use crate::{
     fleet::{self, Fleet},
     logging::LogLevel,
     resolver,
+    secrets::Secrets,
     signals::{self, Signals},
     source::{LoadError, Loaded, Source},
     status::{Request, SourceInfo, State, Status, unix_s},
@@ -65,6 +66,7 @@ impl Service {
         );
         let loaded = self.source.load().map_err(report)?;
         let config = loaded.config.clone();
+        let secrets = Secrets::load(&config, unix_s())?;
         let cpus = fit(&config)?;
         log_config(&self.source, &loaded);
 
@@ -105,6 +107,7 @@ impl Service {
             let mut coordinator = Coordinator::new(
                 self.source,
                 config.clone(),
+                secrets,
                 status.clone(),
                 fleet,
                 access_log,
