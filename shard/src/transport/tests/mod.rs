@@ -8,6 +8,7 @@
 )]
 
 mod fixtures;
+mod links;
 mod memory;
 mod on_a_shard;
 mod secrets;
