@@ -5,7 +5,8 @@
 //! 1. `cli`: one file a verb; each ends in an [`exit::Failure`] or in success.
 //! 2. `source`: a configuration file, read and validated, or the problems in it.
 //! 3. `service`: what happens once, from the configuration to the first request.
-//! 4. `coordinator`: the loop that follows: `signals`, reloads, `secrets`, DNS (`resolver`), `health`, drain.
+//! 4. `coordinator`: the loop that follows: `signals`, reloads, `secrets`, when to be strict (`encryption`), DNS
+//!    (`resolver`), `health`, drain.
 //! 5. `fleet`: the shards as the coordinator sees them.
 //! 6. `status`: what the coordinator shares with the admin server, all of it read-mostly.
 //! 7. `admin`, `access_log`: off the data path, each on its own thread.

@@ -4,6 +4,8 @@
 //! It asks nobody who they are. So it listens on loopback addresses only, and a browser that some other
 //! page has talked into a request (DNS rebinding, a form on another site) is refused by [`guard`].
 
+mod certs;
+pub(crate) mod encryption;
 mod guard;
 pub(crate) mod prometheus;
 mod stream;
@@ -26,12 +28,13 @@ use hyper_util::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tidegate_core::encryption::change::RolloutChange;
 use tokio::sync::Semaphore;
 
 use crate::{
     logging::LogLevel,
     service::Handle,
-    status::{Command, Request, State},
+    status::{Command, Request, State, Strict},
 };
 
 /// Connections at a time; one more waits. A scraper, a few dashboards and people need a handful.
@@ -50,8 +53,9 @@ const DASHBOARD: &str = include_str!("dashboard.html");
 const PAGES: &str = "\
 No such page. There are:
   GET   / (dashboard)  /ready  /live  /server_info  /stats  /metrics  /config_dump  /listeners
-        /clusters  /shards  /memory  /logging  /stream
-  POST  /drain  /undrain  /reload  /logging?level=LEVEL  /quitquitquit
+        /clusters  /shards  /memory  /logging  /stream  /certs  /encryption (?format=text)
+  POST  /drain  /undrain  /reload (?force_strict=1)  /logging?level=LEVEL  /quitquitquit
+        /encryption?cluster=NAME&rollout=20%|on|off|file
 ";
 
 /// What the handlers share.
@@ -149,6 +153,8 @@ fn router(admin: Admin) -> Router {
             "/stream",
             get(|Shared(a): Admins| async move { a.stream.response() }),
         )
+        .route("/certs", get(certificates))
+        .route("/encryption", get(encrypted).post(set_rollout))
         .route(
             "/logging",
             post(logging)
@@ -161,10 +167,7 @@ fn router(admin: Admin) -> Router {
             "/undrain",
             post(|Shared(a): Admins| async move { a.ask(Command::Undrain).await }),
         )
-        .route(
-            "/reload",
-            post(|Shared(a): Admins| async move { a.ask(Command::Reload).await }),
-        )
+        .route("/reload", post(reload))
         .route(
             "/quitquitquit",
             post(|Shared(a): Admins| async move { a.ask(Command::Quit).await }),
@@ -194,14 +197,23 @@ impl Admin {
     }
 }
 
-/// 200 while requests are taken; otherwise 503 with the state. Takes no lock.
+/// 200 while requests are taken and nobody waits for a secret; otherwise 503 with the state. Takes no lock.
 async fn ready(Shared(admin): Admins) -> Response {
-    let state = admin.service.status.state();
-    let code = match state {
-        State::Ready => StatusCode::OK,
-        State::Starting | State::Draining | State::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    (code, format!("{}\n", state.word())).into_response()
+    let status = &admin.service.status;
+    let state = status.state();
+    let waiting = status.waiting();
+    match state {
+        // Sent here, traffic would meet handshakes that fail (see /certs).
+        State::Ready if waiting > 0 => {
+            let why = format!("waiting for secrets: {waiting}\n");
+            (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
+        }
+        State::Ready => format!("{}\n", state.word()).into_response(),
+        State::Starting | State::Draining | State::Stopping => {
+            let said = format!("{}\n", state.word());
+            (StatusCode::SERVICE_UNAVAILABLE, said).into_response()
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -238,8 +250,69 @@ async fn logging(Shared(admin): Admins, Query(query): Query<LoggingQuery>) -> Re
             tracing::info!("admin: log level {before} -> {}", query.level);
             json(json!({ "before": before, "level": query.level }))
         }
-        Err(e) => (StatusCode::BAD_REQUEST, format!("{e}\n")).into_response(),
+        Err(e) => bad_request(&e.to_string()),
     }
+}
+
+/// How a page is written.
+#[derive(Deserialize)]
+struct PageQuery {
+    format: Option<Box<str>>,
+}
+
+impl PageQuery {
+    /// As text if that was asked for, as JSON otherwise.
+    fn page(&self, text: impl FnOnce() -> String, value: impl FnOnce() -> Value) -> Response {
+        match self.format.as_deref() {
+            Some("text") => text().into_response(),
+            Some("json") | None => json(value()),
+            Some(other) => bad_request(&format!("format `{other}` is neither text nor json")),
+        }
+    }
+}
+
+async fn certificates(Shared(admin): Admins, Query(query): Query<PageQuery>) -> Response {
+    let status = &admin.service.status;
+    query.page(|| certs::text(status), || certs::view(status))
+}
+
+async fn encrypted(Shared(admin): Admins, Query(query): Query<PageQuery>) -> Response {
+    let status = &admin.service.status;
+    query.page(|| encryption::text(status), || encryption::view(status))
+}
+
+#[derive(Deserialize)]
+struct RolloutQuery {
+    cluster: String,
+    rollout: String,
+}
+
+async fn set_rollout(Shared(admin): Admins, Query(query): Query<RolloutQuery>) -> Response {
+    match query.rollout.parse::<RolloutChange>() {
+        Ok(change) => {
+            admin
+                .ask(Command::SetRollout(query.cluster.into(), change))
+                .await
+        }
+        Err(why) => bad_request(&why),
+    }
+}
+
+#[derive(Deserialize)]
+struct ReloadQuery {
+    force_strict: Option<u8>,
+}
+
+async fn reload(Shared(admin): Admins, Query(query): Query<ReloadQuery>) -> Response {
+    let strict = match query.force_strict {
+        Some(1) => Strict::Forced,
+        _ => Strict::Judged,
+    };
+    admin.ask(Command::Reload(strict)).await
+}
+
+fn bad_request(why: &str) -> Response {
+    (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response()
 }
 
 async fn drain(Shared(admin): Admins) -> Response {

@@ -2,6 +2,7 @@
 //! error; colour only on a terminal and never with `NO_COLOR`.
 
 mod check;
+mod ctl;
 mod demo;
 mod explain;
 mod proxy;
@@ -37,6 +38,7 @@ Examples:
   tidegate check tidegate.yaml                      is this file right?
   tidegate explain GET http://pay.example/a -c tidegate.yaml
                                                     why does a request go where it goes?
+  tidegate ctl tls pay=20%                          ask a running process
 
 Exit codes:
   0 ok, 1 runtime failure, 2 usage, 3 configuration invalid or missing, 4 host unfit (io_uring,
@@ -62,6 +64,8 @@ enum Verb {
     Check(check::Args),
     /// Say why a request goes where it goes
     Explain(explain::Args),
+    /// Ask a running process to show or to change something
+    Ctl(ctl::Args),
     /// Print the JSON Schema of the configuration, for editors
     Schema(schema::Args),
     /// Print the version and what the kernel offers
@@ -87,6 +91,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Proxy(args) => proxy::run(args),
         Verb::Check(args) => check::run(&args),
         Verb::Explain(args) => explain::run(&args),
+        Verb::Ctl(args) => ctl::run(&args),
         Verb::Schema(args) => schema::run(&args),
         Verb::Version(args) => version::run(&args),
     };

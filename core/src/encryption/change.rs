@@ -3,7 +3,7 @@
 //! A change lives until the process ends, the file's own value for that cluster changes, or it is taken
 //! back. It never weakens what the file requires: nothing that is `required` is sent in plaintext (E16).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, str::FromStr, sync::Arc};
 
 use crate::config::model::{ClusterTls, Config, Rollout, UpstreamTls};
 
@@ -132,6 +132,39 @@ fn follow(tls: &mut ClusterTls, basis_points: u32) {
     tls.rollout.basis_points = basis_points;
 }
 
+impl FromStr for RolloutChange {
+    type Err = String;
+
+    /// `on`, `off`, `20%`, `0.5%`; `file` for what the file says.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "on" => return Ok(RolloutChange::On),
+            "off" => return Ok(RolloutChange::Off),
+            "file" => return Ok(RolloutChange::AsConfigured),
+            _ => {}
+        }
+        text.strip_suffix('%')
+            .and_then(basis_points)
+            .filter(|points| *points <= WHOLE)
+            .map(RolloutChange::Share)
+            .ok_or_else(|| {
+                format!("`{text}` is none of `on`, `off`, `file`, or a share from `0%` to `100%` with at most two decimals")
+            })
+    }
+}
+
+/// `20`, `0.5`, `33.34`, as hundredths.
+fn basis_points(percent: &str) -> Option<u32> {
+    let (whole, decimals) = percent.split_once('.').unwrap_or((percent, "0"));
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(decimals) || decimals.len() > 2 || whole.len() > 3 {
+        return None;
+    }
+    let hundredths: u32 = decimals.parse().ok()?;
+    let scale = if decimals.len() == 1 { 10 } else { 1 };
+    Some(whole.parse::<u32>().ok()? * 100 + hundredths * scale)
+}
+
 impl std::fmt::Display for RolloutChange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -223,6 +256,38 @@ mod tests {
             (RolloutChange::Off, "off"),
         ] {
             assert_eq!(change.to_string(), text);
+        }
+    }
+
+    /// Goal: what people write is read exactly, and what was meant is said where it is not. Method: table.
+    #[test]
+    fn changes_are_read() {
+        for (text, change) in [
+            ("on", Some(RolloutChange::On)),
+            ("off", Some(RolloutChange::Off)),
+            ("file", Some(RolloutChange::AsConfigured)),
+            ("0%", Some(RolloutChange::Share(0))),
+            ("20%", Some(RolloutChange::Share(2_000))),
+            ("0.5%", Some(RolloutChange::Share(50))),
+            ("33.34%", Some(RolloutChange::Share(3_334))),
+            ("100%", Some(RolloutChange::Share(10_000))),
+            ("100.01%", None),
+            ("1.234%", None),
+            ("-1%", None),
+            ("+1%", None),
+            (".5%", None),
+            ("1.%", None),
+            ("%", None),
+            ("20", None),
+            ("ON", None),
+            ("", None),
+            ("99999999999%", None),
+        ] {
+            let read = text.parse::<RolloutChange>();
+            assert_eq!(read.as_ref().ok(), change.as_ref(), "{text}");
+            if let Err(why) = read {
+                assert!(why.contains("`0%` to `100%`"), "{why}");
+            }
         }
     }
 }

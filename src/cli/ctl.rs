@@ -1,0 +1,194 @@
+//! `tidegate ctl`: asks a running process, over its admin server, to show or to change something.
+
+mod client;
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::Subcommand;
+use serde_json::Value;
+use tidegate_core::encryption::change::RolloutChange;
+
+use crate::exit::{Exit, Failure};
+use client::{Admin, Answer};
+
+#[derive(clap::Args)]
+#[command(
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "\
+Exits with 1 if the process does not answer, with 5 if it refuses.
+
+Examples:
+  tidegate ctl status
+  tidegate ctl reload
+  tidegate ctl tls                      how far encryption is, listener by listener
+  tidegate ctl tls pay=20% orders=off   try a share, or turn back at once
+  tidegate ctl --admin 127.0.0.1:9902 certs"
+)]
+pub(super) struct Args {
+    /// Address of the admin server
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:9901",
+        global = true
+    )]
+    admin: SocketAddr,
+
+    /// How long the process may take to answer, in seconds
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 30,
+        global = true,
+        value_parser = clap::value_parser!(u64).range(1..=3600)
+    )]
+    timeout: u64,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// State, configuration in use, and the newest error of it
+    Status,
+    /// Read configuration and secrets again
+    Reload {
+        /// Let listeners become strict although plaintext is still seen; logged
+        #[arg(long)]
+        force_strict: bool,
+    },
+    /// Take no more connections; finish what is in flight
+    Drain,
+    /// Take connections again
+    Undrain,
+    /// Drain, then end
+    Quit,
+    /// Show who speaks encrypted, or set the rollout of clusters by hand
+    Tls {
+        /// CLUSTER=on, CLUSTER=off, CLUSTER=20%, or CLUSTER=file for what the file says; until the process
+        /// ends or the file says something else
+        #[arg(value_name = "CLUSTER=SHARE", value_parser = parse_change)]
+        changes: Vec<(String, RolloutChange)>,
+    },
+    /// Show the secrets in use: names, ends, the last refusal
+    Certs,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let admin = Admin {
+        address: args.admin,
+        timeout: Duration::from_secs(args.timeout),
+    };
+    match &args.verb {
+        Verb::Status => super::print(&status(&admin)?),
+        Verb::Reload {
+            force_strict: false,
+        } => done(&admin, "/reload", "reloaded"),
+        Verb::Reload { force_strict: true } => done(&admin, "/reload?force_strict=1", "reloaded"),
+        Verb::Drain => done(&admin, "/drain", "draining"),
+        Verb::Undrain => done(&admin, "/undrain", "taking connections"),
+        Verb::Quit => done(&admin, "/quitquitquit", "stopping"),
+        Verb::Tls { changes } if changes.is_empty() => show(&admin, "/encryption?format=text"),
+        Verb::Tls { changes } => changes.iter().try_for_each(|(cluster, change)| {
+            let target = rollout_target(cluster, *change);
+            done(&admin, &target, &format!("{cluster}: {change}"))
+        }),
+        Verb::Certs => show(&admin, "/certs?format=text"),
+    }
+}
+
+/// Asks for a change, and says that it was made.
+fn done(admin: &Admin, target: &str, said: &str) -> Result<(), Failure> {
+    admin.post(target)?.expect_ok()?;
+    super::print(&format!("{said}\n"))
+}
+
+fn show(admin: &Admin, target: &str) -> Result<(), Failure> {
+    super::print(&admin.get(target)?.expect_ok()?)
+}
+
+fn status(admin: &Admin) -> Result<String, Failure> {
+    let Answer { body, .. } = admin.get("/server_info")?.ok()?;
+    let info: Value = serde_json::from_str(&body).map_err(|e| admin.strange(&e.to_string()))?;
+    let text = |pointer: &str| match info.pointer(pointer) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Null) | None => "–".to_owned(),
+        Some(value) => value.to_string(),
+    };
+    let mut out = format!(
+        "tidegate {}, {}\n  process   {}, up {} s, {} shards\n  config    {}, epoch {}, fingerprint {}\n",
+        text("/version"),
+        text("/state"),
+        text("/pid"),
+        text("/uptime_s"),
+        text("/shards"),
+        text("/config/source"),
+        text("/config/epoch"),
+        text("/config/fingerprint"),
+    );
+    if let Some(error) = info.pointer("/config/last_error").and_then(Value::as_str) {
+        out += &format!("  refused   {}\n", error.replace('\n', "\n            "));
+    }
+    Ok(out)
+}
+
+fn rollout_target(cluster: &str, change: RolloutChange) -> String {
+    let word = match change {
+        RolloutChange::On => "on".to_owned(),
+        RolloutChange::Off => "off".to_owned(),
+        RolloutChange::AsConfigured => "file".to_owned(),
+        share @ RolloutChange::Share(_) => share.to_string(),
+    };
+    format!(
+        "/encryption?cluster={}&rollout={}",
+        client::encode(cluster),
+        client::encode(&word)
+    )
+}
+
+/// `CLUSTER=SHARE`. Names of clusters may hold `=` no more than they may hold blanks.
+fn parse_change(text: &str) -> Result<(String, RolloutChange), String> {
+    let (cluster, change) = text
+        .split_once('=')
+        .filter(|(cluster, _)| !cluster.is_empty())
+        .ok_or("use CLUSTER=on, CLUSTER=off, CLUSTER=20% or CLUSTER=file")?;
+    Ok((cluster.to_owned(), change.parse()?))
+}
+
+/// The exit code that an answer stands for.
+const fn exit_of(status: u16) -> Exit {
+    match status {
+        400 => Exit::Usage,
+        409 => Exit::CheckFailed,
+        _ => Exit::Runtime,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Goal: changes are read as the admin server reads them, and mistakes are told before anything is asked.
+    /// Method: table.
+    #[test]
+    fn changes_are_parsed() {
+        let parsed = parse_change("pay=20%").unwrap();
+        assert_eq!(parsed, ("pay".to_owned(), RolloutChange::Share(2_000)));
+        for bad in ["pay", "=on", "pay=", "pay=200%", "pay=yes"] {
+            assert!(parse_change(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// Goal: no name breaks out of its place in the request. Method: one with everything that could.
+    #[test]
+    fn targets_are_encoded() {
+        let target = rollout_target("a&b c\r\n%", RolloutChange::Share(50));
+        assert_eq!(
+            target,
+            "/encryption?cluster=a%26b%20c%0D%0A%25&rollout=0.50%25"
+        );
+    }
+}

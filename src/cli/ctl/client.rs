@@ -1,0 +1,157 @@
+//! As much of an HTTP/1.1 client as the admin server needs: one request a connection, blocking, bounded in
+//! time and in size.
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use super::exit_of;
+use crate::exit::{Exit, Failure};
+
+/// The longest answer that is read: `/encryption` of a full census (hundreds of applications by as many
+/// listeners) is a few MiB.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+/// An admin server.
+pub(super) struct Admin {
+    pub(super) address: SocketAddr,
+    /// For the connection, and again for each piece of the answer.
+    pub(super) timeout: Duration,
+}
+
+/// What it said.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: String,
+}
+
+impl Admin {
+    pub(super) fn get(&self, target: &str) -> Result<Answer, Failure> {
+        self.ask("GET", target)
+    }
+
+    pub(super) fn post(&self, target: &str) -> Result<Answer, Failure> {
+        self.ask("POST", target)
+    }
+
+    fn ask(&self, method: &str, target: &str) -> Result<Answer, Failure> {
+        let answer = self.exchange(method, target).map_err(|e| self.lost(&e))?;
+        parse(&answer).ok_or_else(|| self.strange("it is no HTTP/1.1 answer"))
+    }
+
+    fn exchange(&self, method: &str, target: &str) -> io::Result<Vec<u8>> {
+        let mut stream = TcpStream::connect_timeout(&self.address, self.timeout)?;
+        stream.set_read_timeout(Some(self.timeout))?;
+        stream.set_write_timeout(Some(self.timeout))?;
+        let request = format!(
+            "{method} {target} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            self.address
+        );
+        stream.write_all(request.as_bytes())?;
+        let mut answer = Vec::new();
+        stream.take(ANSWER_BYTES_MAX + 1).read_to_end(&mut answer)?;
+        if answer.len() as u64 > ANSWER_BYTES_MAX {
+            return Err(io::Error::other("the answer is too long"));
+        }
+        Ok(answer)
+    }
+
+    fn lost(&self, error: &io::Error) -> Failure {
+        let problem = match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => format!(
+                "the admin server at {} did not answer within {} s",
+                self.address,
+                self.timeout.as_secs()
+            ),
+            _ => format!("cannot ask the admin server at {}: {error}", self.address),
+        };
+        Failure::new(
+            Exit::Runtime,
+            problem,
+            "is the process running there? its address is `admin` in its configuration: --admin ADDR",
+        )
+    }
+
+    /// Something answers there that is no admin server of ours.
+    pub(super) fn strange(&self, what: &str) -> Failure {
+        Failure::new(
+            Exit::Runtime,
+            format!("the answer from {} is not understood: {what}", self.address),
+            "is that the admin server of tidegate? --admin ADDR",
+        )
+    }
+}
+
+impl Answer {
+    /// This answer, if it says yes.
+    pub(super) fn ok(self) -> Result<Answer, Failure> {
+        match self.status {
+            200..300 => Ok(self),
+            status => Err(Failure::new(
+                exit_of(status),
+                self.body.trim_end().to_owned(),
+                "",
+            )),
+        }
+    }
+
+    /// What it says, if it says yes.
+    pub(super) fn expect_ok(self) -> Result<String, Failure> {
+        self.ok().map(|answer| answer.body)
+    }
+}
+
+/// Percent-encodes what is not unreserved (RFC 3986, 2.3).
+pub(super) fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(byte));
+            }
+            byte => out += &format!("%{byte:02X}"),
+        }
+    }
+    out
+}
+
+/// Status and body. The connection ended behind it; a length that says more means that it was cut.
+fn parse(answer: &[u8]) -> Option<Answer> {
+    let text = String::from_utf8_lossy(answer);
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let is_length = name.eq_ignore_ascii_case("content-length");
+        is_length.then(|| value.trim().parse::<usize>().ok())?
+    });
+    (length.is_none_or(|length| length == body.len())).then(|| Answer {
+        status,
+        body: body.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Goal: answers are read, and what is cut or none at all is not taken for one. Method: table.
+    #[test]
+    fn answers_are_read() {
+        let whole = parse(b"HTTP/1.1 409 Conflict\r\ncontent-length: 3\r\n\r\nno\n").unwrap();
+        assert_eq!((whole.status, &*whole.body), (409, "no\n"));
+        assert_eq!(whole.ok().unwrap_err().exit, Exit::CheckFailed);
+        for bad in [
+            &b""[..],
+            b"SSH-2.0-x\r\n\r\n",
+            b"HTTP/1.1 2",
+            b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nno\n",
+        ] {
+            assert!(parse(bad).is_none());
+        }
+    }
+}
