@@ -38,7 +38,7 @@ use crate::{
     fleet::{Fleet, POLL},
     health::{Checker, Probed},
     resolver::{Resolved, Resolver},
-    secrets::{Secrets, Tried, Trials},
+    secrets::{Secrets, Trials, Tried},
     signals::{Asked, Signals},
     source::Source,
     status::{Command, Request, SourceInfo, State, Status, Strict},
@@ -356,16 +356,12 @@ impl Coordinator {
             self.reinstall(Vec::new()).await;
         }
         if let Some(period) = sd_notify::watchdog_enabled()
-            && self.ticks.is_multiple_of(service_manager::watchdog_ticks(period))
+            && self
+                .ticks
+                .is_multiple_of(service_manager::watchdog_ticks(period))
         {
             service_manager::notify(&[NotifyState::Watchdog]);
         }
         Ok(self.stop_progress())
     }
-
-
-
-
-
-
 }

@@ -4,6 +4,8 @@
 //! Cardinality is bounded by the configuration: shards, clusters, routes, reasons. Series by endpoint are
 //! off unless asked for.
 
+mod secrets;
+
 use std::{
     fmt::{self, Write},
     fs,
@@ -51,6 +53,8 @@ enum Source {
     EndpointsAvailable,
     BuildInfo,
     Process(fn(&Status) -> f64),
+    /// One label's values, and a number for each.
+    Named(fn(&Status) -> Vec<(String, f64)>),
 }
 
 /// Whether series by endpoint are wanted.
@@ -65,6 +69,7 @@ pub(crate) enum EndpointSeries {
 /// Every metric, in the order of exposition.
 pub(crate) fn families() -> Vec<Family> {
     let mut families = process_families();
+    families.extend(secrets::families());
     families.push(Family {
         name: "tidegate_refused_total".into(),
         kind: "counter",
@@ -306,6 +311,11 @@ impl Samples {
         snapshot: Option<&Snapshot>,
     ) -> fmt::Result {
         match family.source {
+            Source::Named(read) => {
+                for (name, value) in read(status) {
+                    family.sample(out, &[&name], value)?;
+                }
+            }
             Source::Shard(column, factor) => {
                 for (shard, values) in self.shards.iter().enumerate() {
                     let shard = shard.to_string();

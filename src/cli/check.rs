@@ -8,7 +8,9 @@ use tidegate_core::config::{self, Diagnostic, Severity};
 use super::{Format, render};
 use crate::{
     exit::{Exit, Failure},
+    secrets::Secrets,
     source::{LoadError, Loaded, Source},
+    status::unix_s,
 };
 
 #[derive(clap::Args)]
@@ -26,6 +28,10 @@ pub(super) struct Args {
     /// Say in words what would change if FILE replaced OLD
     #[arg(long, value_name = "OLD")]
     diff: Option<PathBuf>,
+
+    /// Do not look at the files of secrets: they are not on this machine
+    #[arg(long)]
+    skip_secrets: bool,
 
     /// Exit with 5 if there are warnings
     #[arg(long)]
@@ -50,9 +56,13 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Some(path) => Some(load_old(path)?),
         None => None,
     };
+    let secrets = match args.skip_secrets {
+        true => SecretFiles::Skipped,
+        false => SecretFiles::Checked,
+    };
     let mut checked = Vec::with_capacity(args.files.len());
     for path in &args.files {
-        checked.push(check(path)?);
+        checked.push(check(path, secrets)?);
     }
     let changes = |one: &Checked| {
         let (old, new) = (old.as_ref()?, one.loaded.as_ref()?);
@@ -83,10 +93,23 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-fn check(path: &Path) -> Result<Checked, Failure> {
+/// Whether files of secrets are looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SecretFiles {
+    Checked,
+    Skipped,
+}
+
+fn check(path: &Path, secrets: SecretFiles) -> Result<Checked, Failure> {
     let source = Source::File(path.to_owned());
     let name = source.name();
-    match source.load() {
+    let loaded = source.load().and_then(|loaded| {
+        if secrets == SecretFiles::Checked {
+            Secrets::load(&name, &loaded, unix_s())?;
+        }
+        Ok(loaded)
+    });
+    match loaded {
         Ok(loaded) => Ok(Checked {
             name,
             diagnostics: loaded.warnings.clone(),
@@ -105,7 +128,7 @@ fn check(path: &Path) -> Result<Checked, Failure> {
 
 /// The configuration to compare with must be one.
 fn load_old(path: &Path) -> Result<Loaded, Failure> {
-    let old = check(path)?;
+    let old = check(path, SecretFiles::Skipped)?;
     old.loaded.ok_or_else(|| {
         Failure::new(
             Exit::Config,

@@ -99,7 +99,7 @@ impl Coordinator {
             self.tell_contexts();
             self.wait_for_contexts().await;
         }
-        if !refreshed.taken.is_empty() || !refreshed.refused.is_empty() {
+        if *refreshed != Refreshed::default() {
             self.follow_secrets();
         }
     }

@@ -42,7 +42,10 @@ impl Coordinator {
         // A secret that is missing or broken refuses the whole of a configuration that brings it.
         let prepared = match self.secrets.prepare(&loaded.config, unix_s()) {
             Ok(prepared) => prepared,
-            Err(unfit) => return Err(self.refuse(unfit.lines())),
+            Err(unfit) => {
+                let error = unfit.into_error(&self.source.name(), &loaded.text);
+                return Err(self.refuse(error.lines()));
+            }
         };
         if let Err(lines) = encryption::review(&self.status, &loaded.config, strict) {
             return Err(self.refuse(lines));

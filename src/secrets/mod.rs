@@ -11,7 +11,10 @@ mod trial;
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use tidegate_core::{
-    config::model::{Config, ServerMode},
+    config::{
+        self,
+        model::{Config, ServerMode},
+    },
     encryption::{
         announcement::Subject,
         need::{self, Need},
@@ -20,14 +23,14 @@ use tidegate_core::{
     message::TlsContexts,
 };
 
-pub(crate) use store::Problem;
 pub(crate) use trial::{Trials, Tried};
 
 use contexts::{Built, Contexts};
-use store::{Fresh, Looked, Store, Which};
+use store::{Fresh, Looked, Problem, Store, Which};
 
 use crate::{
     exit::{Exit, Failure},
+    source::{LoadError, Loaded},
     status::SecretStatus,
 };
 
@@ -53,29 +56,31 @@ pub(crate) enum Unfit {
 }
 
 /// What a look at changed files has led to.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Refreshed {
     /// Secrets that were taken: name and generation.
     pub(crate) taken: Vec<(Arc<str>, u64)>,
     /// Why others were not.
     pub(crate) refused: Vec<String>,
+    /// Secrets whose files hold what is in use: nothing new, or something refused was taken back.
+    pub(crate) same: usize,
 }
 
 impl Secrets {
-    /// Those of the first configuration.
+    /// Those of the first configuration, `loaded` from `file`.
     ///
     /// # Errors
     ///
     /// Whatever is missing or broken: a start never goes on without.
-    pub(crate) fn load(config: &Config, now_unix_s: u64) -> Result<Secrets, Failure> {
+    pub(crate) fn load(file: &str, loaded: &Loaded, now_unix_s: u64) -> Result<Secrets, LoadError> {
         let mut secrets = Secrets {
             store: Store::default(),
-            contexts: Contexts::new()?,
+            contexts: Contexts::new().map_err(LoadError::Unreadable)?,
         };
         let prepared = secrets
-            .prepare(config, now_unix_s)
-            .map_err(Unfit::into_failure)?;
-        secrets.take(prepared, config);
+            .prepare(&loaded.config, now_unix_s)
+            .map_err(|unfit| unfit.into_error(file, &loaded.text))?;
+        secrets.take(prepared, &loaded.config);
         Ok(secrets)
     }
 
@@ -113,7 +118,7 @@ impl Secrets {
         let mut refreshed = Refreshed::default();
         for (name, looked) in self.store.look(which, now_unix_s) {
             match looked {
-                Looked::Same => {}
+                Looked::Same => refreshed.same += 1,
                 Looked::Taken(generation, facts) => {
                     tracing::info!(
                         "secret `{name}`: generation {generation} in use: {}",
@@ -215,27 +220,24 @@ impl Secrets {
 }
 
 impl Unfit {
-    /// Each thing that is wrong, one line each.
-    pub(crate) fn lines(&self) -> Vec<String> {
+    /// The same as problems of the configuration that brings the secrets.
+    pub(crate) fn into_error(self, file: &str, text: &str) -> LoadError {
         match self {
-            Unfit::Secrets(problems) => problems.iter().map(ToString::to_string).collect(),
-            Unfit::Owners(faults) => faults
-                .iter()
-                .map(|(owner, fault)| format!("`{owner}` cannot encrypt: {fault}"))
-                .collect(),
-        }
-    }
-
-    /// The same as the end of a start or a check.
-    pub(crate) fn into_failure(self) -> Failure {
-        match &self {
-            Unfit::Secrets(problems) if problems.len() == 1 => {
-                let only = problems.iter().next();
-                let cause = only.map(Problem::cause).unwrap_or_default();
-                let remedy = only.map(|problem| problem.fault.remedy.clone());
-                Failure::new(Exit::Config, cause, remedy.unwrap_or_default())
+            Unfit::Secrets(problems) => {
+                let faults: Vec<_> = problems.into_iter().map(|p| (p.name, p.fault)).collect();
+                let diagnostics = config::secret_faults(file, text, &faults);
+                LoadError::Invalid(diagnostics, text.to_owned())
             }
-            _ => Failure::new(Exit::Config, self.lines().join("\n"), ""),
+            Unfit::Owners(faults) => {
+                let lines = faults
+                    .iter()
+                    .map(|(owner, fault)| format!("`{owner}` cannot encrypt: {fault}"));
+                LoadError::Unreadable(Failure::new(
+                    Exit::Config,
+                    lines.collect::<Vec<_>>().join("\n"),
+                    "correct its `tls` section, or the secrets it names",
+                ))
+            }
         }
     }
 }

@@ -240,16 +240,10 @@ fn paths(secret: &Secret) -> Vec<PathBuf> {
     paths.map(PathBuf::from).collect()
 }
 
-impl Problem {
-    /// What is wrong, and where.
-    pub(crate) fn cause(&self) -> String {
-        let (name, path) = (&self.name, &self.path);
-        format!("secret `{name}`: `{path}`: {}", self.fault.cause)
-    }
-}
-
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.cause(), self.fault.remedy)
+        let Problem { name, path, fault } = self;
+        let SecretFault { cause, remedy, .. } = fault;
+        write!(f, "secret `{name}`: `{path}`: {cause} ({remedy})")
     }
 }

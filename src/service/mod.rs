@@ -66,7 +66,7 @@ impl Service {
         );
         let loaded = self.source.load().map_err(report)?;
         let config = loaded.config.clone();
-        let secrets = Secrets::load(&config, unix_s())?;
+        let secrets = Secrets::load(&self.source.name(), &loaded, unix_s()).map_err(report)?;
         let cpus = fit(&config)?;
         log_config(&self.source, &loaded);
 

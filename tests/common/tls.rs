@@ -120,6 +120,12 @@ impl Leaf {
         self
     }
 
+    /// Ends in five days, after a month.
+    pub fn ending(mut self) -> Leaf {
+        self.days = (-25, 5);
+        self
+    }
+
     /// Valid from tomorrow on.
     pub fn not_yet(mut self) -> Leaf {
         self.days = (1, 30);

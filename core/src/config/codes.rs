@@ -186,6 +186,9 @@ codes! {
     TLS_VERSIONS "TG-C051" Error "TLS versions that do not go together"
         "The lowest version is above the highest, a suite or a group belongs to a version that is not allowed, or one that is allowed has none."
         "version: 1\nclusters: { pay: { endpoints: { static: [10.0.0.1:443] }, tls: { trusted_ca: ca, min_version: \"1.3\", max_version: \"1.2\" } } }\nsecrets: { ca: { trusted_ca: ca.pem } }\n";
+    SECRET_FILE "TG-C052" Error "Secret that cannot be used"
+        "The file of a secret is missing, may not be read, or does not hold what it should: a certificate with its key, in time, whose chain builds; or authorities. Nothing of what it holds is shown."
+        "";
     MORE "TG-C099" Error "More diagnostics than shown"
         "At most 64 are reported at once."
         "";

@@ -11,6 +11,7 @@
 //!    `syntax` and `quantity` take values apart, `decode` makes the model of them.
 //! 4. `lint`: warnings that need the whole model.
 //! 5. [`to_json`], [`diff`]: the model back in words of the file.
+//! 6. [`secret_faults`]: what others found wrong with the files of secrets, at their place.
 
 use std::ops::Range;
 
@@ -27,6 +28,7 @@ pub mod model;
 pub mod parameters;
 mod quantity;
 mod reference;
+mod secret_files;
 mod shape;
 mod syntax;
 mod tree;
@@ -42,6 +44,7 @@ pub use keys::{
     SUBJECT_ALT_NAME_MAX, SUBJECT_ALT_NAMES_MAX, TEXT_MAX, TLS_LIST_MAX,
 };
 pub use reference::{json_schema, reference};
+pub use secret_files::secret_faults;
 pub use tree::{DEPTH_MAX, NODES_MAX};
 
 use self::{
