@@ -5,8 +5,9 @@
 use std::{fmt::Write as _, fs, net::SocketAddr, path::Path, process::Command, sync::Arc};
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
-use super::{Kind, Ledger, Load, Plan, Tap};
+use super::{Kind, Ledger, Load, Plan, Tap, tap::Side};
 use crate::common::{
     Origin, Proxy, eventually,
     proxy::Setup,
@@ -292,35 +293,34 @@ impl Pair {
     /// Waits until every link that A holds is of this kind, and there is one at every endpoint.
     #[track_caller]
     pub fn wait_until_all(&self, kind: Kind) {
-        let other = match kind {
-            Kind::Tls => Kind::Plaintext,
-            _ => Kind::Tls,
-        };
-        let endpoints = &self.taps[..self.client.endpoints];
-        eventually(&format!("every link {kind:?}"), || {
-            endpoints
-                .iter()
-                .all(|tap| tap.open(kind) > 0 && tap.open(other) == 0)
-                .then_some(())
-        });
+        self.wait_until_kinds(&vec![kind; self.client.endpoints]);
     }
 
-    /// The kind of the links to each endpoint, once no endpoint has links of both kinds.
+    /// What the rollout of A says each endpoint ought to be, as its admin server shows it.
     #[track_caller]
-    pub fn kinds(&self) -> Vec<Kind> {
-        let endpoints = &self.taps[..self.client.endpoints];
-        eventually("one kind of link at each endpoint", || {
-            endpoints
-                .iter()
-                .map(
-                    |tap| match (tap.open(Kind::Plaintext), tap.open(Kind::Tls)) {
-                        (1.., 0) => Some(Kind::Plaintext),
-                        (0, 1..) => Some(Kind::Tls),
-                        _ => None,
-                    },
-                )
-                .collect()
-        })
+    pub fn targets(&self) -> Vec<Kind> {
+        let text = self.a.admin_get("/encryption?format=json").text();
+        let shown: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+        let endpoints = shown["clusters"][0]["endpoints"].as_array().unwrap();
+        let kind = |endpoint: &Value| match endpoint["target"].as_str() {
+            Some("tls") => Kind::Tls,
+            Some("plaintext") => Kind::Plaintext,
+            other => panic!("target {other:?} in {text}"),
+        };
+        endpoints.iter().map(kind).collect()
+    }
+
+    /// Waits until the links to each endpoint are all of the kind given for it.
+    #[track_caller]
+    pub fn wait_until_kinds(&self, kinds: &[Kind]) {
+        eventually(&format!("links of {kinds:?}"), || {
+            let mut taps = self.taps.iter().zip(kinds);
+            taps.all(|(tap, kind)| match kind {
+                Kind::Tls => tap.open(Kind::Tls) > 0 && tap.open(Kind::Plaintext) == 0,
+                _ => tap.open(Kind::Plaintext) > 0 && tap.open(Kind::Tls) == 0,
+            })
+            .then_some(())
+        });
     }
 
     /// Waits until every connection of now is gone from every tap.
@@ -347,7 +347,7 @@ impl Pair {
             assert_eq!(lost, 0.0, "requests lost by links, in their own count");
         }
         for tap in &self.taps {
-            assert_eq!(tap.stray(), 0, "bytes outside of TLS records");
+            assert_eq!(tap.stray(Side::Dialling), 0, "bytes outside of records");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A tap on a link: a relay between the two proxies that passes every byte on and sees what an eavesdropper
 //! would see. It tells TLS from plaintext by the first bytes of each connection, and holds every later byte
-//! of a TLS connection, in both directions, to be inside a record (RFC 8446, 5.1).
+//! of a TLS connection, in both directions, to be inside a record (RFC 8446, 5.1). On request it is an attacker
+//! who lets no TLS pass.
 
 use std::{
     io::{self, Read, Write},
@@ -21,6 +22,13 @@ pub enum Kind {
     Tls,
 }
 
+/// A side of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Dialling,
+    Answering,
+}
+
 /// A tap before one address. Removed, it still passes on what it has.
 pub struct Tap {
     pub address: SocketAddr,
@@ -31,6 +39,8 @@ struct State {
     target: SocketAddr,
     connections: Mutex<Vec<Connection>>,
     stopped: AtomicBool,
+    /// TLS connections are cut at their next byte.
+    cuts_tls: AtomicBool,
 }
 
 #[derive(Clone, Copy)]
@@ -38,8 +48,8 @@ struct Connection {
     kind: Kind,
     /// The dialling side has not closed yet.
     open: bool,
-    /// Bytes came on a TLS connection that belong to no record.
-    stray: bool,
+    /// Bytes came on a TLS connection that belong to no record, by side.
+    stray: [bool; 2],
 }
 
 impl Tap {
@@ -50,6 +60,7 @@ impl Tap {
             target,
             connections: Mutex::new(Vec::new()),
             stopped: AtomicBool::new(false),
+            cuts_tls: AtomicBool::new(false),
         });
         let shared = state.clone();
         thread::spawn(move || {
@@ -86,9 +97,14 @@ impl Tap {
         connections[..n].iter().filter(|c| c.open).count()
     }
 
-    /// Connections that carried bytes in no TLS record after they had begun with one.
-    pub fn stray(&self) -> usize {
-        self.count(|c| c.stray)
+    /// TLS connections on which this side sent bytes that are in no record.
+    pub fn stray(&self, side: Side) -> usize {
+        self.count(|c| c.stray[side as usize])
+    }
+
+    /// Begins or ends to cut every TLS connection, in its handshake or later.
+    pub fn cut_tls(&self, cut: bool) {
+        self.state.cuts_tls.store(cut, Ordering::SeqCst);
     }
 
     fn count(&self, is_right: impl Fn(&Connection) -> bool) -> usize {
@@ -112,7 +128,7 @@ impl State {
             connections.push(Connection {
                 kind: Kind::Silent,
                 open: true,
-                stray: false,
+                stray: [false; 2],
             });
             connections.len() - 1
         };
@@ -127,12 +143,12 @@ impl State {
             return;
         };
         let back = state.clone();
-        spawn(move || back.copy(number, from_server, to_client, false));
-        state.copy(number, client, server, true);
+        spawn(move || back.copy(number, from_server, to_client, Side::Answering));
+        state.copy(number, client, server, Side::Dialling);
     }
 
-    /// Passes on until the end. `first` is the direction of the side that dials.
-    fn copy(&self, number: usize, mut from: TcpStream, mut to: TcpStream, first: bool) {
+    /// Passes on until the end what `side` sends.
+    fn copy(&self, number: usize, mut from: TcpStream, mut to: TcpStream, side: Side) {
         let mut records = None;
         let mut chunk = [0; 16 << 10];
         loop {
@@ -140,35 +156,37 @@ impl State {
                 Ok(0) | Err(_) => break,
                 Ok(n) => n,
             };
-            self.look(number, &mut records, &chunk[..n], first);
+            let kind = self.look(number, &mut records, &chunk[..n], side);
+            if kind == Kind::Tls && self.cuts_tls.load(Ordering::SeqCst) {
+                let _ = from.shutdown(Shutdown::Both);
+                let _ = to.shutdown(Shutdown::Both);
+                break;
+            }
             if to.write_all(&chunk[..n]).is_err() {
                 break;
             }
         }
         let _ = to.shutdown(Shutdown::Write);
-        // Whoever closed does not read what still comes; the other direction ends by itself.
-        if first {
+        // The other direction ends by itself: whoever closed does not read what still comes.
+        if side == Side::Dialling {
             self.change(number, |c| c.open = false);
         }
     }
 
-    fn look(&self, number: usize, records: &mut Option<Records>, bytes: &[u8], first: bool) {
-        if records.is_none() {
-            if first {
-                let kind = match bytes {
-                    [0x16, 0x03, ..] | [0x16] => Kind::Tls,
-                    _ => Kind::Plaintext,
-                };
-                self.change(number, |c| c.kind = kind);
-            }
-            *records = Some(Records::default());
+    fn look(&self, number: usize, records: &mut Option<Records>, bytes: &[u8], side: Side) -> Kind {
+        if records.is_none() && side == Side::Dialling {
+            let kind = match bytes {
+                [0x16, 0x03, ..] | [0x16] => Kind::Tls,
+                _ => Kind::Plaintext,
+            };
+            self.change(number, |c| c.kind = kind);
         }
         let kind = self.connections.lock().unwrap()[number].kind;
-        if let (Kind::Tls, Some(records)) = (kind, records)
-            && records.take(bytes).is_err()
-        {
-            self.change(number, |c| c.stray = true);
+        if kind == Kind::Tls && records.get_or_insert_default().take(bytes).is_err() {
+            self.change(number, |c| c.stray[side as usize] = true);
         }
+        records.get_or_insert_default();
+        kind
     }
 
     fn change(&self, number: usize, change: impl FnOnce(&mut Connection)) {
