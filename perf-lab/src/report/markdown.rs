@@ -41,7 +41,7 @@ pub fn table(result: &RunResult) -> String {
         result.date,
         machine.cpu,
         machine.cpus,
-        machine.kernel,
+        release(&machine.kernel),
         machine.fitness
     );
     if !machine.caveats.is_empty() {
@@ -49,9 +49,15 @@ pub fn table(result: &RunResult) -> String {
     }
     text.push_str(".\n\n");
     for (peer, version) in &result.peers {
-        let _ = writeln!(text, "- {}: {}", cell(peer), cell(version));
+        let _ = writeln!(
+            text,
+            "- {}: {}",
+            cell(peer),
+            cell(&without_directories(version))
+        );
     }
-    let _ = write!(text, "\nTo do it again:\n\n```\n{}\n```\n", result.command);
+    let command = without_directories(&result.command);
+    let _ = write!(text, "\nTo do it again:\n\n```\n{command}\n```\n");
     text
 }
 
@@ -94,6 +100,33 @@ fn value(summary: &PeerSummary, figure: Figure) -> String {
         None if summary.void > 0 => "void".to_owned(),
         None => "–".to_owned(),
     }
+}
+
+/// A kernel's version without the name of its build, which is nobody's business.
+fn release(kernel: &str) -> &str {
+    let is_number = |c: char| c.is_ascii_digit() || c == '.';
+    let end = kernel.find(|c| !is_number(c)).unwrap_or(kernel.len());
+    kernel.get(..end).unwrap_or_default().trim_end_matches('.')
+}
+
+/// A text in which absolute paths are their last components: a document has other readers than the
+/// machine that it was made on. `name=/a/b` and `'/a/b'` are paths too.
+fn without_directories(text: &str) -> String {
+    let last = |word: &str| {
+        let begins = |at: usize| {
+            let before = word.get(..at).and_then(|before| before.chars().next_back());
+            before.is_none_or(|c| "='\"(".contains(c))
+        };
+        let mut slashes = word.match_indices('/').map(|found| found.0);
+        let begin = slashes.find(|at| begins(*at));
+        let (before, path) = word.split_at(begin.unwrap_or(0));
+        match begin {
+            Some(_) => format!("{before}{}", path.rsplit('/').next().unwrap_or_default()),
+            None => word.to_owned(),
+        }
+    };
+    let words: Vec<String> = text.split(' ').map(last).collect();
+    words.join(" ")
 }
 
 /// A bar would end the cell.
@@ -139,6 +172,45 @@ mod tests {
         ] {
             assert!(table.contains(part), "{part}\n{table}");
         }
+    }
+
+    /// Neither the machine's directories nor the name of its kernel's build get into a document.
+    #[test]
+    fn the_machine_stays_private() {
+        for (kernel, shown) in [
+            ("6.18.44", "6.18.44"),
+            ("6.1.0-32-cloud-amd64", "6.1.0"),
+            ("6.18.44.x+", "6.18.44"),
+            ("", ""),
+        ] {
+            assert_eq!(release(kernel), shown);
+        }
+        for (text, shown) in [
+            ("run h1-128 --out lab/x", "run h1-128 --out lab/x"),
+            (
+                "run --program tidegate=/home/me/target/release/tidegate --seconds 2",
+                "run --program tidegate=tidegate --seconds 2",
+            ),
+            (
+                "/opt/x/bin/envoy  version: 1/Clean",
+                "envoy  version: 1/Clean",
+            ),
+            ("compare @main /home/me/tidegate", "compare @main tidegate"),
+            ("run '/home/my scenario.yaml'", "run 'my scenario.yaml'"),
+            ("see https://haproxy.org/", "see https://haproxy.org/"),
+        ] {
+            assert_eq!(without_directories(text), shown);
+        }
+        let mut result = sample::run();
+        result.machine.kernel = "6.1.0-somebody".to_owned();
+        let version = "/home/me/haproxy 2.6".to_owned();
+        result.peers.insert("haproxy".to_owned(), version);
+        result.command = "tidegate-lab compare /home/me/a nginx".to_owned();
+        let table = table(&result);
+        assert!(
+            !table.contains("somebody") && !table.contains("/home"),
+            "{table}"
+        );
     }
 
     /// The table replaces what stands between the markers, as often as one likes, and nothing else.
