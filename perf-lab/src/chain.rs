@@ -52,7 +52,7 @@ impl Layout {
         let dir = work.join(format!("{}-{}", task.peer.name, listen.port()));
         Ok(Layout {
             listen,
-            between: free(row.hops > 1)?,
+            between: free(row.hops > 1 && task.program.is_some())?,
             upstreams,
             routes: row.prefixes(),
             admin: free(row.asks_admin())?,

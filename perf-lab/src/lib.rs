@@ -10,7 +10,7 @@
 //! - [`peer`]: the proxies as plug-ins: definition, rendering of their configuration, their process.
 //! - [`worker`]: the loaded thread, with the [`origin`] and the [`load`] generator over [`poll`];
 //!   [`control`] is how it is led through the phases, [`response`] how answers are read.
-//! - [`cost`]: what a process tree has consumed; [`machine`]: where all this happened; [`cpu`],
+//! - [`cost`]: what a process tree has consumed, `syscalls`: how often it called the kernel; [`machine`]: where all this happened; [`cpu`],
 //!   [`clock`], [`error`]: small things.
 //! - [`cli`]: the command line.
 //!
@@ -46,6 +46,7 @@ pub mod run;
 pub mod scenario;
 pub mod statistics;
 pub mod stream;
+mod syscalls;
 pub mod trend;
 mod validity;
 pub mod verdict;

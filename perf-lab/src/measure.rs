@@ -40,6 +40,7 @@ use crate::{
         Figure, Link, Load, Neighbour, Scenario,
         player::{Player, Stage},
     },
+    syscalls::Counting,
     worker::{Beside, Worker, WorkerOutcome},
 };
 
@@ -49,6 +50,8 @@ const OPEN_TIME_MAX: Duration = Duration::from_secs(30);
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 /// For memory to come to rest after the last connection was opened.
 const SETTLE_TIME: Duration = Duration::from_millis(300);
+/// The part of a measurement in which system calls are counted.
+const COUNTED_PART: f64 = 0.7;
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// What is the same for all measurements of a run.
@@ -83,6 +86,8 @@ pub struct Task<'a> {
     pub rate: Option<f64>,
     /// Counts the measurements of the row; seeds the arrivals, alike for all peers.
     pub round: usize,
+    /// Whether its system calls are counted, which makes everything else about it wrong.
+    pub counts_calls: bool,
 }
 
 /// What came of it.
@@ -104,6 +109,9 @@ pub struct Measurement {
     pub rss_ready_kib: Option<u64>,
     /// Memory that each idle connection added.
     pub kib_per_connection: Option<f64>,
+    /// System calls per exchange, where they were counted.
+    #[serde(skip)]
+    pub calls: Option<f64>,
     /// CPU per request in the scenario that this one's `minus` names, in the same round.
     #[serde(default)]
     pub base_cpu_us: Option<f64>,
@@ -193,14 +201,22 @@ pub fn measure(task: Task<'_>, bench: &Bench) -> Result<Measurement, Error> {
         control: &loaded.control,
     };
     let mut player = Player::new(&task.row.events, stage);
-    loaded.sleep(
-        bench,
-        task.row.time().unwrap_or(bench.duration),
-        &mut player,
-    )?;
+    let time = task.row.time().unwrap_or(bench.duration);
+    let pids = chain.pids();
+    let counting = match task.counts_calls && !pids.is_empty() {
+        // A little less than the measurement, since perf takes its time to begin.
+        true => Some(Counting::start(
+            &pids,
+            time.mul_f64(COUNTED_PART),
+            loaded.control.clone(),
+        )?),
+        false => None,
+    };
+    loaded.sleep(bench, time, &mut player)?;
     let seconds = started.elapsed().as_secs_f64();
     let (after, completed) = (sample()?, loaded.control.completed() - completed);
     chain.check_alive()?;
+    let calls = counting.map(Counting::finish).transpose()?;
     let outcome = loaded.finish(bench)?;
 
     let per_connection = |ready: &Sample, after: &Sample| {
@@ -219,6 +235,7 @@ pub fn measure(task: Task<'_>, bench: &Bench) -> Result<Measurement, Error> {
             .zip(after)
             .filter(|_| is_idle)
             .map(|(ready, after)| per_connection(&ready, &after)),
+        calls,
         base_cpu_us: None,
         configuration,
         load: outcome

@@ -126,6 +126,9 @@ pub struct RowResult {
     /// What each peer can bear at an objective, where one was given.
     #[serde(default)]
     pub capacities: BTreeMap<String, Capacity>,
+    /// System calls of each peer per exchange, where they were counted.
+    #[serde(default)]
+    pub calls: BTreeMap<String, f64>,
 }
 
 impl RunResult {
@@ -197,6 +200,8 @@ pub struct Plan<'a> {
     pub rounds: usize,
     /// What to search the capacity at, if that is wanted.
     pub objective: Option<Objective>,
+    /// Whether to count each peer's system calls as well, in one more measurement.
+    pub counts_calls: bool,
 }
 
 /// Measures, calling `progress` with a line for a person after each measurement.
@@ -217,6 +222,7 @@ pub fn run(
             left_out: BTreeMap::new(),
             configurations: BTreeMap::new(),
             capacities: BTreeMap::new(),
+            calls: BTreeMap::new(),
         };
         for round in 0..plan.rounds {
             for candidate in in_turn(plan.candidates, round) {
@@ -240,6 +246,9 @@ pub fn run(
                     }
                 }
             }
+        }
+        if plan.counts_calls {
+            count_calls(plan, &rates, &mut result, bench, &mut progress)?;
         }
         if let Some(objective) = plan.objective {
             for candidate in plan.candidates {
@@ -269,8 +278,48 @@ impl Candidate {
             row,
             rate,
             round,
+            counts_calls: false,
         }
     }
+}
+
+/// One more measurement of each peer, of which nothing is kept but the number of system calls.
+fn count_calls(
+    plan: Plan<'_>,
+    rates: &Rates<'_>,
+    result: &mut RowResult,
+    bench: &Bench,
+    progress: &mut impl FnMut(&str),
+) -> Result<(), Error> {
+    let row = result.row.clone();
+    // Where a load comes to rest, or changes over time, a part of it says nothing of the whole.
+    if row.load == Load::Idle || !row.phases.is_empty() {
+        return Ok(());
+    }
+    for candidate in plan.candidates {
+        let name = &candidate.peer.name;
+        if result.left_out.contains_key(name) || candidate.program.is_none() {
+            continue;
+        }
+        let task = Task {
+            counts_calls: true,
+            ..candidate.task(&row, rates.rate(name)?, plan.rounds)
+        };
+        match measure(task, bench) {
+            Ok(measurement) => {
+                if let Some(calls) = measurement.calls {
+                    progress(&format!(
+                        "{}: {name} makes {calls:.2} system calls per request",
+                        row.name
+                    ));
+                    result.calls.insert(name.clone(), calls);
+                }
+            }
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(error) => progress(&format!("{}: system calls of {name}: {error}", row.name)),
+        }
+    }
+    Ok(())
 }
 
 impl RowResult {
@@ -422,6 +471,7 @@ mod tests {
             cost: None,
             rss_ready_kib: None,
             kib_per_connection: None,
+            calls: None,
             base_cpu_us: None,
             configuration: BTreeMap::new(),
             load: LoadOutcome {
@@ -461,6 +511,7 @@ mod tests {
             left_out: BTreeMap::new(),
             configurations: BTreeMap::new(),
             capacities: BTreeMap::new(),
+            calls: BTreeMap::new(),
         };
         let half = shipped::named("h1-128-half").unwrap();
         let rates = Rates::of(&half, Some(&base));

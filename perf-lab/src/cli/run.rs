@@ -63,6 +63,9 @@ pub(super) struct RunArguments {
     /// Search each peer's capacity as well: the highest rate that keeps this, as in p99=5ms.
     #[arg(long)]
     objective: Option<Objective>,
+    /// Count each peer's system calls as well, in one more measurement; needs perf and its tracepoints.
+    #[arg(long)]
+    syscalls: bool,
     /// Install the peers that are not there yet, as `peers install` does.
     #[arg(long)]
     install: bool,
@@ -142,6 +145,7 @@ pub(super) fn execute(arguments: RunArguments) -> Result<ExitCode, Error> {
         candidates: &candidates,
         rounds: usize::from(arguments.rounds),
         objective: arguments.objective,
+        counts_calls: arguments.syscalls,
     };
     let result = rig.measure(plan, OURS)?;
     let empty = result.rows.iter().all(|row| row.measurements.is_empty());

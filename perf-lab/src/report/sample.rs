@@ -39,6 +39,7 @@ pub(crate) fn measured(peer: &str, round: usize, cpu_us: f64, void: bool) -> Mea
         }),
         rss_ready_kib: Some(1024),
         kib_per_connection: Some(0.5),
+        calls: None,
         base_cpu_us: None,
         configuration: BTreeMap::new(),
         load: LoadOutcome {
@@ -79,6 +80,7 @@ pub(crate) fn row(name: &str, ours: [f64; 3]) -> RowResult {
         left_out: BTreeMap::new(),
         configurations: BTreeMap::new(),
         capacities: BTreeMap::new(),
+        calls: BTreeMap::new(),
     }
 }
 

@@ -171,6 +171,9 @@ fn write_aligned(f: &mut fmt::Formatter<'_>, lines: &[Vec<String>]) -> fmt::Resu
 /// Each reason once per peer, however many rounds had it.
 pub(super) fn remarks(result: &RowResult) -> BTreeSet<String> {
     let mut remarks = BTreeSet::new();
+    for (peer, calls) in &result.calls {
+        remarks.insert(format!("{peer}: {calls:.2} system calls per request"));
+    }
     let mut seen: BTreeSet<(&str, String)> = BTreeSet::new();
     for measurement in &result.measurements {
         let void = measurement.void.iter().map(|reason| ("void: ", reason));
@@ -258,12 +261,15 @@ mod tests {
                 write_row(f, &self.0)
             }
         }
-        let text = Only(row("h1-128", [13.4, 13.6, 13.5])).to_string();
+        let mut row = row("h1-128", [13.4, 13.6, 13.5]);
+        row.calls.insert("haproxy".to_owned(), 4.013);
+        let text = Only(row).to_string();
         for line in [
             "h1-128: HTTP/1.1 keep-alive, 128 B; 64 connections, closed loop",
             "  tidegate  13.50 (13.40–13.60)  3.38      0.00        1000       -       -         -  1.0 → 2.0",
             "3 of 3",
             "  envoy: void: test",
+            "  haproxy: 4.01 system calls per request",
             "  tidegate / haproxy = 0.675 [",
             "of 3 pairs; goal ≤ 0.72: met",
         ] {

@@ -34,7 +34,7 @@ impl Bytes {
 /// A scalar whose type YAML leaves open.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum NumberOrText {
+pub(crate) enum NumberOrText {
     Number(f64),
     Text(String),
 }
