@@ -32,7 +32,7 @@ struct Slice {
 }
 
 /// One slice, summed up.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Moment {
     /// When it began, in seconds of the measurement.
     pub at_s: f64,
@@ -44,6 +44,19 @@ pub struct Moment {
     pub p99_us: f64,
     /// The slowest.
     pub max_us: f64,
+    /// How many took how long: bands of the heat map and requests, those with any.
+    #[serde(default)]
+    pub bands: Vec<(u8, u32)>,
+}
+
+/// The bands of the heat map: quarters of a doubling, which is as fine as an eye can use.
+const BUCKETS_PER_BAND: usize = 4;
+
+/// Where a band of the heat map begins and ends, in microseconds.
+pub fn band_us(band: u8) -> (f64, f64) {
+    let from = usize::from(band) * BUCKETS_PER_BAND;
+    let at = |bucket| Nanos(low(bucket as u64)).as_micros();
+    (at(from), at(from + BUCKETS_PER_BAND))
 }
 
 impl Default for Series {
@@ -133,7 +146,16 @@ impl Slice {
             p50_us: at(0.5),
             p99_us: at(0.99),
             max_us: self.max.as_micros(),
+            bands: self.bands(),
         })
+    }
+
+    fn bands(&self) -> Vec<(u8, u32)> {
+        let bands = self.counts.chunks(BUCKETS_PER_BAND).zip(0u8..);
+        bands
+            .map(|(counts, band)| (band, counts.iter().sum()))
+            .filter(|(_, count)| *count > 0)
+            .collect()
     }
 }
 
@@ -154,12 +176,16 @@ fn bucket(value: Nanos) -> usize {
 
 fn middle(bucket: usize) -> u64 {
     let bucket = bucket as u64;
+    low(bucket) + (low(bucket + 1) - low(bucket)) / 2
+}
+
+/// The least value of a bucket.
+fn low(bucket: u64) -> u64 {
     if bucket < 2 * PER_DOUBLING {
         return bucket;
     }
     let shift = bucket / PER_DOUBLING - 1;
-    let low = (bucket % PER_DOUBLING + PER_DOUBLING) << shift;
-    low + (1 << shift) / 2
+    (bucket % PER_DOUBLING + PER_DOUBLING) << shift
 }
 
 #[cfg(test)]
@@ -205,6 +231,28 @@ mod tests {
         assert!(moments[2].max_us < 110.0 && moments[5].p99_us < 110.0);
         assert!((moments[3].max_us - 200_100.0).abs() < 1.0, "{moments:?}");
         assert!((moments[4].p50_us / 50_000.0 - 1.0).abs() < 0.05);
+    }
+
+    /// Bands join without a gap, hold what was recorded, and each request is in exactly one.
+    #[test]
+    fn bands_hold_every_request() {
+        for band in 0..=(BUCKETS / BUCKETS_PER_BAND - 2) as u8 {
+            assert_eq!(band_us(band).1, band_us(band + 1).0);
+        }
+        let mut series = Series::default();
+        for us in [1, 90, 100, 110, 7_000] {
+            series.record(Nanos::ZERO, Nanos::from_micros(us));
+        }
+        let moments = series.moments();
+        let bands = &moments[0].bands;
+        assert_eq!(bands.iter().map(|band| band.1).sum::<u32>(), 5);
+        for us in [1.0, 90.0, 100.0, 110.0, 7_000.0] {
+            let holds = |&(band, _): &(u8, u32)| {
+                let (low, high) = band_us(band);
+                low <= us && us < high
+            };
+            assert_eq!(bands.iter().filter(|band| holds(band)).count(), 1, "{us}");
+        }
     }
 
     /// However long the measurement, the number of slices is bounded, and nothing is lost.

@@ -1,13 +1,18 @@
 //! What is drawn of a row: CPU bars, latency by percentile and over time, throughput against latency.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::{
-    plot::{self, Axis, Bar, Line, Moment, Scale},
+    plot::{self, Axis, Bar, Cell, Line, Moment, Scale},
     summary::PeerSummary,
 };
 use crate::{
-    load::distribution::Distributions,
+    load::{
+        distribution::Distributions,
+        series::{Moment as Slice, band_us},
+    },
     run::RowResult,
     scenario::{Action, Load, Scenario},
 };
@@ -16,11 +21,13 @@ use crate::{
 const COLOURS: usize = 6;
 /// Points of a percentile curve for each factor of ten of its tail.
 const POINTS_PER_NINE: usize = 24;
+/// Columns of a heat map at most: more would be narrower than what can be told apart.
+const HEAT_COLUMNS: usize = 100;
 
 /// A plot on the page.
 #[derive(Serialize)]
 pub(super) struct PlotView {
-    pub(super) title: &'static str,
+    pub(super) title: String,
     pub(super) note: &'static str,
     pub(super) svg: String,
 }
@@ -34,7 +41,11 @@ pub(super) fn colour(i: usize) -> usize {
 pub(super) fn plots(row: &RowResult, summaries: &[PeerSummary]) -> Vec<PlotView> {
     let mut plots = Vec::new();
     let mut add = |title, note, svg: Option<String>| {
-        plots.extend(svg.map(|svg| PlotView { title, note, svg }));
+        plots.extend(svg.map(|svg| PlotView {
+            title: str::to_owned(title),
+            note,
+            svg,
+        }));
     };
     add(
         "CPU per request, µs",
@@ -58,7 +69,55 @@ pub(super) fn plots(row: &RowResult, summaries: &[PeerSummary]) -> Vec<PlotView>
         "p99 at the rates that the search for the capacity tried.",
         capacity_plot(row),
     );
+    if matches!(row.row.load, Load::Share { .. } | Load::Rate(_)) {
+        plots.extend(heat_plots(row));
+    }
     plots
+}
+
+/// A map for each peer: where its requests lay, one by one, which no percentile tells.
+fn heat_plots(row: &RowResult) -> impl Iterator<Item = PlotView> {
+    let peers = row.peers().into_iter().enumerate();
+    peers.filter_map(|(i, peer)| {
+        let x = Axis {
+            label: "seconds since the measurement began",
+            scale: Scale::Linear,
+        };
+        let cells = heat_cells(&row.valid(peer).last()?.load.series);
+        let title = format!("Heat map of {peer}");
+        Some(PlotView {
+            svg: plot::heat(&title, x, LATENCY, colour(i), &cells, &moments(&row.row))?,
+            title,
+            note: "Every request of the last round by when it was due; each step darker is many more.",
+        })
+    })
+}
+
+/// The cells, with neighbouring slices merged until there are few enough for a plot.
+fn heat_cells(series: &[Slice]) -> Vec<Cell> {
+    let (Some(first), Some(last)) = (series.first(), series.last()) else {
+        return Vec::new();
+    };
+    // Slices are equally wide; where nothing was due there is none.
+    let gaps = series.iter().zip(series.iter().skip(1));
+    let width = gaps.map(|(a, b)| b.at_s - a.at_s).fold(f64::MAX, f64::min);
+    let width = if width < f64::MAX { width } else { 1.0 };
+    let slices = (last.at_s - first.at_s) / width + 1.0;
+    let width = width * (slices / HEAT_COLUMNS as f64).ceil().max(1.0);
+    let mut counts: BTreeMap<(usize, u8), u64> = BTreeMap::new();
+    for slice in series {
+        // Times are sums of tenths, which are not exact.
+        let column = (slice.at_s / width + 1e-6) as usize;
+        for &(band, count) in &slice.bands {
+            *counts.entry((column, band)).or_default() += u64::from(count);
+        }
+    }
+    let cell = |((column, band), count)| Cell {
+        x: (column as f64 * width, (column + 1) as f64 * width),
+        y: band_us(band),
+        count,
+    };
+    counts.into_iter().map(cell).collect()
 }
 
 fn cost_bars(row: &RowResult, summaries: &[PeerSummary]) -> Vec<Bar> {
@@ -231,7 +290,27 @@ mod tests {
         assert_eq!(told("h1-128"), []);
     }
 
-    /// An open loop has all four plots, a closed one its bars, and idle connections none.
+    /// However long a measurement, its map has no more columns than can be seen, and no request is lost.
+    #[test]
+    fn heat_maps_are_bounded() {
+        for slices in [1usize, 99, 100, 101, 600] {
+            let slice = |i: usize| Slice {
+                at_s: i as f64 * 0.1,
+                count: 7,
+                p50_us: 1.0,
+                p99_us: 1.0,
+                max_us: 1.0,
+                bands: vec![(60, 5), (70, 2)],
+            };
+            let cells = heat_cells(&(0..slices).map(slice).collect::<Vec<_>>());
+            assert!(cells.len() <= 2 * HEAT_COLUMNS, "{slices}");
+            let all: u64 = cells.iter().map(|cell| cell.count).sum();
+            assert_eq!(all, 7 * slices as u64);
+        }
+        assert!(heat_cells(&[]).is_empty());
+    }
+
+    /// An open loop has all four plots and a map for each peer, a closed one its bars, and idle connections none.
     #[test]
     fn rows_have_their_plots() {
         let titles = |row: &RowResult| {
@@ -243,6 +322,10 @@ mod tests {
             "Latency by percentile",
             "Latency over time",
             "Throughput and latency",
+            "Heat map of direct",
+            "Heat map of tidegate",
+            "Heat map of haproxy",
+            "Heat map of nginx",
         ];
         assert_eq!(titles(&sample::open_row()), all);
         let closed = sample::row("h1-128", [1.0; 3]);

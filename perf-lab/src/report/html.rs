@@ -378,6 +378,7 @@ mod tests {
             "Latency by percentile.",
             "Latency over time.",
             "Throughput and latency.",
+            "Heat map of tidegate.",
             "What the percentiles rest on",
             "Capacity at p99=5ms",
             "≥ 34000",

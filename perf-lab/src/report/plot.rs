@@ -67,6 +67,17 @@ pub(super) struct Bar {
     pub(super) second: f64,
 }
 
+/// A cell of a heat map.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Cell {
+    /// Where it begins and ends on the x axis.
+    pub(super) x: (f64, f64),
+    /// The same on the y axis.
+    pub(super) y: (f64, f64),
+    /// How many are in it.
+    pub(super) count: u64,
+}
+
 /// Draws lines; `None` if there is nothing to draw.
 pub(super) fn lines(
     title: &str,
@@ -78,11 +89,72 @@ pub(super) fn lines(
     let points = || lines.iter().flat_map(|line| &line.points);
     let across = Range::of(x.scale, points().map(|point| point.0))?;
     let up = Range::of(y.scale, points().map(|point| point.1))?;
-    let place_x = |value: f64| LEFT + across.part(value) * (WIDTH - LEFT - RIGHT);
-    let place_y = |value: f64| HEIGHT - BOTTOM - up.part(value) * (HEIGHT - TOP - BOTTOM);
     let mut svg = open(title, HEIGHT);
+    axes(&mut svg, (&across, x.label), (&up, y.label));
+    mark(&mut svg, &across, moments);
+    for line in lines {
+        let faint = if line.is_faint { " faint" } else { "" };
+        let _ = write!(svg, "<g class=\"c{}{faint}\">", line.colour);
+        let _ = write!(
+            svg,
+            "<title>{}</title><polyline points=\"",
+            escape(&line.name)
+        );
+        for (x, y) in &line.points {
+            let _ = write!(svg, "{:.1},{:.1} ", across.place_x(*x), up.place_y(*y));
+        }
+        svg.push_str("\"/>");
+        for (x, y) in line.points.iter().filter(|_| line.has_marks) {
+            let (at_x, at_y) = (across.place_x(*x), up.place_y(*y));
+            let _ = write!(svg, "<circle cx=\"{at_x:.1}\" cy=\"{at_y:.1}\" r=\"3\"/>");
+        }
+        svg.push_str("</g>");
+    }
+    svg.push_str("</svg>");
+    Some(svg)
+}
+
+/// Draws a heat map: the more in a cell, the darker, by the logarithm, so that the one request in a
+/// thousand shows beside the other 999. `None` if there is nothing to draw.
+pub(super) fn heat(
+    title: &str,
+    x: Axis<'_>,
+    y: Axis<'_>,
+    colour: usize,
+    cells: &[Cell],
+    moments: &[Moment],
+) -> Option<String> {
+    /// A single request is still seen.
+    const FAINTEST: f64 = 0.18;
+    let most = cells.iter().map(|cell| cell.count).max()?.max(2);
+    let across = Range::of(x.scale, cells.iter().map(|cell| cell.x.1))?;
+    let up = Range::of(y.scale, cells.iter().flat_map(|cell| [cell.y.0, cell.y.1]))?;
+    let mut svg = open(title, HEIGHT);
+    axes(&mut svg, (&across, x.label), (&up, y.label));
+    let _ = write!(svg, "<g class=\"c{colour}\">");
+    for Cell { x, y, count } in cells {
+        let (left, right) = (across.place_x(x.0), across.place_x(x.1));
+        let (bottom, top) = (up.place_y(y.0), up.place_y(y.1));
+        let share = (*count as f64).ln() / (most as f64).ln();
+        let _ = write!(
+            svg,
+            "<rect x=\"{left:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\" \
+             opacity=\"{:.2}\"/>",
+            right - left,
+            bottom - top,
+            FAINTEST + (1.0 - FAINTEST) * share
+        );
+    }
+    svg.push_str("</g>");
+    mark(&mut svg, &across, moments);
+    svg.push_str("</svg>");
+    Some(svg)
+}
+
+/// Draws the grid, the numbers and the labels.
+fn axes(svg: &mut String, (across, x): (&Range, &str), (up, y): (&Range, &str)) {
     for (value, text) in across.ticks() {
-        let at = place_x(value);
+        let at = across.place_x(value);
         let _ = write!(
             svg,
             "<line class=\"grid\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{:.1}\"/>\
@@ -92,7 +164,7 @@ pub(super) fn lines(
         );
     }
     for (value, text) in up.ticks() {
-        let at = place_y(value);
+        let at = up.place_y(value);
         let _ = write!(
             svg,
             "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
@@ -109,12 +181,16 @@ pub(super) fn lines(
          text-anchor=\"middle\">{}</text>",
         (LEFT + WIDTH - RIGHT) / 2.0,
         HEIGHT - 8.0,
-        escape(x.label),
+        escape(x),
         (TOP + HEIGHT - BOTTOM) / 2.0,
-        escape(y.label)
+        escape(y)
     );
+}
+
+/// Marks what happened.
+fn mark(svg: &mut String, across: &Range, moments: &[Moment]) {
     for (i, moment) in moments.iter().enumerate() {
-        let at = place_x(moment.at);
+        let at = across.place_x(moment.at);
         // Each on a line of its own, so that two moments close together can both be read; near the
         // right edge the text stands before its moment.
         let (from, anchor) = match at > WIDTH * 0.6 {
@@ -130,26 +206,6 @@ pub(super) fn lines(
             escape(&moment.what)
         );
     }
-    for line in lines {
-        let faint = if line.is_faint { " faint" } else { "" };
-        let _ = write!(svg, "<g class=\"c{}{faint}\">", line.colour);
-        let _ = write!(
-            svg,
-            "<title>{}</title><polyline points=\"",
-            escape(&line.name)
-        );
-        for (x, y) in &line.points {
-            let _ = write!(svg, "{:.1},{:.1} ", place_x(*x), place_y(*y));
-        }
-        svg.push_str("\"/>");
-        for (x, y) in line.points.iter().filter(|_| line.has_marks) {
-            let (at_x, at_y) = (place_x(*x), place_y(*y));
-            let _ = write!(svg, "<circle cx=\"{at_x:.1}\" cy=\"{at_y:.1}\" r=\"3\"/>");
-        }
-        svg.push_str("</g>");
-    }
-    svg.push_str("</svg>");
-    Some(svg)
 }
 
 /// Draws bars, one below the other; `None` if there are none.
@@ -253,6 +309,14 @@ impl Range {
             return 0.0;
         }
         ((self.place(value) - low) / (high - low)).clamp(0.0, 1.0)
+    }
+
+    fn place_x(&self, value: f64) -> f64 {
+        LEFT + self.part(value) * (WIDTH - LEFT - RIGHT)
+    }
+
+    fn place_y(&self, value: f64) -> f64 {
+        HEIGHT - BOTTOM - self.part(value) * (HEIGHT - TOP - BOTTOM)
     }
 
     fn ticks(&self) -> Vec<(f64, String)> {
@@ -380,6 +444,27 @@ mod tests {
         ] {
             assert_eq!(short(value), text);
         }
+    }
+
+    /// A heat map has a cell for each cell, the fullest the darkest, and the emptiest still visible.
+    #[test]
+    fn heat_is_by_the_logarithm() {
+        let axis = |scale| Axis { label: "x", scale };
+        let cell = |at: f64, count| Cell {
+            x: (at, at + 0.1),
+            y: (100.0, 120.0),
+            count,
+        };
+        let cells = [cell(0.0, 1_000), cell(0.1, 1), cell(0.2, 32)];
+        let (x, y) = (axis(Scale::Linear), axis(Scale::Logarithmic));
+        let svg = heat("t", x, y, 0, &cells, &[]).unwrap();
+        let opacities: Vec<&str> = svg
+            .split("opacity=\"")
+            .skip(1)
+            .map(|rest| &rest[..4])
+            .collect();
+        assert_eq!(opacities, ["1.00", "0.18", "0.59"], "{svg}");
+        assert_eq!(heat("t", x, y, 0, &[], &[]), None);
     }
 
     /// Names are escaped, nothing is not drawn, and every point lies within the drawing.

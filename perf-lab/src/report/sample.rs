@@ -144,6 +144,7 @@ fn loaded(p50_us: f64, round: usize) -> LoadOutcome {
         p50_us: p50_us * (1.0 + 0.05 * random.f64()),
         p99_us: p50_us * (3.0 + random.f64()),
         max_us: p50_us * 9.0,
+        bands: vec![(80, 900), (84, 90), (92, 10)],
     };
     LoadOutcome {
         latency: LatencySummary {
