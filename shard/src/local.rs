@@ -100,6 +100,7 @@ impl Local {
         self.driver.set_limits(&plane.snapshot.config.limits);
         let epoch = plane.snapshot.epoch;
         *self.plane.borrow_mut() = Some(Rc::new(plane));
+        self.tls.borrow_mut().forget_gone();
         self.counters().epoch.set(epoch.0);
     }
 

@@ -320,6 +320,10 @@ impl ClientContext {
 pub(crate) struct ShardTls {
     servers: HashMap<Arc<str>, Rc<ShardServer>>,
     clients: HashMap<Arc<str>, Rc<ShardClient>>,
+    /// Listeners whose context was taken away, and is kept for the snapshot in use.
+    servers_gone: Vec<Arc<str>>,
+    /// Clusters likewise.
+    clients_gone: Vec<Arc<str>>,
 }
 
 /// A listener's context on one shard.
@@ -336,7 +340,9 @@ pub(super) struct ShardClient {
 }
 
 impl ShardTls {
-    /// The share of `contexts`; what did not change is kept, with its sessions.
+    /// The share of `contexts`; what did not change is kept, with its sessions. Contexts come before the
+    /// snapshot that goes with them: what they have no more is kept until [`ShardTls::forget_gone`], as
+    /// requests may ask for it in between.
     pub(crate) fn new(contexts: &TlsContexts, previous: &ShardTls) -> ShardTls {
         let Some(contexts) = Contexts::of(contexts) else {
             return ShardTls::default();
@@ -363,9 +369,33 @@ impl ShardTls {
             });
             (name.clone(), client)
         });
-        ShardTls {
+        let mut tls = ShardTls {
             servers: servers.collect(),
             clients: clients.collect(),
+            ..ShardTls::default()
+        };
+        for (name, old) in &previous.servers {
+            if !tls.servers.contains_key(name) {
+                tls.servers.insert(name.clone(), old.clone());
+                tls.servers_gone.push(name.clone());
+            }
+        }
+        for (name, old) in &previous.clients {
+            if !tls.clients.contains_key(name) {
+                tls.clients.insert(name.clone(), old.clone());
+                tls.clients_gone.push(name.clone());
+            }
+        }
+        tls
+    }
+
+    /// The snapshot is here that goes with the contexts: what they have no more is not needed either.
+    pub(crate) fn forget_gone(&mut self) {
+        for name in self.servers_gone.drain(..) {
+            self.servers.remove(&name);
+        }
+        for name in self.clients_gone.drain(..) {
+            self.clients.remove(&name);
         }
     }
 

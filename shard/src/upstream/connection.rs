@@ -48,7 +48,15 @@ impl Connection {
         if to.cluster.connections.get() >= to.settings.config.circuit.connections {
             return Err(Reason::CircuitConnections);
         }
-        let mut connection = Connection::make(to, endpoint, endpoint.dialled().kind).await?;
+        let kind = endpoint.dialled().kind;
+        let mut made = Connection::make(to, endpoint, kind).await;
+        // Policy may change while a connection is made, and take away what it is made with.
+        if matches!(made, Err(Reason::UpstreamTls | Reason::SecretMissing))
+            && endpoint.dialled().kind != kind
+        {
+            made = Connection::make(to, endpoint, endpoint.dialled().kind).await;
+        }
+        let mut connection = made?;
         connection.socket.step(Event::Selected);
         connection.exchanges = 1;
         Ok(connection)

@@ -210,7 +210,11 @@ impl Switched {
             sockets: socket.into_iter().collect(),
         };
         let shard = self.shard.as_mut().unwrap();
+        let taken = self.counters.get(ShardId(0)).unwrap().tls_installs.get();
         shard.send(Directive::Tls(contexts.clone())).unwrap();
+        // Apart, as they may be: requests go on in between.
+        let counters = self.counters.get(ShardId(0)).unwrap();
+        eventually("the contexts", || counters.tls_installs.get() > taken);
         shard.send(install).unwrap();
         (self.contexts, self.snapshot) = (Some(contexts), Some(snapshot));
         eventually("the snapshot in use", || {
@@ -238,7 +242,8 @@ impl Switched {
                 thread::spawn(move || {
                     let mut requests = 0u64;
                     while !stop.load(SeqCst) {
-                        assert!(client.get("/").starts_with("http/1.1 200"));
+                        let answer = client.get("/");
+                        assert!(answer.starts_with("http/1.1 200"), "{answer}");
                         requests += 1;
                     }
                     requests
@@ -343,6 +348,32 @@ fn switches_lose_nothing() {
     );
     eventually("no link drains", || {
         shard.counters().links_draining.get() == 0
+    });
+}
+
+/// Goal: TLS may be taken out of the policy altogether under load, though contexts and snapshots come one after
+/// the other (E6). Method: ten rounds with connections of one request each, so that one is made at
+/// every moment.
+#[test]
+fn taking_the_policy_away_loses_nothing() {
+    let authority = Authority::new("ca");
+    let origin = Origin::start(&authority);
+    let ca = authority.material();
+    let mut shard = Switched::start();
+    let policy = |mode: &str| {
+        let cluster = cluster(&origin, mode, ", tls: on");
+        format!("    requests_per_connection: 1\n{cluster}")
+    };
+    shard.install(&policy(""), &ca);
+    shard.under_load(|shard| {
+        for _ in 0..10 {
+            let before = origin.made();
+            shard.install(&policy("follow_peer"), &ca);
+            eventually("TLS", || origin.made().1 > before.1 + 9);
+            let before = origin.made();
+            shard.install(&policy(""), &ca);
+            eventually("plaintext", || origin.made().0 > before.0 + 9);
+        }
     });
 }
 
