@@ -2,7 +2,8 @@
 //! what it found. What a series of results means is decided by `tidegate_core::coordinator`.
 //!
 //! Checks run on the coordinator, once for all shards: an endpoint is not asked more often because the
-//! proxy has more cores.
+//! proxy has more cores. Where a link would be encrypted the check is, with the same certificates: what a new
+//! link would meet is what it tests.
 
 use std::{
     collections::BTreeMap,
@@ -14,17 +15,24 @@ use std::{
 
 use tidegate_core::{
     config::model::{HealthCheck, Probe},
+    encryption::rollout::{self, LinkKind},
+    message::TlsContexts,
     snapshot::Snapshot,
 };
+use tidegate_shard::tls::ProbeSession;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::watch,
     task::JoinHandle,
     time::{sleep, timeout},
 };
 
 /// Bytes read of an answer: the status line is in the first few; the rest is not looked at.
 const ANSWER_BYTES_MAX: usize = 256;
+
+/// Bytes received at once: a TLS flight with a certificate chain comes in a few.
+const RECEIVED_BYTES: usize = 1024;
 
 /// An endpoint under a check: cluster and address. Outlives snapshots, unlike ids.
 pub(crate) type Checked = (Arc<str>, SocketAddr);
@@ -41,7 +49,16 @@ pub(crate) struct Probed {
 /// The running checks.
 pub(crate) struct Checker {
     reports: flume::Sender<Probed>,
-    tasks: BTreeMap<Checked, (HealthCheck, JoinHandle<()>)>,
+    tasks: BTreeMap<Checked, (Plan, JoinHandle<()>)>,
+    /// What checks encrypt with; they take it at each connection.
+    contexts: watch::Sender<Option<TlsContexts>>,
+}
+
+/// How an endpoint is checked.
+#[derive(Clone, PartialEq)]
+struct Plan {
+    check: HealthCheck,
+    link: LinkKind,
 }
 
 impl Checker {
@@ -50,30 +67,37 @@ impl Checker {
         Checker {
             reports,
             tasks: BTreeMap::new(),
+            contexts: watch::Sender::new(None),
         }
+    }
+
+    /// Encrypts with `contexts` from the next probe on.
+    pub(crate) fn encrypt_with(&mut self, contexts: TlsContexts) {
+        self.contexts.send_replace(Some(contexts));
     }
 
     /// Checks the endpoints of `snapshot` whose cluster has a health check, and no others, from now on.
     /// Checks that stay the same go on undisturbed.
     pub(crate) fn follow(&mut self, snapshot: &Snapshot) {
-        let wanted = checks(snapshot);
-        self.tasks.retain(|endpoint, (check, task)| {
-            let stays = wanted.get(endpoint) == Some(check);
+        let wanted = plans(snapshot);
+        self.tasks.retain(|endpoint, (plan, task)| {
+            let stays = wanted.get(endpoint) == Some(plan);
             if !stays {
                 task.abort();
             }
             stays
         });
-        for (endpoint, check) in wanted {
+        for (endpoint, plan) in wanted {
             if self.tasks.contains_key(&endpoint) {
                 continue;
             }
             let task = tokio::spawn(probe_forever(
                 endpoint.clone(),
-                check.clone(),
+                plan.clone(),
+                self.contexts.subscribe(),
                 self.reports.clone(),
             ));
-            self.tasks.insert(endpoint, (check, task));
+            self.tasks.insert(endpoint, (plan, task));
         }
     }
 
@@ -83,23 +107,49 @@ impl Checker {
     }
 }
 
-fn checks(snapshot: &Snapshot) -> BTreeMap<Checked, HealthCheck> {
-    let mut checks = BTreeMap::new();
+fn plans(snapshot: &Snapshot) -> BTreeMap<Checked, Plan> {
+    let node_id = &snapshot.config.node.id;
+    let mut plans = BTreeMap::new();
     for cluster in &snapshot.clusters {
         let Some(check) = &cluster.config.health else {
             continue;
         };
         for endpoint in &cluster.endpoints {
-            checks.insert((cluster.name.clone(), endpoint.address), check.clone());
+            let link = match &cluster.config.tls {
+                None => LinkKind::Plaintext,
+                Some(tls) => rollout::wanted(
+                    tls,
+                    node_id,
+                    endpoint.address,
+                    &endpoint.zone,
+                    &endpoint.labels,
+                    &endpoint.capability,
+                ),
+            };
+            let check = check.clone();
+            plans.insert(
+                (cluster.name.clone(), endpoint.address),
+                Plan { check, link },
+            );
         }
     }
-    checks
+    plans
 }
 
-async fn probe_forever(endpoint: Checked, check: HealthCheck, reports: flume::Sender<Probed>) {
+async fn probe_forever(
+    endpoint: Checked,
+    plan: Plan,
+    contexts: watch::Receiver<Option<TlsContexts>>,
+    reports: flume::Sender<Probed>,
+) {
     let chance = RandomState::new();
+    let Plan { check, link } = plan;
     for round in 0u64.. {
-        let result = probe(endpoint.1, &check.probe, check.timeout).await;
+        let session = session(&endpoint, link, &contexts);
+        let result = match session {
+            Ok(session) => probe(endpoint.1, session, &check.probe, check.timeout).await,
+            Err(error) => Err(error),
+        };
         let probed = Probed {
             endpoint: endpoint.clone(),
             result,
@@ -111,6 +161,20 @@ async fn probe_forever(endpoint: Checked, check: HealthCheck, reports: flume::Se
     }
 }
 
+/// The TLS side of the next probe, if it is to be encrypted. A missing secret fails the probe.
+fn session(
+    (cluster, address): &Checked,
+    link: LinkKind,
+    contexts: &watch::Receiver<Option<TlsContexts>>,
+) -> Result<Option<ProbeSession>, String> {
+    if link == LinkKind::Plaintext {
+        return Ok(None);
+    }
+    let contexts = contexts.borrow();
+    let contexts = contexts.as_ref().ok_or("no secret is loaded yet")?;
+    ProbeSession::new(contexts, cluster, *address).map(Some)
+}
+
 /// `interval` less or more up to a tenth, so that proxies started together do not probe together.
 fn jittered(interval: Duration, random: u64) -> Duration {
     let share = (random >> 32) as f64 / f64::from(u32::MAX);
@@ -120,6 +184,7 @@ fn jittered(interval: Duration, random: u64) -> Duration {
 /// One probe.
 pub(crate) async fn probe(
     address: SocketAddr,
+    session: Option<ProbeSession>,
     probe: &Probe,
     patience: Duration,
 ) -> Result<(), String> {
@@ -127,10 +192,12 @@ pub(crate) async fn probe(
         let stream = TcpStream::connect(address)
             .await
             .map_err(|e| format!("connect: {e}"))?;
+        let mut connection = Connection { stream, session };
+        connection.shake_hands().await?;
         match probe {
             Probe::Tcp => Ok(()),
             Probe::Http { path, host, expect } => {
-                let status = status_of(stream, path, host.as_deref(), address).await?;
+                let status = status_of(connection, path, host.as_deref(), address).await?;
                 if expect
                     .iter()
                     .any(|(low, high)| (*low..=*high).contains(&status))
@@ -147,9 +214,73 @@ pub(crate) async fn probe(
         .unwrap_or_else(|_| Err(format!("no answer within {patience:?}")))
 }
 
-/// Asks for `path` and returns the status of the answer; its body is not waited for.
+/// A connection to an endpoint, encrypted or not.
+struct Connection {
+    stream: TcpStream,
+    session: Option<ProbeSession>,
+}
+
+impl Connection {
+    /// The TLS handshake, where there is one.
+    async fn shake_hands(&mut self) -> Result<(), String> {
+        while self
+            .session
+            .as_ref()
+            .is_some_and(ProbeSession::is_handshaking)
+        {
+            self.flush().await?;
+            let mut early = Vec::new();
+            match self.receive(&mut early).await {
+                Ok(false) => return Err("TLS handshake: closed by the endpoint".into()),
+                Ok(true) => {}
+                Err(error) => {
+                    // The alert tells the endpoint why, as far as it still listens.
+                    let _ = self.flush().await;
+                    return Err(format!("TLS handshake: {error}"));
+                }
+            }
+        }
+        self.flush().await
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
+        match &mut self.session {
+            Some(session) => session.send(bytes),
+            None => {
+                let sent = self.stream.write_all(bytes).await;
+                sent.map_err(|e| format!("send: {e}"))?;
+            }
+        }
+        self.flush().await
+    }
+
+    /// Sends what TLS holds back.
+    async fn flush(&mut self) -> Result<(), String> {
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
+        let outgoing = session.outgoing();
+        let sent = self.stream.write_all(&outgoing).await;
+        sent.map_err(|e| format!("send: {e}"))
+    }
+
+    /// Adds what comes next to `plaintext`; `false` at the end.
+    async fn receive(&mut self, plaintext: &mut Vec<u8>) -> Result<bool, String> {
+        let mut bytes = [0; RECEIVED_BYTES];
+        let received = self.stream.read(&mut bytes).await;
+        let received = received.map_err(|e| format!("receive: {e}"))?;
+        let bytes = bytes.get(..received).unwrap_or_default();
+        match &mut self.session {
+            Some(session) => session.received(bytes, plaintext)?,
+            None => plaintext.extend_from_slice(bytes),
+        }
+        Ok(received > 0)
+    }
+}
+
+/// Asks for `path` and reads the status line. The rest of the answer is not waited for.
 async fn status_of(
-    mut stream: TcpStream,
+    mut connection: Connection,
     path: &str,
     host: Option<&str>,
     address: SocketAddr,
@@ -159,16 +290,11 @@ async fn status_of(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: tidegate-health\r\n\
          Connection: close\r\n\r\n"
     );
-    stream
-        .write_all(request.as_bytes())
-        .await
-        .map_err(|e| format!("send: {e}"))?;
-    let mut answer = Vec::with_capacity(ANSWER_BYTES_MAX);
+    connection.send(request.as_bytes()).await?;
+    let mut answer = Vec::new();
     while !answer.contains(&b'\n') && answer.len() < ANSWER_BYTES_MAX {
-        match stream.read_buf(&mut answer).await {
-            Ok(0) => return Err("closed before a status line".into()),
-            Ok(_) => {}
-            Err(e) => return Err(format!("receive: {e}")),
+        if !connection.receive(&mut answer).await? {
+            return Err("closed before a status line".into());
         }
     }
     status_line(&answer).ok_or_else(|| "not an HTTP/1 answer".into())
@@ -229,7 +355,7 @@ mod tests {
             (b"SSH-2.0-OpenSSH\r\n", Err("not an HTTP/1 answer")),
             (b"", Err("closed before a status line")),
         ] {
-            let found = probe(endpoint(answer).await, &http(), PATIENCE).await;
+            let found = probe(endpoint(answer).await, None, &http(), PATIENCE).await;
             assert_eq!(found, expected.map_err(str::to_owned));
         }
     }
@@ -237,7 +363,7 @@ mod tests {
     /// Goal: an endless first line does not grow memory. Method: more than the bound without a line feed.
     #[tokio::test]
     async fn endless_answer_is_cut() {
-        let found = probe(endpoint(&[b'x'; 4096]).await, &http(), PATIENCE).await;
+        let found = probe(endpoint(&[b'x'; 4096]).await, None, &http(), PATIENCE).await;
         assert_eq!(found, Err("not an HTTP/1 answer".into()));
     }
 
@@ -247,11 +373,11 @@ mod tests {
     async fn silence_and_refusal_fail() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        assert_eq!(probe(address, &Probe::Tcp, PATIENCE).await, Ok(()));
-        let silent = probe(address, &http(), Duration::from_millis(20)).await;
+        assert_eq!(probe(address, None, &Probe::Tcp, PATIENCE).await, Ok(()));
+        let silent = probe(address, None, &http(), Duration::from_millis(20)).await;
         assert!(silent.unwrap_err().starts_with("no answer"));
         drop(listener);
-        let refused = probe(address, &Probe::Tcp, PATIENCE).await;
+        let refused = probe(address, None, &Probe::Tcp, PATIENCE).await;
         assert!(refused.unwrap_err().starts_with("connect"));
     }
 

@@ -4,6 +4,7 @@ mod common;
 
 use std::{
     fs,
+    io::Write,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
@@ -18,8 +19,9 @@ use rustls::{
 
 use common::{
     Origin, Proxy, eventually,
-    tls::{Authority, CLIENT_ID, Identity, Leaf, SERVER_NAME, Session, client_config},
+    tls::{self, Authority, CLIENT_ID, Identity, Leaf, SERVER_NAME, Session, client_config},
 };
+use serde_json::Value;
 
 /// A secret whose files stand under fixed names, so that others can be renamed over them.
 struct Slot {
@@ -425,4 +427,47 @@ fn many_rotations_lose_nothing() {
         }
     });
     wait_until_served(&proxy, &client, &pairs[ROTATIONS - 1]);
+}
+
+/// Goal: where links are encrypted, active health checks are, too, with the same certificates and names (H14).
+/// Method: an endpoint that wants a client certificate, one whose certificate comes from elsewhere, and one that
+/// speaks plaintext, all of a cluster that requires TLS.
+#[test]
+fn health_checks_speak_tls() {
+    let (authority, stranger, plain) = (Authority::new(), Authority::new(), Origin::echo());
+    let server = Leaf::server(SERVER_NAME);
+    let answer = |peer: &mut tls::Peer| {
+        tls::read_head(peer)?;
+        peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    };
+    let good = tls::Origin::start(&authority.issue(&server), Some(&authority), answer);
+    let bad = tls::Origin::start(&stranger.issue(&server), None, answer);
+    let link = authority.issue(&Leaf::client(CLIENT_ID));
+    let secrets = link.secret("link") + &authority.secret("ca");
+    let proxy = Proxy::start(format!(
+        "secrets:\n{secrets}listeners:\n  web:\n    bind: 127.0.0.1:0\n    routes: [{{ to: app }}]\nclusters:\n  \
+         app:\n    tls: {{ server_name: {SERVER_NAME}, certificate: link, trusted_ca: ca }}\n    \
+         health: {{ http: {{ path: /health }}, interval: 2s, timeout: 2s, healthy_after: 1, unhealthy_after: 1 }}\n    \
+         endpoints: {{ static: [\"{good}\", \"{bad}\", \"{plain}\"] }}\n"
+    ));
+    let last = |address: &dyn std::fmt::Display| {
+        let clusters: Value = serde_json::from_str(&proxy.admin_get("/clusters").text()).unwrap();
+        let endpoints = clusters[0]["endpoints"].as_array().unwrap();
+        let mut endpoints = endpoints.iter();
+        let endpoint = endpoints.find(|e| e["address"] == address.to_string().as_str());
+        let check = &endpoint.unwrap()["health_check"];
+        check["last"].as_str().unwrap_or_default().to_owned()
+    };
+    let wait_for = |address: &dyn std::fmt::Display, part: &str| {
+        eventually(&format!("`{part}` of {address}"), || {
+            last(address).contains(part).then_some(())
+        });
+    };
+    wait_for(&good.address, "ok");
+    wait_for(&bad.address, "TLS handshake: invalid peer certificate");
+    eventually("a failed check of the plaintext endpoint", || {
+        let last = last(&plain.address);
+        assert_ne!(last, "ok", "never in plaintext instead (E16)");
+        (!last.is_empty()).then_some(())
+    });
 }

@@ -65,6 +65,7 @@ impl Coordinator {
             return;
         };
         self.fleet.tell(|_| Directive::Tls(contexts.clone()));
+        self.checker.encrypt_with(contexts);
         self.tls_told += 1;
     }
 

@@ -71,7 +71,7 @@ pub(super) struct ServerContext {
 pub(super) struct ClientContext {
     inputs: ClientInputs,
     pub(super) generation: u64,
-    config: ClientConfig,
+    pub(super) config: ClientConfig,
     pub(super) policy: Arc<ServerPolicy>,
     /// `None`: the address of the endpoint.
     server_name: Option<ServerName<'static>>,

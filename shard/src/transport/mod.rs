@@ -8,7 +8,7 @@
 //! * `handshake.rs`: from a socket to a stream; `handshakes.rs`: how many at once; `alert.rs`: what a
 //!   failed one is called.
 //! * `encrypted.rs`: TLS on a socket; `session.rs`: the same without the socket.
-//! * `tls.rs`: what the rest of the process may ask of TLS.
+//! * `tls.rs`: what the rest of the process may ask of TLS; `probe.rs`: TLS for its health checks.
 //! * `contexts.rs`: what connections are encrypted with; `certificate.rs`, `verify.rs`: whether a secret
 //!   or a peer's certificate will do; `tickets.rs`, `sessions.rs`: resumption, by clients and by us.
 
@@ -19,6 +19,7 @@ mod encrypted;
 mod handshake;
 mod handshakes;
 mod inspect;
+mod probe;
 mod proxy_header;
 mod session;
 mod sessions;

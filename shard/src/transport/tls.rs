@@ -31,7 +31,7 @@ use tidegate_core::{
     message::TlsContexts,
 };
 
-pub use super::tickets::TicketKeys;
+pub use super::{probe::ProbeSession, tickets::TicketKeys};
 use super::{certificate, contexts::Contexts};
 
 /// Looks into a secret: whether it parses, its certificate matches its key, its chain builds, and its
