@@ -13,7 +13,7 @@ use std::{
 };
 
 use tidegate_core::{
-    config::model::{HttpTimeouts, ProxyProtocolIn},
+    config::model::{HttpTimeouts, ProxyProtocolIn, ServerMode},
     encryption::rollout::LinkKind,
     message::AccessRecord,
     reason::Reason,
@@ -108,6 +108,14 @@ impl Client {
             LinkKind::Plaintext => "http",
             LinkKind::Tls => "https",
         }
+    }
+
+    /// Whether `listener`, its own as it is now, would not take it any more: it is plaintext, and strict was
+    /// forced. It is ended as politely as a drain does it.
+    pub(crate) fn is_unwelcome(&self, listener: &Listener) -> bool {
+        let tls = listener.tls.as_ref();
+        let is_strict = tls.is_some_and(|tls| tls.mode == ServerMode::Strict);
+        is_strict && self.socket.kind() == LinkKind::Plaintext
     }
 
     /// Counts a request, or a relayed connection, by how its bytes travelled (E1).
@@ -229,7 +237,8 @@ async fn wait_for_request(client: &Client, wait: Duration) -> Option<Chunk> {
 /// Until when an idle connection is kept.
 fn idle_until_ns(client: &Client, usual_ns: u64) -> u64 {
     let plane = client.local.plane();
-    if plane.is_some_and(|plane| plane.listener(*client.bind).is_some()) {
+    let listener = plane.as_ref().and_then(|p| p.listener(*client.bind));
+    if listener.is_some_and(|listener| !client.is_unwelcome(listener)) {
         return client.local.drain.idle_until_ns(usual_ns);
     }
     let now_ns = client.local.driver.now_ns();

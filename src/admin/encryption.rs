@@ -1,7 +1,7 @@
 //! `/encryption`: who speaks to the listeners and how much of it is encrypted; and how far the links to
 //! clusters are from what they ought to be (E1, E3, E5). As JSON for programs, and as text for people.
 
-use std::{fmt::Write, sync::Arc};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value, json};
 use tidegate_core::{
@@ -36,6 +36,45 @@ pub(crate) fn view(status: &Status) -> Value {
     })
 }
 
+/// Peers and listeners that a summary names; the rest is counted. Keeps an event in the tens of KiB.
+const SUMMARY_PEERS: usize = 8;
+const SUMMARY_LISTENERS: usize = 32;
+
+/// What the dashboard draws: totals, from which it makes rates, and the latest plaintext peers.
+pub(crate) fn summary(status: &Status) -> Value {
+    let live = status.live();
+    let now = status.now_unix_ms();
+    let snapshot = live.snapshot.as_deref();
+    let all = snapshot.map_or(0, |snapshot| snapshot.listeners.len());
+    let listeners = snapshot
+        .into_iter()
+        .flat_map(census)
+        .take(SUMMARY_LISTENERS)
+        .map(|(listener, report)| {
+            let window = listener.tls.as_ref().map(|tls| tls.census_window);
+            let since = now.saturating_sub(window.unwrap_or(SEEN_LATELY).as_millis() as u64);
+            let peers = report.plaintext_peers(since);
+            let named = peers.iter().take(SUMMARY_PEERS);
+            json!({
+                "name": &*listener.name,
+                "mode": listener.tls.as_ref().map(|tls| mode::word(tls.mode)),
+                "tls": count(&report.total.tls, now),
+                "plaintext": count(&report.total.plaintext, now),
+                "plaintext_peers": named.map(|(name, _)| &**name).collect::<Vec<_>>(),
+                "plaintext_peers_more": peers.len().saturating_sub(SUMMARY_PEERS),
+            })
+        });
+    let listeners: Vec<Value> = listeners.collect();
+    json!({
+        "listeners_hidden": all - listeners.len(),
+        "listeners": listeners,
+        "links": links(status),
+    })
+}
+
+/// For listeners that have no `census_window` of their own.
+const SEEN_LATELY: Duration = Duration::from_secs(60);
+
 /// The census of every listener of the snapshot in use.
 pub(crate) fn census(snapshot: &Snapshot) -> impl Iterator<Item = (&Listener, Report)> {
     let listeners = snapshot.listeners.iter();
@@ -45,7 +84,7 @@ pub(crate) fn census(snapshot: &Snapshot) -> impl Iterator<Item = (&Listener, Re
 /// The window of a listener, and whom `strict` would hit now.
 fn still_plaintext(listener: &Listener, report: &Report, now: u64) -> Option<StillPlaintext> {
     let window = listener.tls.as_ref().map(|tls| tls.census_window);
-    mode::still_plaintext(&listener.name, window.unwrap_or_default(), report, now)
+    mode::still_plaintext(&listener.name, window.unwrap_or(SEEN_LATELY), report, now)
 }
 
 fn listener(listener: &Listener, live: &Live, now: u64) -> Value {
@@ -305,18 +344,15 @@ fn write_listener(
 }
 
 fn write_counts(out: &mut String, name: &str, counts: &Counts) -> std::fmt::Result {
-    let Counts { tls, plaintext } = counts;
     writeln!(
         out,
         "  {name:<40} encrypted: requests {:>8}  bytes {:>8}  open {:>8}   plaintext: {} requests, {} open",
         counts.requests().to_string(),
         counts.bytes().to_string(),
         counts.connections_open().to_string(),
-        plaintext.requests,
-        plaintext.connections_open,
-    )?;
-    debug_assert!(tls.requests <= counts.requests().total);
-    Ok(())
+        counts.plaintext.requests,
+        counts.plaintext.connections_open,
+    )
 }
 
 fn write_cluster(

@@ -219,16 +219,17 @@ async fn ready(Shared(admin): Admins) -> Response {
 #[derive(Deserialize)]
 struct MetricsQuery {
     endpoints: Option<u8>,
+    applications: Option<u8>,
 }
 
 async fn metrics(Shared(admin): Admins, Query(query): Query<MetricsQuery>) -> Response {
-    let endpoints = match query.endpoints {
-        Some(1) => prometheus::EndpointSeries::Shown,
-        _ => prometheus::EndpointSeries::Hidden,
+    let details = prometheus::Details {
+        endpoints: query.endpoints == Some(1),
+        applications: query.applications == Some(1),
     };
     let status = admin.service.status;
     let rendered =
-        tokio::task::spawn_blocking(move || prometheus::render(&status, endpoints)).await;
+        tokio::task::spawn_blocking(move || prometheus::render(&status, details)).await;
     match rendered {
         Ok(text) => {
             let format = "text/plain; version=0.0.4; charset=utf-8";

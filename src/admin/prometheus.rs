@@ -1,15 +1,14 @@
 //! The Prometheus text format (version 0.0.4), and the table of metrics that the reference is generated
 //! from: one list of families serves both, so that neither can have a metric that the other lacks.
 //!
-//! Cardinality is bounded by the configuration: shards, clusters, routes, reasons. Series by endpoint are
-//! off unless asked for.
+//! Cardinality is bounded by the configuration: shards, clusters, routes, reasons. Series by endpoint and by
+//! peer application are off unless asked for.
 
+mod census;
+mod process;
 mod secrets;
 
-use std::{
-    fmt::{self, Write},
-    fs,
-};
+use std::fmt::{self, Write};
 
 use tidegate_core::{
     reason::Reason,
@@ -21,7 +20,7 @@ use tidegate_core::{
 };
 
 use super::view;
-use crate::status::{State, Status};
+use crate::status::Status;
 
 /// Every so many buckets of a histogram one is exposed: at the powers of two. All of them would be eight
 /// times the series for a resolution that rates over scrapes do not have.
@@ -55,20 +54,32 @@ enum Source {
     Process(fn(&Status) -> f64),
     /// One label's values, and a number for each.
     Named(fn(&Status) -> Vec<(String, f64)>),
+    Census(census::Number),
+    CensusApplication(census::Number),
 }
 
-/// Whether series by endpoint are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EndpointSeries {
-    /// Off: the default.
-    Hidden,
-    /// On.
-    Shown,
+/// Which of the many series are wanted; none by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Details {
+    /// By endpoint.
+    pub(crate) endpoints: bool,
+    /// By peer application.
+    pub(crate) applications: bool,
+}
+
+impl Details {
+    fn hide(self, source: Source) -> bool {
+        match source {
+            Source::Endpoint(..) => !self.endpoints,
+            Source::CensusApplication(_) => !self.applications,
+            _ => false,
+        }
+    }
 }
 
 /// Every metric, in the order of exposition.
 pub(crate) fn families() -> Vec<Family> {
-    let mut families = process_families();
+    let mut families = process::families();
     families.extend(secrets::families());
     families.push(Family {
         name: "tidegate_refused_total".into(),
@@ -84,6 +95,7 @@ pub(crate) fn families() -> Vec<Family> {
         labels: &["phase"],
         source: Source::Phases,
     });
+    families.extend(census::families());
     families.extend(slab(
         "shard",
         ShardCounters::METRICS,
@@ -145,98 +157,13 @@ fn slab(
     metrics.iter().enumerate().map(family).collect()
 }
 
-fn process_families() -> Vec<Family> {
-    let family = |name: &str, kind, help: &str, value: fn(&Status) -> f64| Family {
-        name: name.into(),
-        kind,
-        help: help.into(),
-        labels: &[],
-        source: Source::Process(value),
-    };
-    vec![
-        Family {
-            name: "tidegate_build_info".into(),
-            kind: "gauge",
-            help: "Always 1; the version is in the label.".into(),
-            labels: &["version"],
-            source: Source::BuildInfo,
-        },
-        family(
-            "tidegate_ready",
-            "gauge",
-            "1 while requests are taken.",
-            |s| f64::from(u8::from(s.state() == State::Ready)),
-        ),
-        family(
-            "tidegate_config_epoch",
-            "gauge",
-            "The newest configuration epoch given to the shards.",
-            |s| s.snapshot().map_or(0.0, |snapshot| snapshot.epoch.0 as f64),
-        ),
-        family(
-            "tidegate_config_installed_timestamp_seconds",
-            "gauge",
-            "When the configuration in use was installed.",
-            |s| s.live().source.installed_unix_s as f64,
-        ),
-        family(
-            "tidegate_config_reloads_total",
-            "counter",
-            "Configurations installed after the first.",
-            |s| loaded(&s.process.reloads),
-        ),
-        family(
-            "tidegate_config_reloads_failed_total",
-            "counter",
-            "Configurations refused; the one before stayed in use.",
-            |s| loaded(&s.process.reloads_failed),
-        ),
-        family(
-            "tidegate_dns_failures_total",
-            "counter",
-            "Look-ups of cluster names that failed; the last good addresses stayed in use.",
-            |s| loaded(&s.process.dns_failures),
-        ),
-        family(
-            "tidegate_health_check_failures_total",
-            "counter",
-            "Active health checks that failed.",
-            |s| loaded(&s.process.health_failures),
-        ),
-        family(
-            "process_start_time_seconds",
-            "gauge",
-            "When the process began.",
-            |s| s.started_unix_s as f64,
-        ),
-        family(
-            "process_resident_memory_bytes",
-            "gauge",
-            "Resident memory.",
-            |_| resident_bytes(),
-        ),
-        family(
-            "process_cpu_seconds_total",
-            "counter",
-            "CPU time used, user and system.",
-            |_| cpu_seconds(),
-        ),
-        family(
-            "process_open_fds",
-            "gauge",
-            "Open file descriptors.",
-            |_| fs::read_dir("/proc/self/fd").map_or(0.0, |entries| entries.count() as f64),
-        ),
-    ]
-}
-
 /// All samples of this moment.
-pub(crate) fn render(status: &Status, endpoints: EndpointSeries) -> String {
+pub(crate) fn render(status: &Status, details: Details) -> String {
     let mut out = String::with_capacity(32 << 10);
     let snapshot = status.snapshot();
     let samples = Samples::read(status, snapshot.as_deref());
     for family in families() {
-        if matches!(family.source, Source::Endpoint(..)) && endpoints == EndpointSeries::Hidden {
+        if details.hide(family.source) {
             continue;
         }
         let Family {
@@ -256,6 +183,7 @@ struct Samples {
     clusters: Vec<(String, Vec<u64>)>,
     endpoints: Vec<(String, String, Vec<u64>)>,
     routes: Vec<(String, String, Vec<u64>)>,
+    listeners: census::Listeners,
 }
 
 impl Samples {
@@ -265,6 +193,7 @@ impl Samples {
             clusters: Vec::new(),
             endpoints: Vec::new(),
             routes: Vec::new(),
+            listeners: census::Listeners::read(snapshot),
         };
         let Some(snapshot) = snapshot else {
             return samples;
@@ -337,6 +266,12 @@ impl Samples {
                     family.sample(out, &[listener, route], number(values, column, factor))?;
                 }
             }
+            Source::Census(number) => {
+                family.census(out, self.listeners.by_listener(number))?;
+            }
+            Source::CensusApplication(number) => {
+                family.census(out, self.listeners.by_application(number))?;
+            }
             Source::Refused => {
                 for reason in Reason::ALL {
                     let count = status
@@ -359,6 +294,14 @@ impl Samples {
 }
 
 impl Family {
+    fn census(&self, out: &mut String, samples: Vec<census::Sample>) -> fmt::Result {
+        for (labels, value) in samples {
+            let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+            self.sample(out, &labels, value as f64)?;
+        }
+        Ok(())
+    }
+
     /// One line: the labels of the family with these values, and the sample.
     fn sample(&self, out: &mut String, labels: &[&str], value: f64) -> fmt::Result {
         debug_assert_eq!(labels.len(), self.labels.len());
@@ -428,20 +371,6 @@ fn loaded(counter: &std::sync::atomic::AtomicU64) -> f64 {
     counter.load(std::sync::atomic::Ordering::Relaxed) as f64
 }
 
-fn resident_bytes() -> f64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    view::kib_field(&status, "VmRSS").unwrap_or(0) as f64 * 1024.0
-}
-
-fn cpu_seconds() -> f64 {
-    use nix::sys::resource::{UsageWho, getrusage};
-    let seconds =
-        |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-    getrusage(UsageWho::RUSAGE_SELF).map_or(0.0, |usage| {
-        seconds(usage.user_time()) + seconds(usage.system_time())
-    })
-}
-
 /// A label's value: backslash, quote and line feed escaped.
 struct Label<'a>(&'a str);
 
@@ -477,6 +406,11 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
     use std::collections::BTreeSet;
+
+    const EVERYTHING: Details = Details {
+        endpoints: true,
+        applications: true,
+    };
 
     /// Reads the text format strictly; returns every sample as series and value.
     fn parse(text: &str) -> Vec<(String, f64)> {
@@ -523,7 +457,7 @@ mod tests {
             shard.phase(Phase::Total, 300);
             shard.phase(Phase::Total, 5_000_000);
         }
-        let samples = parse(&render(&status, EndpointSeries::Shown));
+        let samples = parse(&render(&status, EVERYTHING));
         let names: BTreeSet<_> = samples.iter().map(|(series, _)| series).collect();
         assert_eq!(names.len(), samples.len(), "no series twice");
         let value = |series: &str| {
@@ -551,7 +485,7 @@ mod tests {
         for shard in status.counters.iter() {
             (0..40).for_each(|exp| shard.phase(Phase::Added, 1 << exp));
         }
-        let samples = parse(&render(&status, EndpointSeries::Hidden));
+        let samples = parse(&render(&status, Details::default()));
         let buckets: Vec<f64> = samples
             .iter()
             .filter(|(series, _)| series.contains("_bucket{phase=\"added\""))

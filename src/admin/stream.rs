@@ -24,7 +24,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::view;
+use super::{encryption, view};
 use crate::status::Status;
 
 /// Readers at a time. Each costs a connection and one copy of a few KiB a second.
@@ -154,6 +154,7 @@ impl Sample {
             "refused": self.refusals(before),
             "shards": self.shard_rows(before, status, seconds),
             "clusters": self.cluster_rows(before, status, seconds),
+            "encryption": encryption::summary(status),
         })
     }
 

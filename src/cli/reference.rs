@@ -52,8 +52,8 @@ fn write_command(text: &mut String, command: &mut Command, name: &str) {
 fn metrics() -> String {
     let mut text = String::from(
         "# Metrics\n\n<!-- Generated from core/src/stats.rs and src/admin/prometheus.rs. -->\n\n\
-         What `/stats/prometheus` (`/metrics`) of the admin server says. Series by endpoint are off by \
-         default: `/metrics?endpoints=1`.\n\n\
+         What `/stats/prometheus` (`/metrics`) of the admin server says. Series by endpoint and by peer \
+         application are off by default: `/metrics?endpoints=1&applications=1`.\n\n\
          | metric | kind | labels | meaning |\n|---|---|---|---|\n",
     );
     for family in prometheus::families() {

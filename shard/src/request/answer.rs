@@ -306,7 +306,11 @@ impl<'a> Exchange<'a> {
             .limits
             .requests_per_connection
             .is_some_and(|max| served >= max);
-        self.scratch.request.keep_alive && !worn && !self.client.local.drain.is_on()
+        let unwelcome = self.client.is_unwelcome(self.listener);
+        self.scratch.request.keep_alive
+            && !worn
+            && !unwelcome
+            && !self.client.local.drain.is_on()
     }
 
     fn write_response_head(

@@ -4,7 +4,7 @@
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::exit_of;
@@ -12,12 +12,12 @@ use crate::exit::{Exit, Failure};
 
 /// The longest answer that is read: `/encryption` of a full census (hundreds of applications by as many
 /// listeners) is a few MiB.
-const ANSWER_BYTES_MAX: u64 = 64 << 20;
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// An admin server.
 pub(super) struct Admin {
     pub(super) address: SocketAddr,
-    /// For the connection, and again for each piece of the answer.
+    /// For the connection, and again for the answer.
     pub(super) timeout: Duration,
 }
 
@@ -44,19 +44,13 @@ impl Admin {
 
     fn exchange(&self, method: &str, target: &str) -> io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect_timeout(&self.address, self.timeout)?;
-        stream.set_read_timeout(Some(self.timeout))?;
         stream.set_write_timeout(Some(self.timeout))?;
         let request = format!(
             "{method} {target} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
             self.address
         );
         stream.write_all(request.as_bytes())?;
-        let mut answer = Vec::new();
-        stream.take(ANSWER_BYTES_MAX + 1).read_to_end(&mut answer)?;
-        if answer.len() as u64 > ANSWER_BYTES_MAX {
-            return Err(io::Error::other("the answer is too long"));
-        }
-        Ok(answer)
+        receive(&mut stream, Instant::now() + self.timeout)
     }
 
     fn lost(&self, error: &io::Error) -> Failure {
@@ -118,19 +112,60 @@ pub(super) fn encode(text: &str) -> String {
     out
 }
 
-/// Status and body. The connection ended behind it; a length that says more means that it was cut.
+/// An answer to its end: by its length, or by the end of the connection.
+fn receive(stream: &mut TcpStream, deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    let mut piece = vec![0; 64 << 10];
+    while !is_whole(&answer) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        let n = stream.read(&mut piece)?;
+        if n == 0 {
+            break;
+        }
+        answer.extend_from_slice(piece.get(..n).unwrap_or_default());
+        if answer.len() > ANSWER_BYTES_MAX {
+            return Err(io::Error::other("the answer is too long"));
+        }
+    }
+    Ok(answer)
+}
+
+/// Whether all came that its length promises.
+fn is_whole(answer: &[u8]) -> bool {
+    split(answer).is_some_and(|(head, body)| length(head).is_some_and(|all| body.len() >= all))
+}
+
+/// Status and body; `None` if it is cut, or no answer at all.
 fn parse(answer: &[u8]) -> Option<Answer> {
-    let text = String::from_utf8_lossy(answer);
-    let (head, body) = text.split_once("\r\n\r\n")?;
+    let (head, body) = split(answer)?;
     let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-    let length = head.lines().find_map(|line| {
+    let body = match length(head) {
+        Some(length) => body.get(..length)?,
+        None => body,
+    };
+    Some(Answer {
+        status,
+        body: String::from_utf8_lossy(body).into_owned(),
+    })
+}
+
+/// Head and body.
+fn split(answer: &[u8]) -> Option<(&str, &[u8])> {
+    const END: &[u8] = b"\r\n\r\n";
+    let at = answer.windows(END.len()).position(|w| w == END)?;
+    let head = std::str::from_utf8(answer.get(..at)?).ok()?;
+    Some((head, answer.get(at + END.len()..)?))
+}
+
+fn length(head: &str) -> Option<usize> {
+    head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         let is_length = name.eq_ignore_ascii_case("content-length");
-        is_length.then(|| value.trim().parse::<usize>().ok())?
-    });
-    (length.is_none_or(|length| length == body.len())).then(|| Answer {
-        status,
-        body: body.to_owned(),
+        is_length.then(|| value.trim().parse().ok())?
     })
 }
 
