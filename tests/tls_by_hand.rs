@@ -1,4 +1,13 @@
 //! Rollouts of TLS that an operator sets by hand, over reloads (E3, X4).
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
+
 mod common;
 
 use common::{

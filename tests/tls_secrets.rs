@@ -1,5 +1,14 @@
 //! Secrets while a proxy runs: taken, replaced and refused as files change, tried before they are announced,
 //! and never shown (E9, E10).
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
+
 mod common;
 
 use std::{
