@@ -14,6 +14,8 @@
 mod common;
 mod tls_ledger;
 
+use std::time::Duration;
+
 use common::{Client as Asker, eventually, tls};
 use tls_ledger::{
     Capability, Kind, Layout, Mesh, Pair, Plan,
@@ -228,6 +230,69 @@ fn switched_by_reload_of_both_ends() {
         pair.change_server(|server| server.tls = Some(Mesh::server_tls("disabled")));
         load.pass(100);
     }
+    load.stop();
+    pair.assert_nothing_lost();
+}
+
+/// Goal: the whole `tls` section can come and go under load, on either side (E6). Method: A's cluster gets it
+/// and loses it, some of the time before the change before has settled; B's listeners lose it and get it
+/// while the links are plaintext. A keeps few idle connections, so that many requests dial.
+#[test]
+fn the_section_comes_and_goes() {
+    let mesh = Mesh::new();
+    let mut client = mesh.client("required", 4);
+    let section = client.tls.take();
+    client.capability = Capability::On;
+    client.more = String::from("idle_connections: 1,");
+    let mut pair = Pair::start(Layout::default(), mesh.server("permissive"), client);
+    let load = pair.load(PLAN);
+    load.pass(500);
+    for round in 0..times(8, 100) {
+        let waits = round % 2 == 0;
+        pair.ledger
+            .doing(format!("round {round}: A's section comes"));
+        pair.change_client(|client| client.tls = section.clone());
+        load.pass(50);
+        if waits {
+            pair.wait_until_all(Kind::Tls);
+        }
+        pair.ledger
+            .doing(format!("round {round}: A's section goes"));
+        pair.change_client(|client| client.tls = None);
+        load.pass(50);
+        if waits {
+            pair.wait_until_all(Kind::Plaintext);
+            pair.ledger
+                .doing(format!("round {round}: B's section goes"));
+            pair.change_server(|server| server.tls = None);
+            load.pass(50);
+            pair.ledger
+                .doing(format!("round {round}: B's section comes"));
+            pair.change_server(|server| server.tls = Some(Mesh::server_tls("permissive")));
+        }
+    }
+    load.stop();
+    pair.assert_nothing_lost();
+}
+
+/// Goal: links go before the certificate that they were made with ends, though nobody asks for it (E17,
+/// istio#7630). Method: links to a server whose certificate has seconds left; it gets another one, and the
+/// links of before are gone, without an age of their own.
+#[test]
+fn links_end_before_their_certificate() {
+    let mesh = Mesh::new();
+    // 2/3 of it are above the least age of 10 s.
+    mesh.rotate_b_for(Duration::from_secs(18));
+    let mut client = mesh.client("required", 4);
+    client.capability = Capability::On;
+    let pair = Pair::start(Layout::default(), mesh.server("strict"), client);
+    let load = pair.load(PLAN);
+    load.pass(500);
+    pair.wait_until_all(Kind::Tls);
+    let seen = pair.seen();
+    mesh.rotate_b();
+    pair.ledger.doing("ageing with the certificate");
+    pair.wait_until_replaced(&seen);
     load.stop();
     pair.assert_nothing_lost();
 }

@@ -66,6 +66,8 @@ pub struct Leaf {
     usage: ExtendedKeyUsagePurpose,
     key: Key,
     days: (i64, i64),
+    /// From now, instead of the end of `days`.
+    ends_in: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +84,9 @@ impl Leaf {
             uris: Vec::new(),
             usage: ExtendedKeyUsagePurpose::ServerAuth,
             key: Key::Ecdsa,
-            days: (-1, 60),
+            // testssl.sh finds less than 60 days left too few.
+            days: (-1, 90),
+            ends_in: None,
         }
     }
 
@@ -123,6 +127,12 @@ impl Leaf {
     /// Ends in five days, after a month.
     pub fn ending(mut self) -> Leaf {
         self.days = (-25, 5);
+        self
+    }
+
+    /// Ends that long from now.
+    pub fn ends_in(mut self, left: Duration) -> Leaf {
+        self.ends_in = Some(left);
         self
     }
 
@@ -189,7 +199,8 @@ impl Authority {
         params.extended_key_usages = vec![leaf.usage.clone()];
         params.use_authority_key_identifier_extension = true;
         params.not_before = day(leaf.days.0).into();
-        params.not_after = day(leaf.days.1).into();
+        let end = leaf.ends_in.map(|left| SystemTime::now() + left);
+        params.not_after = end.unwrap_or_else(|| day(leaf.days.1)).into();
         let serial = serial(&key);
         params.serial_number = Some(serial.clone());
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
@@ -384,6 +395,14 @@ impl Session {
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.tls.write_all(bytes.as_ref())?;
         self.tls.flush()
+    }
+
+    /// The records that carry `bytes`, which are not sent.
+    pub fn seal(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let waiting = self.outgoing();
+        self.tls.sock.write_all(&waiting).unwrap();
+        self.tls.conn.writer().write_all(bytes).unwrap();
+        self.outgoing()
     }
 
     /// Whatever comes until the peer's close_notify; an end without one is an error.

@@ -17,8 +17,8 @@ use std::{
 use super::{Ledger, Numbered};
 use crate::common::{pause, wire::Wire};
 
-/// Requests after which a client makes a new connection, as clients do.
-const REQUESTS_PER_CONNECTION: u32 = 400;
+/// Requests after which a client makes a new connection, as clients do. One in eight makes one for each.
+const REQUESTS_PER_CONNECTION: [u32; 8] = [1, 400, 400, 400, 400, 400, 400, 400];
 
 /// How much is asked.
 #[derive(Clone, Copy)]
@@ -63,6 +63,7 @@ impl Load {
                 slow,
                 wire: None,
                 uses: 0,
+                uses_max: REQUESTS_PER_CONNECTION[number % 8],
             };
             let stop = stop.clone();
             // Spread over the interval, or all would ask at once.
@@ -112,6 +113,7 @@ struct Connection {
     slow: bool,
     wire: Option<Wire>,
     uses: u32,
+    uses_max: u32,
 }
 
 impl Connection {
@@ -141,7 +143,7 @@ impl Connection {
     }
 
     fn exchange(&mut self, numbered: Numbered) -> io::Result<()> {
-        if self.uses == REQUESTS_PER_CONNECTION {
+        if self.uses == self.uses_max {
             self.wire = None;
         }
         let mut wire = match self.wire.take() {

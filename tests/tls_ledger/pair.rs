@@ -2,7 +2,9 @@
 //! several ports, so that a share of endpoints means something; each port may have a [`Tap`] before it.
 //! What both are told is kept here as data, changed by closures, and given to them as files.
 
-use std::{fmt::Write as _, fs, net::SocketAddr, path::Path, process::Command, sync::Arc};
+use std::{
+    fmt::Write as _, fs, net::SocketAddr, path::Path, process::Command, sync::Arc, time::Duration,
+};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -96,6 +98,12 @@ impl Mesh {
     /// Gives B a new certificate.
     pub fn rotate_b(&self) {
         self.place("b", &self.authority, &Leaf::server(NAME_OF_B));
+    }
+
+    /// Gives B a certificate that ends soon.
+    pub fn rotate_b_for(&self, left: Duration) {
+        let leaf = Leaf::server(NAME_OF_B).ends_in(left);
+        self.place("b", &self.authority, &leaf);
     }
 
     /// Gives B a certificate that B has no reason to refuse and A has no reason to trust.
