@@ -1,5 +1,14 @@
 //! What the admin server says and does about encryption: the census (E1), the ratchet of strict, secrets as far as
 //! they may be shown (E9), and rollouts by hand (E3).
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
+
 mod common;
 
 use std::{fmt::Write, fs};

@@ -1,4 +1,13 @@
 //! `tidegate ctl` against a running process: what it asks for, prints and exits with.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
+
 mod common;
 
 use std::{

@@ -28,15 +28,11 @@ fn cli() -> String {
         "# Command line\n\n<!-- Generated from src/cli; see src/cli/reference.rs. -->\n\n",
     );
     let version = env!("CARGO_PKG_VERSION");
-    write_command(&mut text, &mut command, "tidegate");
-    for verb in command.get_subcommands() {
-        let name = format!("tidegate {}", verb.get_name());
-        write_command(&mut text, &mut verb.clone(), &name);
-    }
+    write_command(&mut text, &command, "tidegate");
     text.replace(version, "VERSION")
 }
 
-fn write_command(text: &mut String, command: &mut Command, name: &str) {
+fn write_command(text: &mut String, command: &Command, name: &str) {
     // A fixed width: the reference must not depend on the terminal it was made on.
     let mut command = command.clone().term_width(100);
     let help = command.render_long_help().to_string();
@@ -47,6 +43,10 @@ fn write_command(text: &mut String, command: &mut Command, name: &str) {
         help.join("\n").trim_end()
     )
     .unwrap();
+    for verb in command.get_subcommands() {
+        let name = format!("{name} {}", verb.get_name());
+        write_command(text, verb, &name);
+    }
 }
 
 fn metrics() -> String {
