@@ -228,8 +228,7 @@ async fn metrics(Shared(admin): Admins, Query(query): Query<MetricsQuery>) -> Re
         applications: query.applications == Some(1),
     };
     let status = admin.service.status;
-    let rendered =
-        tokio::task::spawn_blocking(move || prometheus::render(&status, details)).await;
+    let rendered = tokio::task::spawn_blocking(move || prometheus::render(&status, details)).await;
     match rendered {
         Ok(text) => {
             let format = "text/plain; version=0.0.4; charset=utf-8";

@@ -307,10 +307,7 @@ impl<'a> Exchange<'a> {
             .requests_per_connection
             .is_some_and(|max| served >= max);
         let unwelcome = self.client.is_unwelcome(self.listener);
-        self.scratch.request.keep_alive
-            && !worn
-            && !unwelcome
-            && !self.client.local.drain.is_on()
+        self.scratch.request.keep_alive && !worn && !unwelcome && !self.client.local.drain.is_on()
     }
 
     fn write_response_head(
