@@ -13,8 +13,8 @@ pub(super) enum Opening {
 
 /// The payload of a record without protection (RFC 8446, 5.1).
 const RECORD_MAX: usize = 1 << 14;
-/// The header of a handshake message: a record with less holds no hello, and nobody sends one.
-const MESSAGE_HEADER: usize = 4;
+/// A hello may be cut into records as small as this, of which the first holds its type (RFC 8446, 5.1).
+const RECORD_MIN: usize = 1;
 
 /// Looks at the header of a whole record and the message in it, rather than at one byte: `0x16` (a
 /// handshake), `0x03 0x00` to `0x03 0x04`, a length, and `0x01` (a hello of a client). So no protocol
@@ -29,7 +29,7 @@ pub(super) fn inspect(bytes: &[u8]) -> Opening {
     };
     let len = usize::from(u16::from_be_bytes([*high, *low]));
     match rest.first() {
-        _ if !(MESSAGE_HEADER..=RECORD_MAX).contains(&len) => Opening::Plaintext,
+        _ if !(RECORD_MIN..=RECORD_MAX).contains(&len) => Opening::Plaintext,
         None => Opening::Undecided,
         Some(0x01) => Opening::Tls,
         Some(_) => Opening::Plaintext,
@@ -51,7 +51,8 @@ mod tests {
             (&[0x16, 3, 4, 0x40, 0, 1], Opening::Tls),
             (&[0x16, 3, 5, 2, 0, 1], Opening::Plaintext),
             (&[0x16, 2, 1, 2, 0, 1], Opening::Plaintext),
-            (&[0x16, 3, 1, 0, 3, 1], Opening::Plaintext),
+            (&[0x16, 3, 1, 0, 1, 1], Opening::Tls),
+            (&[0x16, 3, 1, 0, 0, 1], Opening::Plaintext),
             (&[0x16, 3, 1, 0x40, 1, 1], Opening::Plaintext),
             (&[0x16, 3, 1, 2, 0, 2], Opening::Plaintext),
             (&[0x15, 3, 1, 0, 2, 2], Opening::Plaintext),
