@@ -183,17 +183,19 @@ impl Socket {
         slot.is_none_or(|slot| slot.end.is_some() || slot.send_error.is_some())
     }
 
-    /// Sends a few last bytes past the ring, if nothing is in flight and the socket has room for them.
-    pub(crate) fn send_now(&self, bytes: &[u8]) {
+    /// Sends a few bytes past the ring, if nothing is in flight and the socket has room for them. How many
+    /// the kernel took.
+    pub(crate) fn send_now(&self, bytes: &[u8]) -> usize {
         if self.is_sending() {
-            return;
+            return 0;
         }
         let inner = self.driver.inner();
-        inner.with_fd(self.index, |fd| {
-            // A peer that does not get them takes the close for an error, which it may well be.
+        let taken = inner.with_fd(self.index, |fd| {
             let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-            let _ = SockRef::from(fd).send_with_flags(bytes, flags);
+            SockRef::from(fd).send_with_flags(bytes, flags).ok()
         });
+        // An error shows at the next send; after a last word, the peer sees the close alone.
+        taken.flatten().unwrap_or(0)
     }
 
     /// The driver it is on.

@@ -240,10 +240,20 @@ impl State {
                 break;
             }
         }
+        self.answer(socket);
         if plain.is_empty() {
             return Ok(None);
         }
         Ok(Some(Chunk::from_vec(socket.driver(), plain)))
+    }
+
+    /// Sends what the session says of itself, such as no to a renegotiation: the peer may wait for it. What
+    /// cannot go now goes before what is sent next.
+    fn answer(&mut self, socket: &Socket) {
+        if !self.out.is_empty() {
+            let taken = socket.send_now(&self.out);
+            self.out.drain(..taken);
+        }
     }
 
     fn encrypt(&mut self, head: &[u8], body: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
