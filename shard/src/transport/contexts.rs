@@ -204,7 +204,8 @@ impl ServerContext {
         };
         let mut config = builder.with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = wire_names(&inputs.alpn);
-        config.ignore_client_order = !inputs.parameters.cipher_suites.is_empty();
+        // The operator's order, or rustls' own, which has the strongest first.
+        config.ignore_client_order = true;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.max_early_data_size = 0;
         match inputs.session_tickets {
