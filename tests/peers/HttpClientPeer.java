@@ -1,4 +1,5 @@
 // Java's HttpClient through a proxy: prints `ok` and the number of checks. Run as a single file.
+// Arguments: the base URI; for https the authority's file, the client's certificate and its key, all PEM.
 
 import java.io.ByteArrayInputStream;
 import java.net.URI;
@@ -6,8 +7,19 @@ import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
 import java.net.http.HttpRequest.BodyPublishers;
 import java.net.http.HttpResponse.BodyHandlers;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.security.KeyFactory;
+import java.security.KeyStore;
+import java.security.cert.Certificate;
+import java.security.cert.CertificateFactory;
+import java.security.spec.PKCS8EncodedKeySpec;
 import java.util.Arrays;
+import java.util.Base64;
 import java.util.stream.IntStream;
+import javax.net.ssl.KeyManagerFactory;
+import javax.net.ssl.SSLContext;
+import javax.net.ssl.TrustManagerFactory;
 
 public class HttpClientPeer {
     static int checks = 0;
@@ -21,7 +33,9 @@ public class HttpClientPeer {
         String base = arguments[0];
         // The default is HTTP/2: it asks to upgrade to h2c on plaintext, which a proxy must ignore.
         for (var version : HttpClient.Version.values()) {
-            var client = HttpClient.newBuilder().version(version).build();
+            var builder = HttpClient.newBuilder().version(version);
+            if (arguments.length > 1) builder.sslContext(context(arguments));
+            var client = builder.build();
             for (int i = 0; i < 30; i++) {
                 var answer = client.send(get(base + "/" + i), BodyHandlers.ofString());
                 check(answer.body().contains("GET /" + i + " "), "GET");
@@ -55,6 +69,30 @@ public class HttpClientPeer {
         }
         System.out.println("ok " + checks);
         System.exit(0);
+    }
+
+    static SSLContext context(String[] arguments) throws Exception {
+        var store = KeyStore.getInstance(KeyStore.getDefaultType());
+        store.load(null);
+        store.setCertificateEntry("authority", certificate(arguments[1]));
+        byte[] key = Base64.getMimeDecoder()
+            .decode(Files.readString(Path.of(arguments[3])).replaceAll("-----.*-----", ""));
+        store.setKeyEntry("own",
+            KeyFactory.getInstance("EC").generatePrivate(new PKCS8EncodedKeySpec(key)), new char[0],
+            new Certificate[] {certificate(arguments[2])});
+        var trust = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
+        trust.init(store);
+        var own = KeyManagerFactory.getInstance(KeyManagerFactory.getDefaultAlgorithm());
+        own.init(store, new char[0]);
+        var context = SSLContext.getInstance("TLS");
+        context.init(own.getKeyManagers(), trust.getTrustManagers(), null);
+        return context;
+    }
+
+    static Certificate certificate(String file) throws Exception {
+        try (var in = Files.newInputStream(Path.of(file))) {
+            return CertificateFactory.getInstance("X.509").generateCertificate(in);
+        }
     }
 
     static HttpRequest get(String uri) {
