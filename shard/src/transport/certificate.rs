@@ -15,6 +15,7 @@ use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::prelude::{
     CertificateRevocationList, FromDer, GeneralName, ParsedExtension, X509Certificate,
 };
+use zeroize::Zeroize;
 
 /// Certificates in one file: the bundles of public authorities hold about 150.
 const CERTIFICATES_MAX: usize = 1024;
@@ -63,7 +64,7 @@ pub(super) fn certified_key(material: &Material) -> Result<CertifiedKey, SecretF
         return Err(wrong_kind(SecretPart::Certificate, "a certificate"));
     };
     let chain = certificates(SecretPart::Certificate, chain)?;
-    let key = PrivateKeyDer::from_pem_slice(private_key).map_err(|error| {
+    let mut der = PrivateKeyDer::from_pem_slice(private_key).map_err(|error| {
         let cause = format!("no private key is found in it ({})", pem_error(&error));
         fault(
             SecretPart::PrivateKey,
@@ -71,7 +72,10 @@ pub(super) fn certified_key(material: &Material) -> Result<CertifiedKey, SecretF
             "give a PEM file with a PKCS#8, PKCS#1 or SEC1 key that has no pass phrase",
         )
     })?;
-    let key = any_supported_type(&key).map_err(|_| {
+    let key = any_supported_type(&der);
+    // What signs has its own copy, which it wipes; this one would be left behind (E9).
+    der.zeroize();
+    let key = key.map_err(|_| {
         let cause = "the key is of a kind that is not served, or damaged".to_owned();
         fault(
             SecretPart::PrivateKey,
