@@ -121,11 +121,13 @@ async fn connect(
     let hash = client
         .peer()
         .map(|peer| hash_address(SocketAddr::new(peer.ip(), 0)));
+    let header = proxy_header(client, settings);
     let to = Destination {
         local,
         settings,
         cluster,
         hash,
+        preface: header.as_deref(),
     };
     let mut tried = Vec::new();
     let mut reason = Reason::NoEndpoint;
@@ -138,12 +140,14 @@ async fn connect(
         match Connection::connect(to, &ticket.endpoint).await {
             Ok(connection) => {
                 ticket.end(Outcome::Success, Duration::ZERO, local.now());
-                announce(client, settings, &connection).await?;
                 return Ok((connection, ticket));
             }
             Err(refused) => {
                 ticket.end(Outcome::Failure, Duration::ZERO, local.now());
                 tried.push(ticket.id);
+                if refused == Reason::UpstreamTls {
+                    record.detail = ticket.endpoint.fault();
+                }
                 reason = refused;
             }
         }
@@ -151,16 +155,10 @@ async fn connect(
     Err(reason)
 }
 
-/// Sends the PROXY protocol header, if the cluster wants one.
-async fn announce(
-    client: &Client,
-    settings: &snapshot::Cluster,
-    connection: &Connection,
-) -> Result<(), Reason> {
-    let Some(version) = settings.config.proxy_protocol else {
-        return Ok(());
-    };
-    let mut header = client.local.driver.buffer();
+/// The PROXY protocol header, if the cluster wants one. It goes before TLS, as HAProxy's and Envoy's does.
+fn proxy_header(client: &Client, settings: &snapshot::Cluster) -> Option<Vec<u8>> {
+    let version = settings.config.proxy_protocol?;
+    let mut header = Vec::new();
     match (client.peer().zip(client.socket.local_address()), version) {
         (Some((source, to)), ProxyProtocolOut::V1) => {
             proxy_protocol::write_v1(source, to, &mut header);
@@ -171,11 +169,7 @@ async fn announce(
         (None, ProxyProtocolOut::V1) => header.extend_from_slice(proxy_protocol::V1_UNKNOWN),
         (None, ProxyProtocolOut::V2) => header.extend_from_slice(&proxy_protocol::V2_LOCAL),
     }
-    connection
-        .socket
-        .send(Payload::head(header))
-        .await
-        .map_err(|_| Reason::UpstreamReset)
+    Some(header)
 }
 
 /// Moves bytes both ways (and counts the endpoint's side; the client's is the caller's to count, with what

@@ -239,6 +239,7 @@ impl<'a> Exchange<'a> {
             settings,
             cluster,
             hash: self.hash(forward),
+            preface: None,
         })
     }
 

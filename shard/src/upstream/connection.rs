@@ -9,7 +9,7 @@ use tidegate_core::{
 
 use super::{Cluster, Destination, Endpoint, link::Link};
 use crate::{
-    ring::Socket,
+    ring::{Payload, Socket},
     transport::{self, Stream},
 };
 
@@ -200,6 +200,10 @@ async fn dial(to: Destination<'_>, endpoint: &Endpoint, kind: LinkKind) -> Resul
         .await
         .map_err(|_| Reason::ConnectTimeout)
         .and_then(|connected| connected.map_err(|error| connect_reason(&error)))?;
+    if let Some(preface) = to.preface {
+        let sent = socket.send(Payload::head(preface.to_vec())).await;
+        sent.map_err(|error| connect_reason(&error))?;
+    }
     match kind {
         LinkKind::Plaintext => Ok(Stream::plain(socket)),
         LinkKind::Tls => transport::secure(to.local, socket, to.settings, endpoint.address)

@@ -40,6 +40,8 @@ pub(crate) struct Destination<'a> {
     pub(crate) cluster: &'a Rc<Cluster>,
     /// The hash of the request's sticky key, if its route names one.
     pub(crate) hash: Option<u64>,
+    /// Sent first on a new connection, before TLS: the PROXY protocol header.
+    pub(crate) preface: Option<&'a [u8]>,
 }
 
 impl Destination<'_> {

@@ -155,6 +155,7 @@ async fn warm(
         settings,
         cluster: &cluster,
         hash: None,
+        preface: None,
     };
     let made = Connection::make(to, &endpoint, endpoint.wanted().kind).await;
     let mut pace = round.get();
