@@ -188,24 +188,24 @@ mod tests {
         for (text, shown) in [
             ("run h1-128 --out lab/x", "run h1-128 --out lab/x"),
             (
-                "run --program tidegate=/home/me/target/release/tidegate --seconds 2",
+                "run --program tidegate=/srv/me/target/release/tidegate --seconds 2",
                 "run --program tidegate=tidegate --seconds 2",
             ),
             (
                 "/opt/x/bin/envoy  version: 1/Clean",
                 "envoy  version: 1/Clean",
             ),
-            ("compare @main /home/me/tidegate", "compare @main tidegate"),
-            ("run '/home/my scenario.yaml'", "run 'my scenario.yaml'"),
+            ("compare @main /srv/me/tidegate", "compare @main tidegate"),
+            ("run '/srv/my scenario.yaml'", "run 'my scenario.yaml'"),
             ("see https://haproxy.org/", "see https://haproxy.org/"),
         ] {
             assert_eq!(without_directories(text), shown);
         }
         let mut result = sample::run();
         result.machine.kernel = "6.1.0-somebody".to_owned();
-        let version = "/home/me/haproxy 2.6".to_owned();
+        let version = "/srv/me/haproxy 2.6".to_owned();
         result.peers.insert("haproxy".to_owned(), version);
-        result.command = "tidegate-lab compare /home/me/a nginx".to_owned();
+        result.command = "tidegate-lab compare /srv/me/a nginx".to_owned();
         let table = table(&result);
         assert!(
             !table.contains("somebody") && !table.contains("/home"),
