@@ -64,12 +64,76 @@ impl Side {
     }
 
     /// Its program, if it is not the peer's usual one. Builds a commit unless that was done before.
-    pub fn program(&self, builds: &Path) -> Result<Option<PathBuf>, Error> {
+    pub fn program(&self, builds: &Builds<'_>) -> Result<Option<PathBuf>, Error> {
         match self {
             Side::Peer(_) => Ok(None),
             Side::Program { path, .. } => Ok(Some(path.clone())),
-            Side::Commit(revision) => build(revision, builds).map(Some),
+            Side::Commit(revision) => builds.build(revision).map(Some),
         }
+    }
+}
+
+/// Where commits are built.
+#[derive(Clone, Copy, Debug)]
+pub struct Builds<'a> {
+    /// A directory of the repository.
+    pub repository: &'a Path,
+    /// Keeps what was built, by commit.
+    pub kept: &'a Path,
+    /// For working trees; whoever owns it removes it, however the build ends.
+    pub scratch: &'a Path,
+}
+
+impl Builds<'_> {
+    /// Builds our program of a commit, in a working tree of its own.
+    fn build(&self, revision: &str) -> Result<PathBuf, Error> {
+        let wanted = format!("{revision}^{{commit}}");
+        let verify = ["rev-parse", "--verify", "--end-of-options", &wanted];
+        let commit = output(self.git().args(verify))?;
+        // Cargo runs in another directory than git.
+        let kept = std::path::absolute(self.kept).map_err(Error::io("finding this directory"))?;
+        let program = kept.join(&commit).join(OURS);
+        if program.is_file() {
+            return Ok(program);
+        }
+        eprintln!("building {OURS} of {commit}");
+        let source = self.scratch.join(format!("source-{commit}"));
+        output(
+            self.git()
+                .args(["worktree", "add", "--detach"])
+                .arg(&source)
+                .arg(&commit),
+        )?;
+        let built = output(
+            Command::new("cargo")
+                .args(["build", "--quiet", "--release", "--locked", "--bin", OURS])
+                .arg("--target-dir")
+                // One directory for all commits, so that a neighbour builds in a minute.
+                .arg(kept.join("target"))
+                .current_dir(&source),
+        );
+        output(
+            self.git()
+                .args(["worktree", "remove", "--force"])
+                .arg(&source),
+        )?;
+        built?;
+        // Under its name only when it is whole: a copy that was interrupted is made again.
+        let (fresh, partial) = (
+            kept.join("target/release").join(OURS),
+            program.with_extension("partial"),
+        );
+        fs::create_dir_all(kept.join(&commit))
+            .and_then(|()| fs::copy(&fresh, &partial))
+            .and_then(|_| fs::rename(&partial, &program))
+            .map_err(Error::io(format!("copying {}", fresh.display())))?;
+        Ok(program)
+    }
+
+    fn git(&self) -> Command {
+        let mut git = Command::new("git");
+        git.arg("-C").arg(self.repository);
+        git
     }
 }
 
@@ -79,42 +143,6 @@ pub fn name_apart(a: &mut Peer, b: &mut Peer) {
         a.name += "-a";
         b.name += "-b";
     }
-}
-
-/// Builds our program of a commit, in a working tree of its own; the program is kept by commit.
-fn build(revision: &str, builds: &Path) -> Result<PathBuf, Error> {
-    let commit = output(Command::new("git").args([
-        "rev-parse",
-        "--verify",
-        "--end-of-options",
-        &format!("{revision}^{{commit}}"),
-    ]))?;
-    // Cargo runs in another directory than git.
-    let builds = std::path::absolute(builds).map_err(Error::io("finding this directory"))?;
-    let directory = builds.join(&commit);
-    let program = directory.join(OURS);
-    if program.is_file() {
-        return Ok(program);
-    }
-    eprintln!("building {OURS} of {commit}");
-    let source = directory.join("source");
-    fs::create_dir_all(&directory).map_err(Error::io("creating a directory for the build"))?;
-    let add = ["worktree", "add", "--force", "--detach"];
-    output(Command::new("git").args(add).arg(&source).arg(&commit))?;
-    let built = output(
-        Command::new("cargo")
-            .args(["build", "--quiet", "--release", "--locked", "--bin", OURS])
-            .arg("--target-dir")
-            // One directory for all commits, so that a neighbour builds in a minute.
-            .arg(builds.join("target"))
-            .current_dir(&source),
-    );
-    let remove = ["worktree", "remove", "--force"];
-    output(Command::new("git").args(remove).arg(&source))?;
-    built?;
-    let fresh = builds.join("target/release").join(OURS);
-    fs::copy(&fresh, &program).map_err(Error::io(format!("copying {}", fresh.display())))?;
-    Ok(program)
 }
 
 /// A program's output, trimmed; its failure is an error with what it said.
@@ -135,6 +163,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::peer::process::Workplace;
 
     /// What a side may look like, and what it may not.
     #[test]
@@ -181,8 +210,64 @@ mod tests {
     /// A commit that does not exist is an error that says so, and nothing is built.
     #[test]
     fn unknown_commits_are_errors() {
+        let nowhere = Path::new("/nonexistent");
+        let builds = Builds {
+            repository: Path::new("."),
+            kept: nowhere,
+            scratch: nowhere,
+        };
         let side = Side::Commit("no-such-commit-anywhere".to_owned());
-        let error = side.program(Path::new("/nonexistent")).unwrap_err();
+        let error = side.program(&builds).unwrap_err();
         assert!(error.to_string().contains("git"), "{error}");
+    }
+
+    /// A commit is built as it was, whatever the working tree holds now, and built once; a commit that
+    /// does not build is an error with the compiler's words. No working tree is left behind. The
+    /// repository is a made-up one, of a program that prints its version.
+    #[test]
+    fn commits_are_built() {
+        let work = Workplace::create().unwrap();
+        let repository = work.dir.join("repository");
+        fs::create_dir_all(repository.join("src")).unwrap();
+        let builds = Builds {
+            repository: &repository,
+            kept: &work.dir.join("kept"),
+            scratch: &work.dir,
+        };
+        let git = |words: &[&str]| {
+            let identity = ["-c", "user.name=lab", "-c", "user.email=lab@lab.example"];
+            output(builds.git().args(identity).args(words)).unwrap()
+        };
+        git(&["init", "--quiet"]);
+        let write = |name: &str, text: &str| fs::write(repository.join(name), text).unwrap();
+        let package = "[package]\nname = \"tidegate\"\nversion = \"0.0.0\"\n[workspace]\n";
+        write("Cargo.toml", package);
+        write(
+            "Cargo.lock",
+            "version = 4\n\n[[package]]\nname = \"tidegate\"\nversion = \"0.0.0\"\n",
+        );
+        for text in ["first", "second", "{broken"] {
+            write(
+                "src/main.rs",
+                &format!("fn main() {{ println!(\"{text}\") }}"),
+            );
+            git(&["add", "."]);
+            git(&["commit", "--quiet", "-m", text]);
+        }
+        let program = |revision: &str| Side::Commit(revision.to_owned()).program(&builds);
+        for (revision, said) in [
+            ("HEAD~2", "first"),
+            ("HEAD~1", "second"),
+            ("HEAD~2", "first"),
+        ] {
+            let program = program(revision).unwrap().unwrap();
+            assert_eq!(output(&mut Command::new(program)).unwrap(), said);
+        }
+        let error = program("HEAD").unwrap_err().to_string();
+        assert!(
+            error.contains("cargo") && error.contains("broken"),
+            "{error}"
+        );
+        assert_eq!(git(&["worktree", "list"]).lines().count(), 1);
     }
 }

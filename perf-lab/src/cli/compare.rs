@@ -1,13 +1,13 @@
 //! `tidegate-lab compare`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::Path, process::ExitCode};
 
 use clap::Args;
 
 use super::run::{Rig, RigArguments, candidate};
 use crate::{
     calibration::{Calibration, Subject},
-    compare::{Side, name_apart},
+    compare::{Builds, Side, name_apart},
     error::Error,
     machine::Fitness,
     peer::{Peer, process::Workplace},
@@ -91,7 +91,11 @@ pub(super) fn execute(arguments: CompareArguments) -> Result<ExitCode, Error> {
 
 fn sides(arguments: &CompareArguments, work: &Workplace) -> Result<(Candidate, Candidate), Error> {
     let known = Peer::all(arguments.rig.peers_dir.as_deref())?;
-    let builds = PathBuf::from("target/lab-builds");
+    let builds = Builds {
+        repository: Path::new("."),
+        kept: Path::new("target/lab-builds"),
+        scratch: &work.dir,
+    };
     let side = |side: &Side| {
         let peer = known.get(side.peer()).cloned().ok_or_else(|| {
             let names: Vec<&str> = known.keys().map(String::as_str).collect();

@@ -240,9 +240,13 @@ fn write_verdict(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result {
         Some(rival) => format!("{OURS} / {rival}"),
         None => format!("{OURS} / goal"),
     };
+    write!(f, "  {rival} = {estimate:.3} ")?;
+    if pairs > 1 {
+        write!(f, "[{low:.3}, {high:.3}] ")?;
+    }
     writeln!(
         f,
-        "  {rival} = {estimate:.3} [{low:.3}, {high:.3}] of {pairs} pairs; goal ≤ {}: {}",
+        "of {pairs} pairs; goal ≤ {}: {}",
         verdict.goal, verdict.outcome
     )
 }
