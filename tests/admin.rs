@@ -89,7 +89,9 @@ fn dashboard_and_stream() {
 #[test]
 fn scrape_and_reference_agree() {
     let proxy = Proxy::before(&Origin::echo());
-    let text = proxy.admin_get("/metrics?endpoints=1&applications=1").text();
+    let text = proxy
+        .admin_get("/metrics?endpoints=1&applications=1")
+        .text();
     let scraped: BTreeSet<&str> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())

@@ -31,8 +31,8 @@ use tidegate_core::{
     message::TlsContexts,
 };
 
-pub use super::{probe::ProbeSession, tickets::TicketKeys};
 use super::{certificate, contexts::Contexts};
+pub use super::{probe::ProbeSession, tickets::TicketKeys};
 
 /// Looks into a secret: whether it parses, its certificate matches its key, its chain builds, and its
 /// dates hold at `now_unix_s`.
