@@ -19,7 +19,7 @@ use std::time::Duration;
 use common::{Client as Asker, eventually, tls};
 use tls_ledger::{
     Capability, Kind, Layout, Mesh, Pair, Plan,
-    pair::{Client, NAME_OF_B, Server},
+    pair::{Client, HASTY, NAME_OF_B, Server},
     tap::Side,
 };
 
@@ -148,7 +148,10 @@ fn switched_by_ctl() {
     };
     let mut client = mesh.client("follow_peer", 8);
     client.capability = Capability::On;
-    client.tls = Some(Mesh::client_tls("follow_peer", "rollout: 0%,"));
+    client.tls = Some(Mesh::client_tls(
+        "follow_peer",
+        "rollout: 0%, warm_up: 20ms,",
+    ));
     let pair = Pair::start(layout, mesh.server("permissive"), client);
     let load = pair.load(PLAN);
     load.pass(500);
@@ -515,6 +518,7 @@ fn a_thousand_switches_under_full_load() {
     const PLAINTEXT: u16 = 1;
     const TLS: u16 = 2;
     const SWITCHING: u16 = 3;
+    const HASTILY: u16 = 4;
     let mesh = Mesh::new();
     let layout = Layout {
         endpoints: 4,
@@ -524,40 +528,57 @@ fn a_thousand_switches_under_full_load() {
     let mut client = mesh.client("follow_peer", 4);
     client.capability = Capability::On;
     client.tls = Some(Mesh::client_tls("follow_peer", "rollout: 0%,"));
-    let pair = Pair::start(layout, mesh.server("permissive"), client);
+    let mut pair = Pair::start(layout, mesh.server("permissive"), client);
     let load = pair.load(Plan {
         quick: 64,
         slow: 8,
         requests_per_s: times(1500, 5000) as f64,
     });
     let steady = times(1500, 50_000) as u64;
-    let settle = |kind: &str, other: &str| {
+    let settle = |pair: &Pair, to: &str| {
+        let (kind, other) = match to {
+            "on" => ("tls", "plaintext"),
+            _ => ("plaintext", "tls"),
+        };
         let kind = format!("tidegate_shard_{kind}_connections_open");
         let other = format!("tidegate_shard_{other}_connections_open");
         pair.b.wait_for_metric(&other, |n| n == 0.0);
         pair.b.wait_for_metric(&kind, |n| n > 0.0);
+    };
+    let switch = |pair: &Pair, number: usize| {
+        let to = if number % 2 == 1 { "on" } else { "off" };
+        pair.ledger.doing(format!("switch {number}, {to}"));
+        pair.ctl(&["tls", &format!("b={to}")]);
+        to
     };
     load.pass(steady / 2);
     pair.ledger.enter_phase(PLAINTEXT);
     load.pass(steady);
     pair.ledger.enter_phase(0);
     pair.ctl(&["tls", "b=on"]);
-    settle("tls", "plaintext");
+    settle(&pair, "on");
     pair.ledger.enter_phase(TLS);
     load.pass(steady);
+    // As an operator has it: handshakes spread over the default window, and time in between.
     pair.ledger.enter_phase(SWITCHING);
+    for number in 0..times(2, 20) {
+        let to = switch(&pair, number);
+        settle(&pair, to);
+    }
+    pair.ledger.enter_phase(0);
+    pair.change_client(|client| {
+        let keys = format!("rollout: 0%, {HASTY}");
+        client.tls = Some(Mesh::client_tls("follow_peer", &keys));
+    });
+    pair.ledger.enter_phase(HASTILY);
     let switches = times(50, 1000);
     for number in 0..switches {
-        let to = if number % 2 == 0 { "off" } else { "on" };
-        pair.ledger.doing(format!("switch {number}, {to}"));
-        pair.ctl(&["tls", &format!("b={to}")]);
+        let to = switch(&pair, number);
         // Every other pair of switches is not waited for: the next one meets it half way.
         if number % 4 < 2 {
             load.pass(100);
-        } else if to == "off" {
-            settle("plaintext", "tls");
         } else {
-            settle("tls", "plaintext");
+            settle(&pair, to);
         }
     }
     let switched = pair.a.metric("tidegate_shard_link_switches_total");
@@ -573,6 +594,7 @@ fn a_thousand_switches_under_full_load() {
         ("plaintext", PLAINTEXT),
         ("TLS", TLS),
         ("switching", SWITCHING),
+        ("hastily", HASTILY),
     ] {
         let (count, [p50, p99, p999]) = outcome.latencies.of(phase);
         println!("  {name:10} {count:8} requests, p50 {p50} µs, p99 {p99} µs, p99.9 {p999} µs");

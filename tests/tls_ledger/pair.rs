@@ -16,6 +16,9 @@ use crate::common::{
     tls::{Authority, Leaf},
 };
 
+/// Links are replaced as soon as that, fifty times sooner than by default: tests end, and what can meet does.
+pub const HASTY: &str = "warm_up: 20ms,";
+
 /// The name that B's certificates carry.
 pub const NAME_OF_B: &str = "b.mesh";
 
@@ -159,7 +162,7 @@ impl Mesh {
     /// A in this mode with all of `endpoints`, which announce nothing yet.
     pub fn client(&self, mode: &str, endpoints: usize) -> Client {
         Client {
-            tls: Some(Mesh::client_tls(mode, "")),
+            tls: Some(Mesh::client_tls(mode, HASTY)),
             more: String::new(),
             capability: Capability::Off,
             endpoints,
@@ -168,11 +171,11 @@ impl Mesh {
         }
     }
 
-    /// `rollout` is a key of the section, or nothing.
-    pub fn client_tls(mode: &str, rollout: &str) -> String {
+    /// `more` are further keys of the section.
+    pub fn client_tls(mode: &str, more: &str) -> String {
         format!(
-            "mode: {mode}, {rollout} server_name: {NAME_OF_B}, certificate: a, \
-             trusted_ca: mesh-ca, warm_up: 20ms"
+            "mode: {mode}, {more} server_name: {NAME_OF_B}, certificate: a, \
+             trusted_ca: mesh-ca"
         )
     }
 }
