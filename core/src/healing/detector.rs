@@ -83,7 +83,7 @@ impl Sequential {
         self.0 >= THRESHOLD
     }
 
-    /// Evidence so far, of [`THRESHOLD`].
+    /// Evidence so far, as a part of what is enough.
     pub fn evidence(&self) -> f64 {
         self.0 / THRESHOLD
     }
