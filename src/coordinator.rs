@@ -207,6 +207,8 @@ impl Coordinator {
             live.health
                 .retain(|endpoint, _| self.checker.checks(endpoint));
             live.snapshot = Some(snapshot.clone());
+            // Shown with the configuration they were made to, never beside another.
+            live.rollout_changes = self.rollout_changes();
         }
         // What is known of health is told behind the snapshot, in the same inbox: no request sees the
         // one without the other.

@@ -1,6 +1,7 @@
 //! Secrets in use: told to the shards, shown, watched, tried before they are announced; and rollouts set by hand.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -52,7 +53,7 @@ impl Coordinator {
         tracing::warn!("cluster `{cluster}`: rollout of TLS set by hand: {change}");
         if *config != *self.config {
             self.config = config;
-            self.secrets.rebuild(&self.config, unix_s());
+            self.secrets.rebuild(&self.config);
             self.reinstall(Vec::new()).await;
         }
         self.show_encryption();
@@ -76,7 +77,7 @@ impl Coordinator {
         self.use_secrets(&refreshed).await;
         if self.secrets.rotate_tickets(self.status.started.elapsed()) {
             count(&self.status.process.ticket_rotations);
-            self.secrets.rebuild(&self.config, now);
+            self.secrets.rebuild(&self.config);
             self.tell_contexts();
         }
         self.secrets.raise_alarms(now);
@@ -96,7 +97,7 @@ impl Coordinator {
             count(&self.status.process.secrets_taken);
         }
         if !refreshed.taken.is_empty() {
-            self.secrets.rebuild(&self.config, unix_s());
+            self.secrets.rebuild(&self.config);
             self.tell_contexts();
             self.wait_for_contexts().await;
         }
@@ -166,10 +167,15 @@ impl Coordinator {
         live.announcements = announcements
             .map(|(name, announcement)| (name.clone(), announcement.clone()))
             .collect();
+        live.rollout_changes = self.rollout_changes();
+    }
+
+    /// The rollouts that are set by hand, by cluster.
+    pub(super) fn rollout_changes(&self) -> BTreeMap<Arc<str>, RolloutChange> {
         let changes = self.changes.iter();
-        live.rollout_changes = changes
+        changes
             .map(|(name, change)| (name.clone(), change))
-            .collect();
+            .collect()
     }
 
     /// Waits until every shard uses the contexts that were told last. A handshake before that would try
