@@ -99,9 +99,7 @@ impl Client {
             .get_or_init(|| Peer::new(self.socket.peer_address()))
             .ip
     }
-}
 
-impl Client {
     /// The scheme that the client uses.
     pub(crate) fn scheme(&self) -> &'static str {
         match self.socket.kind() {

@@ -49,7 +49,6 @@ impl Contexts {
         &self,
         config: &Config,
         materials: &BTreeMap<Arc<str>, Material>,
-        now_unix_s: u64,
     ) -> (Built, Faults) {
         let generation = self.generation + 1;
         let (contexts, faults) = tls::build(
@@ -58,7 +57,6 @@ impl Contexts {
             &self.tickets,
             generation,
             self.in_use.as_ref(),
-            now_unix_s,
         );
         let built = Built {
             contexts,

@@ -91,7 +91,7 @@ impl Secrets {
             .read_fresh(config, now_unix_s)
             .map_err(Unfit::Secrets)?;
         let materials = self.store.materials(&fresh);
-        let (built, faults) = self.contexts.build(config, &materials, now_unix_s);
+        let (built, faults) = self.contexts.build(config, &materials);
         match faults.is_empty() {
             true => Ok(Prepared { fresh, built }),
             false => Err(Unfit::Owners(faults)),
@@ -141,9 +141,9 @@ impl Secrets {
 
     /// Makes the contexts of `config` again, of what is in use now. Says whose cannot be made; theirs are
     /// missing then.
-    pub(crate) fn rebuild(&mut self, config: &Config, now_unix_s: u64) {
+    pub(crate) fn rebuild(&mut self, config: &Config) {
         let materials = self.store.materials(&Fresh::default());
-        let (built, faults) = self.contexts.build(config, &materials, now_unix_s);
+        let (built, faults) = self.contexts.build(config, &materials);
         for (owner, fault) in faults {
             tracing::error!("`{owner}` cannot encrypt: {fault}");
         }

@@ -1,17 +1,9 @@
 //! What connections are encrypted with: one context per listener and per cluster, made off the shards
 //! from policy and secrets, and shared by all of them unchanged.
 //!
-//! A shard makes its own [`ShardTls`] of them: rustls counts references to a configuration with each
-//! connection, and no cache line is to be written by two shards. What lies below it (keys, verifiers) is
-//! shared; it is touched in full handshakes only, where a signature costs a thousand times as much.
+//! A shard makes its own [share](super::shares) of them.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::{BTreeMap, HashMap},
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-};
+use std::{cell::Cell, collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use aws_lc_rs::digest;
 use rustls::{
@@ -34,13 +26,9 @@ use tidegate_core::{
 
 use super::{
     certificate::{Names, authorities, certified_key},
-    sessions::Sessions,
     tickets::TicketKeys,
     verify::{ClientPolicy, ServerPolicy},
 };
-
-/// Endpoints of one cluster that have sessions on a shard, before all of them are forgotten.
-const ENDPOINTS_MAX: usize = 4096;
 
 /// The secrets that are loaded, by name.
 pub(super) type Secrets = BTreeMap<Arc<str>, Material>;
@@ -59,7 +47,7 @@ pub(super) struct ServerContext {
     inputs: ServerInputs,
     tickets: Arc<TicketKeys>,
     generation: u64,
-    config: ServerConfig,
+    pub(super) config: ServerConfig,
     pub(super) policy: Option<Arc<ClientPolicy>>,
     /// The leaf of each certificate, and a name that it is chosen by.
     pub(super) leaves: Vec<(CertificateDer<'static>, Option<Box<str>>)>,
@@ -309,126 +297,15 @@ impl ClientContext {
         }))
     }
 
+    /// Whether sessions are resumed.
+    pub(super) fn resumes(&self) -> bool {
+        self.inputs.resumption
+    }
+
     /// The name that the endpoint at `address` is asked for and compared with.
     pub(super) fn server_name(&self, address: SocketAddr) -> ServerName<'static> {
         let name = self.server_name.clone();
         name.unwrap_or_else(|| ServerName::IpAddress(address.ip().into()))
-    }
-}
-
-/// A shard's own share of the contexts in use.
-#[derive(Default)]
-pub(crate) struct ShardTls {
-    servers: HashMap<Arc<str>, Rc<ShardServer>>,
-    clients: HashMap<Arc<str>, Rc<ShardClient>>,
-    /// Listeners whose context was taken away, and is kept for the snapshot in use.
-    servers_gone: Vec<Arc<str>>,
-    /// Clusters likewise.
-    clients_gone: Vec<Arc<str>>,
-}
-
-/// A listener's context on one shard.
-pub(super) struct ShardServer {
-    pub(super) context: Arc<ServerContext>,
-    pub(super) config: Arc<ServerConfig>,
-}
-
-/// A cluster's context on one shard.
-pub(super) struct ShardClient {
-    pub(super) context: Arc<ClientContext>,
-    /// By endpoint: each has its own sessions.
-    configs: RefCell<HashMap<SocketAddr, Arc<ClientConfig>>>,
-}
-
-impl ShardTls {
-    /// The share of `contexts`; what did not change is kept, with its sessions. Contexts come before the
-    /// snapshot that goes with them: what they have no more is kept until [`ShardTls::forget_gone`], as
-    /// requests may ask for it in between.
-    pub(crate) fn new(contexts: &TlsContexts, previous: &ShardTls) -> ShardTls {
-        let Some(contexts) = Contexts::of(contexts) else {
-            return ShardTls::default();
-        };
-        let servers = contexts.servers.iter().map(|(name, context)| {
-            let old = previous.servers.get(name);
-            let old = old.filter(|old| Arc::ptr_eq(&old.context, context));
-            let server = old.cloned().unwrap_or_else(|| {
-                Rc::new(ShardServer {
-                    context: context.clone(),
-                    config: Arc::new(context.config.clone()),
-                })
-            });
-            (name.clone(), server)
-        });
-        let clients = contexts.clients.iter().map(|(name, context)| {
-            let old = previous.clients.get(name);
-            let old = old.filter(|old| Arc::ptr_eq(&old.context, context));
-            let client = old.cloned().unwrap_or_else(|| {
-                Rc::new(ShardClient {
-                    context: context.clone(),
-                    configs: RefCell::default(),
-                })
-            });
-            (name.clone(), client)
-        });
-        let mut tls = ShardTls {
-            servers: servers.collect(),
-            clients: clients.collect(),
-            ..ShardTls::default()
-        };
-        for (name, old) in &previous.servers {
-            if !tls.servers.contains_key(name) {
-                tls.servers.insert(name.clone(), old.clone());
-                tls.servers_gone.push(name.clone());
-            }
-        }
-        for (name, old) in &previous.clients {
-            if !tls.clients.contains_key(name) {
-                tls.clients.insert(name.clone(), old.clone());
-                tls.clients_gone.push(name.clone());
-            }
-        }
-        tls
-    }
-
-    /// The snapshot is here that goes with the contexts: what they have no more is not needed either.
-    pub(crate) fn forget_gone(&mut self) {
-        for name in self.servers_gone.drain(..) {
-            self.servers.remove(&name);
-        }
-        for name in self.clients_gone.drain(..) {
-            self.clients.remove(&name);
-        }
-    }
-
-    pub(super) fn server(&self, listener: &str) -> Option<&Rc<ShardServer>> {
-        self.servers.get(listener)
-    }
-
-    pub(super) fn client(&self, cluster: &str) -> Option<&Rc<ShardClient>> {
-        self.clients.get(cluster)
-    }
-
-    /// The generation of a cluster's context.
-    pub(crate) fn client_generation(&self, cluster: &str) -> Option<u64> {
-        Some(self.clients.get(cluster)?.context.generation)
-    }
-}
-
-impl ShardClient {
-    /// The configuration for links to `address`.
-    pub(super) fn config(&self, address: SocketAddr) -> Arc<ClientConfig> {
-        let mut configs = self.configs.borrow_mut();
-        if configs.len() >= ENDPOINTS_MAX && !configs.contains_key(&address) {
-            configs.clear();
-        }
-        let config = configs.entry(address).or_insert_with(|| {
-            let mut config = self.context.config.clone();
-            if self.context.inputs.resumption {
-                config.resumption = Resumption::store(Arc::new(Sessions::new()));
-            }
-            Arc::new(config)
-        });
-        config.clone()
     }
 }
 

@@ -9,8 +9,9 @@
 //!   failed one is called.
 //! * `encrypted.rs`: TLS on a socket; `session.rs`: the same without the socket.
 //! * `tls.rs`: what the rest of the process may ask of TLS; `probe.rs`: TLS for its health checks.
-//! * `contexts.rs`: what connections are encrypted with; `certificate.rs`, `verify.rs`: whether a secret
-//!   or a peer's certificate will do; `tickets.rs`, `sessions.rs`: resumption, by clients and by us.
+//! * `contexts.rs`: what connections are encrypted with; `shares.rs`: a shard's share of it.
+//! * `certificate.rs`, `verify.rs`: whether a secret or a peer's certificate will do; `tickets.rs`,
+//!   `sessions.rs`: resumption, by clients and by us.
 
 mod alert;
 mod certificate;
@@ -23,6 +24,7 @@ mod probe;
 mod proxy_header;
 mod session;
 mod sessions;
+mod shares;
 mod tickets;
 pub mod tls;
 mod verify;
@@ -35,10 +37,10 @@ use std::{
 
 use tidegate_core::encryption::rollout::LinkKind;
 
-pub(crate) use contexts::ShardTls;
 pub(crate) use handshake::{establish, secure};
 pub(crate) use handshakes::Handshakes;
 pub(crate) use proxy_header::read_proxy_header;
+pub(crate) use shares::ShardTls;
 
 use crate::ring::{Chunk, Failed, Payload, Socket};
 use encrypted::Encrypted;

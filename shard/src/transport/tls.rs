@@ -56,7 +56,6 @@ pub fn build(
     tickets: &Arc<TicketKeys>,
     generation: u64,
     previous: Option<&TlsContexts>,
-    _now_unix_s: u64,
 ) -> (TlsContexts, Vec<(Arc<str>, String)>) {
     let previous = previous.and_then(Contexts::of);
     let (contexts, faults) = Contexts::build(config, secrets, tickets, generation, previous);

@@ -168,7 +168,7 @@ pub(super) fn ticket_keys(fill: u8) -> Arc<TicketKeys> {
 
 /// Contexts without any fault.
 pub(super) fn contexts(config: &Config, secrets: &BTreeMap<Arc<str>, Material>) -> TlsContexts {
-    let (contexts, faults) = tls::build(config, secrets, &ticket_keys(1), 1, None, now_unix_s());
+    let (contexts, faults) = tls::build(config, secrets, &ticket_keys(1), 1, None);
     assert!(faults.is_empty(), "{faults:?}");
     contexts
 }

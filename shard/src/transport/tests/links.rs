@@ -193,8 +193,7 @@ impl Switched {
         let secrets = secrets(&[("ca", ca.clone())]);
         let previous = self.contexts.as_ref();
         let keys = ticket_keys(1);
-        let (contexts, faults) =
-            tls::build(&config, &secrets, &keys, epoch, previous, now_unix_s());
+        let (contexts, faults) = tls::build(&config, &secrets, &keys, epoch, previous);
         assert!(faults.is_empty(), "{faults:?}");
         let previous = self.snapshot.as_deref();
         let snapshot = Arc::new(Snapshot::compile(

@@ -147,19 +147,19 @@ fn generations_follow_their_inputs() {
         let shard = crate::transport::ShardTls::new(contexts, &Default::default());
         ["one", "two"].map(|name| shard.client_generation(name))
     };
-    let (first, faults) = build(&config_one, &all, &tickets, 1, None, 0);
+    let (first, faults) = build(&config_one, &all, &tickets, 1, None);
     assert!(faults.is_empty(), "{faults:?}");
     assert_eq!(generations(&first), [Some(1), Some(1)]);
     // Other tickets, other rollout, another time-out: nothing that a link is made of.
     let config_two =
         config(&yaml.replace("ca }, end", "ca, rollout: 5%, drain_timeout: 9s }, end"));
-    let (second, _) = build(&config_two, &all, &ticket_keys(2), 2, Some(&first), 0);
+    let (second, _) = build(&config_two, &all, &ticket_keys(2), 2, Some(&first));
     assert_eq!(generations(&second), [Some(1), Some(1)]);
     all.insert("ca2".into(), ca.material());
-    let (third, _) = build(&config_two, &all, &tickets, 3, Some(&second), 0);
+    let (third, _) = build(&config_two, &all, &tickets, 3, Some(&second));
     assert_eq!(generations(&third), [Some(1), Some(3)]);
     all.remove("ca2");
-    let (fourth, faults) = build(&config_two, &all, &tickets, 4, Some(&third), 0);
+    let (fourth, faults) = build(&config_two, &all, &tickets, 4, Some(&third));
     assert_eq!(generations(&fourth), [Some(1), None]);
     let [(owner, text)] = &faults[..] else {
         panic!("{faults:?}");
