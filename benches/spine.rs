@@ -8,6 +8,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod messages;
+
 use std::{fmt::Write, hint::black_box, sync::Arc, time::Duration};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -26,27 +28,12 @@ use tidegate_core::{
     steering::{RequestView, RouteScratch},
 };
 
-/// As load generators send.
-const SHORT: &[u8] = b"GET /route-0999/b/128 HTTP/1.1\r\nHost: lab.example\r\n\r\n";
+use messages::{ANSWER, BROWSER, SHORT};
 
-/// As a browser sends behind a login.
-const BROWSER: &[u8] = b"GET /route-0999/static/app/main.js?v=20260101 HTTP/1.1\r\n\
-Host: shop.example\r\n\
-Connection: keep-alive\r\n\
-User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36\r\n\
-Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8\r\n\
-Accept-Encoding: gzip, deflate, br, zstd\r\n\
-Accept-Language: en-GB,en;q=0.9,de;q=0.8\r\n\
-Referer: https://shop.example/basket\r\n\
-Cookie: session=0123456789abcdef0123456789abcdef; theme=dark; consent=1; basket=42\r\n\
-X-Request-Id: 6f9619ff-8b86-d011-b42d-00c04fc964ff\r\n\r\n";
-
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\n\
-Server: nginx\r\n\
-Date: Mon, 05 Jan 2026 10:00:00 GMT\r\n\
-Content-Type: application/json\r\n\
-Content-Length: 128\r\n\
-Cache-Control: no-store\r\n\r\n";
+/// The same request, for the last of the routes.
+fn at_last_route(request: &[u8]) -> Vec<u8> {
+    [b"GET /route-0999/", request.strip_prefix(b"GET /").unwrap()].concat()
+}
 
 /// The parsed head with the bytes that it points into.
 struct View<'a> {
@@ -217,13 +204,14 @@ fn spine(c: &mut Criterion) {
         ),
     ] {
         let snapshot = snapshot(routes, rewrite);
+        let request = at_last_route(request);
         let mut shard = Shard::new(&snapshot);
         let (mut up, mut down) = (Vec::with_capacity(4_096), Vec::with_capacity(4_096));
         group.bench_function(name, |b| {
             b.iter(|| {
                 up.clear();
                 down.clear();
-                let route = shard.ask(black_box(request), &mut up);
+                let route = shard.ask(black_box(&request), &mut up);
                 shard.answer(black_box(ANSWER), &body, route, &mut down);
                 black_box((&up, &down));
             });

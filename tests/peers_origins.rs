@@ -99,53 +99,7 @@ fn envoy() {
         return;
     };
     let origin = Origin::echo();
-    let behind = origin.address;
-    let server = peer::Server::start(|folder, address| {
-        let config = format!(
-            r#"
-static_resources:
-  listeners:
-  - address: {{ socket_address: {{ address: 127.0.0.1, port_value: {} }} }}
-    filter_chains:
-    - filters:
-      - name: hcm
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: in
-          route_config:
-            virtual_hosts:
-            - name: all
-              domains: ["*"]
-              routes: [{{ match: {{ prefix: "/" }}, route: {{ cluster: app }} }}]
-          http_filters:
-          - name: router
-            typed_config: {{ "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }}
-  clusters:
-  - name: app
-    connect_timeout: 5s
-    load_assignment:
-      cluster_name: app
-      endpoints:
-      - lb_endpoints:
-        - endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {} }} }} }}
-"#,
-            address.port(),
-            behind.port()
-        );
-        fs::write(folder.join("envoy.yaml"), config).unwrap();
-        let mut command = Command::new(envoy);
-        command
-            .args([
-                "--use-dynamic-base-id",
-                "--concurrency",
-                "1",
-                "-l",
-                "warning",
-                "-c",
-            ])
-            .arg(folder.join("envoy.yaml"));
-        command
-    });
+    let server = peer::envoy_before(&envoy, origin.address, "null", "null");
     let proxy = before(server.address);
     let mut client = proxy.client();
     for i in 0..20 {

@@ -330,53 +330,6 @@ fn haproxy_before() {
     }
 }
 
-/// Envoy with this as the listener's and the cluster's `transport_socket`, `null` for none.
-#[track_caller]
-fn envoy(program: &Path, to: SocketAddr, downstream: &str, upstream: &str) -> peer::Server {
-    peer::Server::start(|folder, address| {
-        let config = format!(
-            r#"
-static_resources:
-  listeners:
-  - address: {{ socket_address: {{ address: 127.0.0.1, port_value: {} }} }}
-    filter_chains:
-    - filters:
-      - name: hcm
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: in
-          route_config:
-            virtual_hosts:
-            - name: all
-              domains: ["*"]
-              routes: [{{ match: {{ prefix: "/" }}, route: {{ cluster: app }} }}]
-          http_filters:
-          - name: router
-            typed_config: {{ "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }}
-      transport_socket: {downstream}
-  clusters:
-  - name: app
-    connect_timeout: 5s
-    transport_socket: {upstream}
-    load_assignment:
-      cluster_name: app
-      endpoints:
-      - lb_endpoints:
-        - endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {} }} }} }}
-"#,
-            address.port(),
-            to.port()
-        );
-        fs::write(folder.join("envoy.yaml"), config).unwrap();
-        let mut command = Command::new(program);
-        command
-            .args(["--use-dynamic-base-id", "--concurrency", "1"])
-            .args(["-l", "warning", "-c"])
-            .arg(folder.join("envoy.yaml"));
-        command
-    })
-}
-
 /// Envoy's common part of a context: who it is, whom it trusts, the group for TLS 1.3, which is the
 /// post-quantum one alone. In TLS 1.2 the certificate's curve must be among them.
 fn common_context(mesh: &Mesh, identity: &Identity, version: &str, peer: &str) -> String {
@@ -413,7 +366,7 @@ fn envoy_behind() {
             "{{ name: tls, typed_config: {{ \"@type\": {EXTENSION}.DownstreamTlsContext, \
              require_client_certificate: true, common_tls_context: {{ {context} }} }} }}"
         );
-        let server = envoy(&program, origin.address, &socket, "null");
+        let server = peer::envoy_before(&program, origin.address, &socket, "null");
         let proxy = mesh.before(
             server.address,
             version,
@@ -445,7 +398,7 @@ fn envoy_before() {
             "{{ name: tls, typed_config: {{ \"@type\": {EXTENSION}.UpstreamTlsContext, \
              sni: {SERVER_NAME}, common_tls_context: {{ {context} }} }} }}"
         );
-        let server = envoy(&program, proxy.web(), "null", &socket);
+        let server = peer::envoy_before(&program, proxy.web(), "null", &socket);
         exchange(server.address);
         logged(&proxy, version);
     }

@@ -39,6 +39,12 @@ fn times(short: usize, long: usize) -> usize {
     }
 }
 
+/// The change of B to this mode.
+fn mode(mode: &str) -> impl FnOnce(&mut Server) {
+    let tls = Some(Mesh::server_tls(mode));
+    move |server| server.tls = tls
+}
+
 fn plain_server() -> Server {
     Server {
         tls: None,
@@ -205,11 +211,11 @@ fn switched_by_reload_of_both_ends() {
     load.pass(500);
     for round in 0..times(4, 40) {
         pair.ledger.doing(format!("round {round}: B permissive"));
-        pair.change_server(|server| server.tls = Some(Mesh::server_tls("permissive")));
+        pair.change_server(mode("permissive"));
         load.pass(100);
         pair.ledger
             .doing(format!("round {round}: B strict, too early"));
-        let said = pair.refused_by_server(|server| server.tls = Some(Mesh::server_tls("strict")));
+        let said = pair.refused_by_server(mode("strict"));
         assert!(said.contains("plaintext"), "{said}");
         pair.ledger.doing(format!("round {round}: announced"));
         pair.change_client(|client| client.capability = Capability::On);
@@ -217,20 +223,19 @@ fn switched_by_reload_of_both_ends() {
         pair.ledger.doing(format!("round {round}: B strict"));
         eventually("strict taken once plaintext is gone", || {
             load.pass(50);
-            pair.try_server(|server| server.tls = Some(Mesh::server_tls("strict")))
-                .then_some(())
+            pair.try_server(mode("strict")).then_some(())
         });
         load.pass(300);
         pair.ledger
             .doing(format!("round {round}: B permissive again"));
-        pair.change_server(|server| server.tls = Some(Mesh::server_tls("permissive")));
+        pair.change_server(mode("permissive"));
         load.pass(100);
         pair.ledger
             .doing(format!("round {round}: announced no more"));
         pair.change_client(|client| client.capability = Capability::Off);
         pair.wait_until_all(Kind::Plaintext);
         pair.ledger.doing(format!("round {round}: B disabled"));
-        pair.change_server(|server| server.tls = Some(Mesh::server_tls("disabled")));
+        pair.change_server(mode("disabled"));
         load.pass(100);
     }
     load.stop();
@@ -271,7 +276,7 @@ fn the_section_comes_and_goes() {
             load.pass(50);
             pair.ledger
                 .doing(format!("round {round}: B's section comes"));
-            pair.change_server(|server| server.tls = Some(Mesh::server_tls("permissive")));
+            pair.change_server(mode("permissive"));
         }
     }
     load.stop();
@@ -422,14 +427,14 @@ fn the_client_hears_of_it_first() {
         pair.a.wait_for_metric(failed, |n| n > before);
         load.pass(200);
         pair.ledger.doing(format!("round {round}: B permissive"));
-        pair.change_server(|server| server.tls = Some(Mesh::server_tls("permissive")));
+        pair.change_server(mode("permissive"));
         pair.wait_until_all(Kind::Tls);
         pair.ledger.doing(format!("round {round}: back"));
         pair.change_client(|client| client.capability = Capability::Off);
         pair.wait_until_all(Kind::Plaintext);
-        let said = pair.refused_by_server(|server| server.tls = Some(Mesh::server_tls("strict")));
+        let said = pair.refused_by_server(mode("strict"));
         assert!(said.contains("plaintext"), "{said}");
-        pair.change_server(|server| server.tls = Some(Mesh::server_tls("disabled")));
+        pair.change_server(mode("disabled"));
     }
     load.stop();
     pair.assert_nothing_lost();
@@ -458,10 +463,10 @@ fn required_never_speaks_plaintext() {
         }
     };
     refused(&pair);
-    pair.change_server(|server| server.tls = Some(Mesh::server_tls("disabled")));
+    pair.change_server(mode("disabled"));
     refused(&pair);
     mesh.rotate_b();
-    pair.change_server(|server| server.tls = Some(Mesh::server_tls("permissive")));
+    pair.change_server(mode("permissive"));
     eventually("an encrypted link", || {
         let mut asker = Asker::connect(pair.a.web());
         (asker.get("/fast/1").status == 200).then_some(())

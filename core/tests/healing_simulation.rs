@@ -4,8 +4,13 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    clippy::panic
+    clippy::panic,
+    dead_code,
+    missing_docs,
+    unreachable_pub
 )]
+
+mod simulation;
 
 use std::time::Duration;
 
@@ -14,32 +19,9 @@ use tidegate_core::healing::{
     ejection::{Event, Group, Settings, State},
 };
 
+use simulation::Random;
+
 const TICK: Duration = Duration::from_millis(100);
-
-/// A xorshift generator: the same seed, the same trace.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    fn bits(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    /// In [0, 1).
-    fn next(&mut self) -> f64 {
-        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() * n as f64) as usize
-    }
-}
 
 /// How a node behaves.
 #[derive(Clone, Copy)]
@@ -142,11 +124,8 @@ impl Simulation {
     }
 }
 
-/// How many seeds: more than by default if TIDEGATE_TEST_SEEDS says so.
-#[allow(clippy::disallowed_methods)]
 fn seeds() -> u64 {
-    let asked = std::env::var("TIDEGATE_TEST_SEEDS").ok();
-    asked.and_then(|n| n.parse().ok()).unwrap_or(1000)
+    simulation::seeds(1000)
 }
 
 /// Goal: from the fault to the last request on the bad node at most 300 ms, p99, at 100 requests/s per node

@@ -4,8 +4,13 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    clippy::panic
+    clippy::panic,
+    dead_code,
+    missing_docs,
+    unreachable_pub
 )]
+
+mod simulation;
 
 use tidegate_core::limiter::{
     Limiter, Policy, Priority,
@@ -14,32 +19,13 @@ use tidegate_core::limiter::{
     watermark::{Phase, Sample, Signal},
 };
 
+use simulation::Random;
+
 /// Seconds of a tick of the limiter, and of a step of the machine.
 const TICK: f64 = 0.1;
 const STEP: f64 = 0.005;
 /// What a caller waits for; an answer that comes later is worth nothing.
 const DEADLINE: f64 = 1.0;
-
-/// A xorshift generator: the same seed, the same trace.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    /// In [0, 1).
-    fn next(&mut self) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    fn between(&mut self, low: f64, high: f64) -> f64 {
-        low + (high - low) * self.next()
-    }
-}
 
 /// A kind of request.
 #[derive(Clone, Debug)]
@@ -246,11 +232,8 @@ fn units(random: &mut Random, cores: f64, shards: usize) -> Vec<Unit> {
     classes.map(|class| unit(class, random)).into()
 }
 
-/// How many seeds: more than by default if TIDEGATE_TEST_SEEDS says so.
-#[allow(clippy::disallowed_methods)]
 fn seeds() -> u64 {
-    let asked = std::env::var("TIDEGATE_TEST_SEEDS").ok();
-    asked.and_then(|n| n.parse().ok()).unwrap_or(300)
+    simulation::seeds(300)
 }
 
 fn good(outcomes: &[Outcome], units: &[Unit]) -> f64 {

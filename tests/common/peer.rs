@@ -139,3 +139,50 @@ impl Drop for Server {
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
+
+/// Envoy before `to`, with this as the listener's and the cluster's `transport_socket`, `null` for none.
+#[track_caller]
+pub fn envoy_before(program: &Path, to: SocketAddr, downstream: &str, upstream: &str) -> Server {
+    Server::start(|folder, address| {
+        let config = format!(
+            r#"
+static_resources:
+  listeners:
+  - address: {{ socket_address: {{ address: 127.0.0.1, port_value: {} }} }}
+    filter_chains:
+    - filters:
+      - name: hcm
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: in
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: ["*"]
+              routes: [{{ match: {{ prefix: "/" }}, route: {{ cluster: app }} }}]
+          http_filters:
+          - name: router
+            typed_config: {{ "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }}
+      transport_socket: {downstream}
+  clusters:
+  - name: app
+    connect_timeout: 5s
+    transport_socket: {upstream}
+    load_assignment:
+      cluster_name: app
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {} }} }} }}
+"#,
+            address.port(),
+            to.port()
+        );
+        fs::write(folder.join("envoy.yaml"), config).unwrap();
+        let mut command = Command::new(program);
+        command
+            .args(["--use-dynamic-base-id", "--concurrency", "1"])
+            .args(["-l", "warning", "-c"])
+            .arg(folder.join("envoy.yaml"));
+        command
+    })
+}
