@@ -3,10 +3,11 @@
 //! Nothing here is on the path of a request.
 //!
 //! In reading order: the loop (here), `reload`, `encryption` (secrets and what is announced), `reports` (what
-//! tasks found), `ending` (drain and stop), `service_manager`.
+//! tasks found), `healing` (what calls came to), `ending` (drain and stop), `service_manager`.
 
 mod encryption;
 mod ending;
+pub(crate) mod healing;
 mod reload;
 mod reports;
 pub(crate) mod service_manager;
@@ -245,8 +246,10 @@ impl Coordinator {
             .into_iter()
             .chain(acknowledged)
             .collect();
-        for order in self.policy.tick(self.status.started.elapsed(), reports) {
+        let now = self.status.started.elapsed();
+        for order in self.policy.tick(now, reports, &mut random) {
             match order {
+                Order::Healing(healing) => self.carry_out_healing(&healing),
                 Order::Health { epoch, verdicts } => {
                     self.show_health(&verdicts);
                     self.fleet.tell(|_| Directive::Health {
@@ -261,6 +264,7 @@ impl Coordinator {
                 }
             }
         }
+        self.show_healing();
     }
 
     /// The loop. Ends after a graceful stop, or at once when asked twice.
@@ -323,6 +327,10 @@ impl Coordinator {
             (Command::SetRollout(cluster, change), _) => {
                 return self.set_rollout(&cluster, change).await;
             }
+            (Command::Eject(cluster, address, penalty), _) => {
+                return self.eject(&cluster, address, penalty);
+            }
+            (Command::Restore(cluster, address), _) => return self.restore(&cluster, address),
             (Command::Drain, State::Ready) => self.drain(State::Draining),
             (Command::Undrain, State::Draining) => return self.undrain().await,
             // It is so already.
@@ -366,4 +374,10 @@ impl Coordinator {
         }
         Ok(self.stop_progress())
     }
+}
+
+/// 64 random bits. The standard library's hasher keys come from the system's randomness.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
 }

@@ -22,6 +22,7 @@ mod demo;
 mod encryption;
 mod exit;
 mod fleet;
+mod healing;
 mod health;
 mod logging;
 mod resolver;

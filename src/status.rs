@@ -8,7 +8,7 @@ use std::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use tidegate_core::{
@@ -21,6 +21,8 @@ use tidegate_core::{
     snapshot::Snapshot,
     stats::{EndpointCounters, HistogramCounts, MetricKind, PerShard, Phase, ShardCounters},
 };
+
+use crate::healing::Healing;
 
 /// The whole of it. One for the life of the process.
 pub(crate) struct Status {
@@ -69,6 +71,8 @@ pub(crate) struct Live {
     pub(crate) announcements: BTreeMap<Arc<str>, Announcement>,
     /// By cluster: rollouts set by hand.
     pub(crate) rollout_changes: BTreeMap<Arc<str>, RolloutChange>,
+    /// Endpoints as their calls show them.
+    pub(crate) healing: Healing,
 }
 
 /// A secret, as far as it may be shown (E9).
@@ -164,6 +168,10 @@ pub(crate) enum Command {
     Reload(Strict),
     /// Encrypt links to this cluster as told, above what the file says.
     SetRollout(Arc<str>, RolloutChange),
+    /// Take an endpoint of a cluster out, for this long.
+    Eject(Arc<str>, SocketAddr, Duration),
+    /// Take an endpoint of a cluster back in.
+    Restore(Arc<str>, SocketAddr),
 }
 
 /// Whether a listener's step to `strict` waits for those who still speak plaintext.
@@ -309,7 +317,8 @@ pub(crate) fn unix_s() -> u64 {
     unix_ms() / 1000
 }
 
-fn unix_ms() -> u64 {
+/// The same, in milliseconds.
+pub(crate) fn unix_ms() -> u64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
     elapsed.map_or(0, |elapsed| elapsed.as_millis() as u64)
 }

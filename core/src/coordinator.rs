@@ -1,8 +1,7 @@
 //! What the coordinator decides, as a pure state machine: reports in, orders out, time as an argument.
 //!
-//! It knows the results of health checks, what DNS says, and which epoch each shard uses. The thread
-//! around it does the probing, the look-ups and the sending; limiter and healing will be decided here
-//! too.
+//! It knows the results of health checks, what the calls of endpoints came to, what DNS says, and which
+//! epoch each shard uses. The thread around it does the probing, the look-ups and the sending.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,12 +11,15 @@ use std::{
 };
 
 use crate::{
-    config::model::HealthCheck,
-    healing::probe::Checker,
+    config::model::{HealthCheck, PolicyMode},
+    healing::{ejection::Event, probe::Checker, ward::Ward},
     id::{ClusterId, EndpointId, Epoch, ShardId},
     message::Availability,
     snapshot::{Resolution, Snapshot},
 };
+
+/// Time between two looks at what calls came to. A tick that comes earlier, as some do, looks at nothing.
+const WATCH_PERIOD: Duration = Duration::from_millis(90);
 
 /// Something that happened since the last tick.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +50,7 @@ pub enum Report {
 }
 
 /// Something to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Order {
     /// Tell every shard.
     Health {
@@ -57,6 +59,8 @@ pub enum Order {
         /// Endpoint and whether it may be chosen.
         verdicts: Vec<(ClusterId, EndpointId, Availability)>,
     },
+    /// Tell operators and the center.
+    Healing(Healing),
     /// Addresses changed: compile a snapshot with [`Coordinator::resolution`] and install it.
     Recompile,
     /// Every shard uses this epoch.
@@ -66,6 +70,19 @@ pub enum Order {
         /// The time since it was installed (S14).
         after: Duration,
     },
+}
+
+/// What was found of an endpoint, or became of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Healing {
+    /// Name of its cluster.
+    pub cluster: Arc<str>,
+    /// Its address.
+    pub address: SocketAddr,
+    /// What changed.
+    pub event: Event,
+    /// Whether it was acted on, or only told.
+    pub enforced: bool,
 }
 
 /// The state between ticks.
@@ -81,6 +98,10 @@ pub struct Coordinator {
     health: BTreeMap<(Arc<str>, SocketAddr), Checker>,
     /// Endpoints whose verdict shards have to be told.
     untold: BTreeSet<(Arc<str>, SocketAddr)>,
+    /// By name of cluster: those that heal.
+    wards: BTreeMap<Arc<str>, Ward>,
+    /// When they were looked at last.
+    watched_at: Duration,
     resolution: Resolution,
 }
 
@@ -93,6 +114,8 @@ impl Coordinator {
             applying: false,
             health: BTreeMap::new(),
             untold: BTreeSet::new(),
+            wards: BTreeMap::new(),
+            watched_at: Duration::ZERO,
             resolution: Resolution::new(),
         }
     }
@@ -115,14 +138,20 @@ impl Coordinator {
                 }
             }
         }
+        self.follow_wards(&snapshot);
         let dns = |name: &Arc<str>| snapshot.config.clusters.contains_key(name);
         self.resolution.retain(|name, _| dns(name));
         self.installed = Some((snapshot, now));
         self.applying = true;
     }
 
-    /// Takes what happened and says what to do.
-    pub fn tick(&mut self, now: Duration, reports: impl IntoIterator<Item = Report>) -> Vec<Order> {
+    /// Takes what happened and says what to do; `random` gives 64 random bits.
+    pub fn tick(
+        &mut self,
+        now: Duration,
+        reports: impl IntoIterator<Item = Report>,
+        random: &mut impl FnMut() -> u64,
+    ) -> Vec<Order> {
         let mut recompile = false;
         for report in reports {
             match report {
@@ -141,12 +170,148 @@ impl Coordinator {
                 }
             }
         }
-        let orders = [
+        let mut orders = self.heal(now, random);
+        let others = [
             self.applied(now),
             self.verdicts(),
             recompile.then_some(Order::Recompile),
         ];
-        orders.into_iter().flatten().collect()
+        orders.extend(others.into_iter().flatten());
+        orders
+    }
+
+    /// The clusters that heal, by name.
+    pub fn wards(&self) -> &BTreeMap<Arc<str>, Ward> {
+        &self.wards
+    }
+
+    /// An operator takes an endpoint out, for `penalty`.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be.
+    pub fn eject(
+        &mut self,
+        cluster: &str,
+        address: SocketAddr,
+        now: Duration,
+        penalty: Duration,
+    ) -> Result<Order, String> {
+        let (name, ward) = self.ward(cluster)?;
+        let event = ward.eject(address, now, penalty)?;
+        Ok(self.by_hand(name, address, event))
+    }
+
+    /// An operator takes an endpoint back in.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be.
+    pub fn restore(
+        &mut self,
+        cluster: &str,
+        address: SocketAddr,
+        now: Duration,
+    ) -> Result<Order, String> {
+        let (name, ward) = self.ward(cluster)?;
+        let event = ward.restore(address, now)?;
+        Ok(self.by_hand(name, address, event))
+    }
+
+    fn ward(&mut self, cluster: &str) -> Result<(Arc<str>, &mut Ward), String> {
+        let names: Vec<String> = self.wards.keys().map(ToString::to_string).collect();
+        let found = self.wards.iter_mut().find(|(name, _)| ***name == *cluster);
+        let Some((name, ward)) = found else {
+            let others = match names.is_empty() {
+                true => "no other has".to_owned(),
+                false => format!("those that do: {}", names.join(", ")),
+            };
+            return Err(format!("cluster `{cluster}` has no `heal`; {others}"));
+        };
+        match ward.heal().mode {
+            PolicyMode::Enforce => Ok((name.clone(), ward)),
+            PolicyMode::Shadow => Err(format!(
+                "cluster `{cluster}` heals in shadow: nothing is changed"
+            )),
+        }
+    }
+
+    fn by_hand(&mut self, cluster: Arc<str>, address: SocketAddr, event: Event) -> Order {
+        self.untold.insert((cluster.clone(), address));
+        Order::Healing(Healing {
+            cluster,
+            address,
+            event,
+            enforced: true,
+        })
+    }
+
+    /// Clusters that heal in `snapshot`, and no others, are watched from now on. Who was out under the ids
+    /// before is told again under the new ones.
+    fn follow_wards(&mut self, snapshot: &Snapshot) {
+        let mut before = std::mem::take(&mut self.wards);
+        for cluster in &snapshot.clusters {
+            let known = before.remove(&cluster.name);
+            for node in known.iter().flat_map(Ward::nodes) {
+                self.untold.insert((cluster.name.clone(), node.address));
+            }
+            let Some(heal) = &cluster.config.heal else {
+                continue;
+            };
+            let mut ward = known.unwrap_or_else(|| Ward::new(cluster, heal));
+            ward.follow(cluster, heal);
+            for endpoint in &cluster.endpoints {
+                let probed = self.probed_as(&(cluster.name.clone(), endpoint.address));
+                ward.set_down(endpoint.address, probed == Availability::Unavailable);
+            }
+            self.wards.insert(cluster.name.clone(), ward);
+        }
+    }
+
+    /// Looks at what calls came to since the last look.
+    fn heal(&mut self, now: Duration, random: &mut impl FnMut() -> u64) -> Vec<Order> {
+        let since = now.saturating_sub(self.watched_at);
+        if since < WATCH_PERIOD {
+            return Vec::new();
+        }
+        self.watched_at = now;
+        let mut orders = Vec::new();
+        for (name, ward) in &mut self.wards {
+            let found = ward.tick(now, since, random);
+            let untold = found.untold.into_iter();
+            self.untold
+                .extend(untold.map(|address| (name.clone(), address)));
+            let enforced = ward.heal().mode == PolicyMode::Enforce;
+            for event in found.events {
+                let Some(address) = ward.address(event.node()) else {
+                    continue;
+                };
+                orders.push(Order::Healing(Healing {
+                    cluster: name.clone(),
+                    address,
+                    event,
+                    enforced,
+                }));
+            }
+        }
+        orders
+    }
+
+    /// What active checks say of an endpoint.
+    pub fn probed_as(&self, key: &(Arc<str>, SocketAddr)) -> Availability {
+        let verdict = self.health.get(key).map(Checker::verdict);
+        verdict.unwrap_or(Availability::Available)
+    }
+
+    /// What shards are to be told: out if either finds so.
+    fn availability(&self, key: &(Arc<str>, SocketAddr)) -> Availability {
+        match self.probed_as(key) {
+            Availability::Available => self
+                .wards
+                .get(&key.0)
+                .map_or(Availability::Available, |ward| ward.availability(key.1)),
+            out => out,
+        }
     }
 
     /// What DNS said last, for [`Snapshot::compile`].
@@ -164,7 +329,10 @@ impl Coordinator {
         let Some(checker) = self.health.get_mut(&key) else {
             return;
         };
-        if checker.record(succeeded).is_some() {
+        if let Some(verdict) = checker.record(succeeded) {
+            if let Some(ward) = self.wards.get_mut(&key.0) {
+                ward.set_down(key.1, verdict == Availability::Unavailable);
+            }
             self.untold.insert(key);
         }
     }
@@ -193,17 +361,15 @@ impl Coordinator {
 
     /// Verdicts to be told, all in one order.
     fn verdicts(&mut self) -> Option<Order> {
+        let untold = std::mem::take(&mut self.untold);
         let (snapshot, _) = self.installed.as_ref()?;
-        let health = &self.health;
-        let verdicts: Vec<_> = std::mem::take(&mut self.untold)
+        let verdicts: Vec<_> = untold
             .into_iter()
             .filter_map(|key| {
                 let cluster = snapshot.cluster_by_name(&key.0)?;
                 let mut endpoints = cluster.endpoints.iter();
                 let endpoint = endpoints.find(|e| e.address == key.1)?;
-                let verdict = health.get(&key).map(Checker::verdict);
-                let verdict = verdict.unwrap_or(Availability::Available);
-                Some((cluster.id, endpoint.id, verdict))
+                Some((cluster.id, endpoint.id, self.availability(&key)))
             })
             .collect();
         (!verdicts.is_empty()).then_some(Order::Health {
@@ -222,171 +388,4 @@ fn checker(known: Option<Checker>, check: &HealthCheck) -> Checker {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::{
-        config::model::{
-            Balance, Circuit, Cluster, Config, Endpoints, Limits, Node, Probe, Ring, Shards,
-            StaticEndpoint,
-        },
-        snapshot::Snapshot,
-    };
-
-    const NOW: Duration = Duration::from_secs(100);
-
-    fn snapshot(epoch: u64, addresses: &[&str], checked: bool) -> Arc<Snapshot> {
-        let endpoints = addresses
-            .iter()
-            .map(|address| StaticEndpoint::new(address.parse().unwrap(), 1));
-        let second = Duration::from_secs(1);
-        let cluster = Cluster {
-            endpoints: Endpoints::Static(endpoints.collect()),
-            balance: Balance::RoundRobin,
-            slow_start: Duration::ZERO,
-            connect_timeout: second,
-            idle_timeout: second,
-            idle_connections: 1,
-            requests_per_connection: None,
-            circuit: Circuit::default(),
-            health: checked.then_some(HealthCheck {
-                probe: Probe::Tcp,
-                interval: second,
-                timeout: second,
-                healthy_after: 2,
-                unhealthy_after: 2,
-            }),
-            proxy_protocol: None,
-            tls: None,
-            max_connection_age: None,
-        };
-        let config = Config {
-            node: Node::default(),
-            shards: Shards {
-                cpus: Vec::new(),
-                count: None,
-                ring: Ring::default(),
-            },
-            admin: None,
-            access_log: None,
-            limits: Limits::default(),
-            drain_timeout: second,
-            listeners: BTreeMap::new(),
-            clusters: BTreeMap::from([("c".into(), cluster)]),
-            secrets: BTreeMap::new(),
-        };
-        let none = Resolution::new();
-        Arc::new(Snapshot::compile(
-            Arc::new(config),
-            &none,
-            None,
-            2,
-            Epoch(epoch),
-        ))
-    }
-
-    fn probed(address: &str, succeeded: bool) -> Report {
-        Report::Probed {
-            cluster: "c".into(),
-            address: address.parse().unwrap(),
-            succeeded,
-        }
-    }
-
-    fn health(epoch: u64, verdicts: &[(u32, Availability)]) -> Order {
-        let ids = verdicts
-            .iter()
-            .map(|(e, v)| (ClusterId(0), EndpointId(*e), *v));
-        Order::Health {
-            epoch: Epoch(epoch),
-            verdicts: ids.collect(),
-        }
-    }
-
-    const A: &str = "10.0.0.1:80";
-    const B: &str = "10.0.0.2:80";
-    use Availability::{Available, Unavailable};
-
-    /// Goal: changed verdicts are told once, together, and again under a new epoch with new ids.
-    /// Method: two endpoints fail, the snapshot is replaced by one where one of them moved.
-    #[test]
-    fn verdicts_follow_the_epoch() {
-        let mut coordinator = Coordinator::new(0);
-        coordinator.installed(snapshot(1, &[A, B], true), NOW);
-        let applied = |epoch| Order::Applied {
-            epoch: Epoch(epoch),
-            after: Duration::ZERO,
-        };
-        assert_eq!(
-            coordinator.tick(NOW, [probed(A, false), probed(B, false)]),
-            [applied(1), health(1, &[(0, Unavailable), (1, Unavailable)])]
-        );
-        assert_eq!(
-            coordinator.tick(NOW, [probed(A, true), probed(B, false)]),
-            []
-        );
-        assert_eq!(
-            coordinator.tick(NOW, [probed(A, true), probed("10.9.9.9:1", true)]),
-            [health(1, &[(0, Available)])]
-        );
-        coordinator.installed(snapshot(2, &[B], true), NOW);
-        assert_eq!(
-            coordinator.tick(NOW, []),
-            [applied(2), health(2, &[(0, Unavailable)])]
-        );
-        // Checks are switched off: the endpoint comes back.
-        coordinator.installed(snapshot(3, &[B], false), NOW);
-        assert_eq!(
-            coordinator.tick(NOW, []),
-            [applied(3), health(3, &[(0, Available)])]
-        );
-        assert_eq!(coordinator.tick(NOW, [probed(B, false)]), []);
-    }
-
-    /// Goal: an epoch is applied when the last shard uses it, and the time is measured (S14). Method:
-    /// two shards acknowledge at different times, one of them late for another epoch.
-    #[test]
-    fn epoch_is_applied_by_the_last_shard() {
-        let acknowledged = |shard, epoch| Report::Acknowledged {
-            shard: ShardId(shard),
-            epoch: Epoch(epoch),
-        };
-        let mut coordinator = Coordinator::new(2);
-        coordinator.installed(snapshot(5, &[A], true), NOW);
-        assert_eq!(
-            coordinator.tick(NOW, [acknowledged(0, 5), acknowledged(1, 4)]),
-            []
-        );
-        let later = NOW + Duration::from_millis(7);
-        assert_eq!(
-            coordinator.tick(later, [acknowledged(1, 5), acknowledged(9, 5)]),
-            [Order::Applied {
-                epoch: Epoch(5),
-                after: Duration::from_millis(7)
-            }]
-        );
-        assert_eq!(coordinator.tick(later, [acknowledged(1, 5)]), []);
-        assert_eq!(coordinator.epochs(), [Epoch(5), Epoch(5)]);
-    }
-
-    /// Goal: only a real change of addresses asks for a snapshot. Method: rotated, repeated and empty
-    /// answers between two that differ.
-    #[test]
-    fn resolution_changes_are_told_once() {
-        let resolved = |addresses: &[&str]| Report::Resolved {
-            cluster: "c".into(),
-            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
-        };
-        let mut coordinator = Coordinator::new(1);
-        assert_eq!(
-            coordinator.tick(NOW, [resolved(&[B, A])]),
-            [Order::Recompile]
-        );
-        assert_eq!(
-            coordinator.tick(NOW, [resolved(&[A, B, A]), resolved(&[])]),
-            []
-        );
-        assert_eq!(coordinator.resolution().get("c").unwrap().len(), 2);
-        assert_eq!(coordinator.tick(NOW, [resolved(&[A])]), [Order::Recompile]);
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@
 use std::{any::Any, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
-    id::{ClusterId, EndpointId, Epoch},
+    id::{ClusterId, EndpointId, Epoch, ShardId},
     reason::Reason,
     snapshot::Snapshot,
 };
@@ -25,7 +25,7 @@ pub enum Directive<S> {
     /// Encrypt new connections with this from the next turn on. Sent before the `Install` that needs it,
     /// and again whenever a secret or a ticket key has changed.
     Tls(TlsContexts),
-    /// The verdicts of active health checks that changed.
+    /// What changed of whether endpoints may be chosen: by active checks, or by what their calls came to.
     Health {
         /// The epoch that the ids below belong to; a verdict for another epoch is dropped.
         epoch: Epoch,
@@ -62,6 +62,8 @@ pub enum Availability {
     Available,
     /// May not be chosen, except when the whole cluster is so (panic).
     Unavailable,
+    /// On this shard, one request is sent to it to see how it does (H11); else as unavailable.
+    Trial(ShardId),
 }
 
 /// One finished request or TCP connection, as the access log sees it.

@@ -67,6 +67,8 @@ reasons! {
     CircuitRequests => "circuit_requests", 503, "Raise `circuit.requests`, or add endpoints.";
     /// The cluster's `circuit.connections` are all in use.
     CircuitConnections => "circuit_connections", 503, "Raise `circuit.connections`, or add endpoints.";
+    /// The machine is over its watermark, and this interface pushes it (`adaptive_limit`).
+    Overloaded => "overloaded", 503, "Look at `/limits`: the watermark, its dominant signal, and who is held back.";
     /// The upstream connection was refused.
     ConnectRefused => "connect_refused", 503, "Is the endpoint's process up?";
     /// The upstream connection was not made within `connect_timeout`.

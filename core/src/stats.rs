@@ -482,8 +482,10 @@ slab! {
         Gauge requests_active,
         /// Answers that were not a failure.
         Counter succeeded,
-        /// Answers with a status of 5xx.
+        /// Answers with a status of 5xx, refusals for overload aside.
         Counter failed_5xx,
+        /// Answers by which the endpoint's own proxy refused for overload.
+        Counter failed_overloaded,
         /// Connections that were refused or failed.
         Counter failed_connect,
         /// Connections that were not made in time.
@@ -508,6 +510,19 @@ slab! {
         Counter received_bytes,
         /// Bytes sent.
         Counter sent_bytes,
+        /// Requests sent in full whose answer has not begun.
+        Gauge requests_waiting,
+        /// Failures of connection, protocol or deadline since the last answer, by the shard that has most.
+        Gauge failures_in_row,
+        /// Shards that keep requests from it for such failures, until the coordinator has decided.
+        Gauge quarantined,
+        /// Requests that an ejected endpoint was tried out with, and that it answered.
+        Counter trials_succeeded,
+        /// Requests that an ejected endpoint was tried out with, and that failed.
+        Counter trials_failed,
+    } and {
+        /// Time to the head of an answer: see [`latency`](crate::healing::counter::latency).
+        latency: [Counter; crate::healing::counter::latency::BUCKETS],
     }
 }
 

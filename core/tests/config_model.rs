@@ -9,7 +9,10 @@
 
 use std::time::Duration;
 
-use tidegate_core::config::{self, Diagnostic, model::*};
+use tidegate_core::{
+    config::{self, Diagnostic, model::*},
+    healing::ejection,
+};
 
 const EVERYTHING: &str = include_str!("config/everything.yaml");
 
@@ -145,6 +148,7 @@ fn defaults_are_the_models() {
         proxy_protocol: None,
         tls: None,
         max_connection_age: None,
+        heal: None,
     };
     assert_eq!(config.clusters["a"], cluster);
 }
@@ -216,6 +220,30 @@ fn every_key_of_the_process_lands_in_its_field() {
         unhealthy_after: 5,
     };
     assert_eq!(pay.health.as_ref(), Some(&health));
+    let heal = Heal {
+        mode: PolicyMode::Shadow,
+        ejection: ejection::Settings {
+            max_ejection_percent: 20,
+            common_mode_percent: 40,
+            base_ejection: Duration::from_secs(2),
+            max_ejection: Duration::from_secs(600),
+            forgive_after: Duration::from_secs(90),
+            ..ejection::Settings::default()
+        },
+        slow_start: Duration::from_secs(7),
+    };
+    assert_eq!(pay.heal.as_ref(), Some(&heal));
+    let all_defaults =
+        parse("version: 1\nclusters: { a: { endpoints: { static: [10.0.0.1:80] }, heal: {} } }\n")
+            .0
+            .clusters["a"]
+            .heal
+            .clone();
+    let defaults = Heal {
+        slow_start: Duration::from_secs(5),
+        ..Heal::default()
+    };
+    assert_eq!(all_defaults, Some(defaults));
     let named = Endpoints::Dns {
         host: "db.internal".into(),
         port: 5432,

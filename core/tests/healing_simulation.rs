@@ -99,11 +99,14 @@ impl Simulation {
             self.requests += 1;
             self.last[k] = self.now + Duration::from_secs_f64(at);
             let (node, fate) = (self.nodes[k], &mut calls[k]);
+            let is_trial = u64::from(matches!(states[k], State::Probation { .. }));
             if self.random.next() < node.fails {
+                fate.trials_failed += is_trial;
                 fate.failed += 1;
                 fate.trailing += 1;
                 fate.failed_hard += u64::from(self.random.next() < node.hard);
             } else {
+                fate.trials_succeeded += is_trial;
                 fate.succeeded += 1;
                 fate.trailing = 0;
                 fate.latency_s = Some(node.latency_s);

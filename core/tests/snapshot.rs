@@ -282,6 +282,7 @@ fn cluster(addresses: &[&str]) -> Cluster {
         proxy_protocol: None,
         tls: None,
         max_connection_age: None,
+        heal: None,
     }
 }
 

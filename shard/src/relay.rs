@@ -9,7 +9,6 @@ use std::{
 
 use tidegate_codecs::proxy_protocol;
 use tidegate_core::{
-    balancer::Outcome,
     config::model::{ProxyProtocolOut, Retry},
     encryption::census::Bytes,
     message::AccessRecord,
@@ -24,7 +23,7 @@ use crate::{
     local::Plane,
     ring::{Failed, Payload, is_over_budget},
     transport::Stream,
-    upstream::{Connection, Destination, Ticket},
+    upstream::{Connection, Destination, Fate, Ticket},
 };
 
 /// Endpoints tried for one connection: what HAProxy tries by default.
@@ -139,11 +138,11 @@ async fn connect(
         record.endpoint = Some(ticket.endpoint.address);
         match Connection::connect(to, &ticket.endpoint).await {
             Ok(connection) => {
-                ticket.end(Outcome::Success, Duration::ZERO, local.now());
+                ticket.end(Fate::Answered, Duration::ZERO, local.now());
                 return Ok((connection, ticket));
             }
             Err(refused) => {
-                ticket.end(Outcome::Failure, Duration::ZERO, local.now());
+                ticket.end(Fate::NotConnected, Duration::ZERO, local.now());
                 tried.push(ticket.id);
                 if refused == Reason::UpstreamTls {
                     record.detail = ticket.endpoint.fault();

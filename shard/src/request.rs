@@ -85,7 +85,7 @@ async fn run<'a>(
     let mut fresh = false;
     loop {
         let mut ticket = exchange.pick(to, &tried)?;
-        let asked = ask(exchange, route, forward, to, &ticket, fresh).await;
+        let asked = ask(exchange, route, forward, to, &mut ticket, fresh).await;
         exchange.judge(&mut ticket, &asked);
         match asked {
             Ok((connection, head)) => match exchange.unwanted_status(forward) {
@@ -114,7 +114,7 @@ async fn ask<'a>(
     route: &'a Route,
     forward: &'a Forward,
     to: Destination<'_>,
-    ticket: &Ticket,
+    ticket: &mut Ticket,
     fresh: bool,
 ) -> Result<(Connection, Chunk), Failure> {
     let reused = if fresh {
@@ -127,6 +127,9 @@ async fn ask<'a>(
         Some(connection) => connection,
         None => exchange.connect(to, &ticket.endpoint).await?,
     };
+    if exchange.is_bodiless() {
+        ticket.wait();
+    }
     match exchange
         .send_and_read_head(route, forward, &mut connection)
         .await

@@ -7,11 +7,18 @@
 mod certs;
 pub(crate) mod encryption;
 mod guard;
+pub(crate) mod healing;
 pub(crate) mod prometheus;
 mod stream;
 pub(crate) mod view;
 
-use std::{io, net::TcpListener, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -28,7 +35,7 @@ use hyper_util::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tidegate_core::encryption::change::RolloutChange;
+use tidegate_core::{config::parse_duration, encryption::change::RolloutChange};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -53,9 +60,10 @@ const DASHBOARD: &str = include_str!("dashboard.html");
 const PAGES: &str = "\
 No such page. There are:
   GET   / (dashboard)  /ready  /live  /server_info  /stats  /metrics  /config_dump  /listeners
-        /clusters  /shards  /memory  /logging  /stream  /certs  /encryption (?format=text)
+        /clusters  /shards  /memory  /logging  /stream  /certs  /encryption  /healing (?format=text)
   POST  /drain  /undrain  /reload (?force_strict=1)  /logging?level=LEVEL  /quitquitquit
         /encryption?cluster=NAME&rollout=20%|on|off|file
+        /healing?cluster=NAME&eject=IP:PORT&for=60s  /healing?cluster=NAME&restore=IP:PORT
 ";
 
 /// What the handlers share.
@@ -155,6 +163,7 @@ fn router(admin: Admin) -> Router {
         )
         .route("/certs", get(certificates))
         .route("/encryption", get(encrypted).post(set_rollout))
+        .route("/healing", get(healed).post(heal))
         .route(
             "/logging",
             post(logging)
@@ -296,6 +305,39 @@ async fn set_rollout(Shared(admin): Admins, Query(query): Query<RolloutQuery>) -
         }
         Err(why) => bad_request(&why),
     }
+}
+
+async fn healed(Shared(admin): Admins, Query(query): Query<PageQuery>) -> Response {
+    let status = &admin.service.status;
+    query.page(|| healing::text(status), || healing::view(status))
+}
+
+#[derive(Deserialize)]
+struct HealQuery {
+    cluster: Box<str>,
+    eject: Option<SocketAddr>,
+    restore: Option<SocketAddr>,
+    r#for: Option<Box<str>>,
+}
+
+/// How long an endpoint is out that was taken out by hand, unless told otherwise: long enough to look at it.
+const EJECT_FOR: Duration = Duration::from_secs(60);
+/// The longest that is believed to be meant.
+const EJECT_FOR_MAX: Duration = Duration::from_secs(86_400);
+
+async fn heal(Shared(admin): Admins, Query(query): Query<HealQuery>) -> Response {
+    let penalty = match query.r#for.as_deref().map(parse_duration) {
+        None => EJECT_FOR,
+        Some(Ok(penalty)) if !penalty.is_zero() && penalty <= EJECT_FOR_MAX => penalty,
+        Some(Ok(_)) => return bad_request("`for` is a duration from 1ms to 24h"),
+        Some(Err(why)) => return bad_request(&format!("`for`: {why}")),
+    };
+    let command = match (query.eject, query.restore) {
+        (Some(address), None) => Command::Eject(query.cluster.into(), address, penalty),
+        (None, Some(address)) => Command::Restore(query.cluster.into(), address),
+        _ => return bad_request("say one of `eject=IP:PORT` and `restore=IP:PORT`"),
+    };
+    admin.ask(command).await
 }
 
 #[derive(Deserialize)]

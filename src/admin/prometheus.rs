@@ -5,6 +5,7 @@
 //! peer application are off unless asked for.
 
 mod census;
+mod healing;
 mod process;
 mod secrets;
 
@@ -56,6 +57,7 @@ enum Source {
     Named(fn(&Status) -> Vec<(String, f64)>),
     Census(census::Number),
     CensusApplication(census::Number),
+    Healing(fn(&Status) -> Vec<census::Sample>),
 }
 
 /// Which of the many series are wanted; none by default.
@@ -116,6 +118,7 @@ pub(crate) fn families() -> Vec<Family> {
         labels: &["cluster", "available"],
         source: Source::EndpointsAvailable,
     });
+    families.extend(healing::families());
     families.extend(slab(
         "route",
         RouteCounters::METRICS,
@@ -267,11 +270,12 @@ impl Samples {
                 }
             }
             Source::Census(number) => {
-                family.census(out, self.listeners.by_listener(number))?;
+                family.samples(out, self.listeners.by_listener(number))?;
             }
             Source::CensusApplication(number) => {
-                family.census(out, self.listeners.by_application(number))?;
+                family.samples(out, self.listeners.by_application(number))?;
             }
+            Source::Healing(read) => family.samples(out, read(status))?,
             Source::Refused => {
                 for reason in Reason::ALL {
                     let count = status
@@ -294,7 +298,7 @@ impl Samples {
 }
 
 impl Family {
-    fn census(&self, out: &mut String, samples: Vec<census::Sample>) -> fmt::Result {
+    fn samples(&self, out: &mut String, samples: Vec<census::Sample>) -> fmt::Result {
         for (labels, value) in samples {
             let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
             self.sample(out, &labels, value as f64)?;

@@ -24,7 +24,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{encryption, view};
+use super::{encryption, healing, view};
 use crate::status::Status;
 
 /// Readers at a time. Each costs a connection and one copy of a few KiB a second.
@@ -155,6 +155,7 @@ impl Sample {
             "shards": self.shard_rows(before, status, seconds),
             "clusters": self.cluster_rows(before, status, seconds),
             "encryption": encryption::summary(status),
+            "healing": healing::summary(status),
         })
     }
 

@@ -11,7 +11,10 @@ use tidegate_core::{
     stats::{EndpointCounters, HistogramCounts, MetricInfo, PerShard, Phase, ShardCounters},
 };
 
-use crate::status::{Live, Status};
+use crate::{
+    healing::is_out,
+    status::{Live, Status},
+};
 
 /// `/server_info`
 pub(crate) fn server_info(status: &Status) -> Value {
@@ -111,7 +114,12 @@ fn cluster(cluster: &Cluster, live: &Live) -> Value {
             view.insert("weight".into(), json!(endpoint.weight));
             let health = live.health.get(&(cluster.name.clone(), endpoint.address));
             let available = health.is_none_or(|h| h.availability == Availability::Available);
-            view.insert("available".into(), json!(available));
+            let healing = live.healing.of(&cluster.name, endpoint.address);
+            let is_in = healing.is_none_or(|state| !is_out(state));
+            view.insert("available".into(), json!(available && is_in));
+            if let Some(state) = healing {
+                view.insert("healing".into(), json!(super::healing::word(state)));
+            }
             if let Some(health) = health {
                 let check = json!({ "last": health.last, "since_unix_s": health.since_unix_s });
                 view.insert("health_check".into(), check);

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use clap::Subcommand;
 use serde_json::Value;
-use tidegate_core::encryption::change::RolloutChange;
+use tidegate_core::{config::parse_duration, encryption::change::RolloutChange};
 
 use crate::exit::{Exit, Failure};
 use client::{Admin, Answer};
@@ -23,6 +23,7 @@ Examples:
   tidegate ctl reload
   tidegate ctl tls                      how far encryption is, listener by listener
   tidegate ctl tls pay=20% orders=off   try a share, or turn back at once
+  tidegate ctl eject pay 10.0.0.7:8080 --for 10m
   tidegate ctl --admin 127.0.0.1:9902 certs"
 )]
 pub(super) struct Args {
@@ -74,6 +75,25 @@ enum Verb {
     },
     /// Show the secrets in use: names, ends, the last refusal
     Certs,
+    /// Show where the endpoints of clusters that heal stand, and why
+    Healing,
+    /// Take an endpoint out by hand; the last one stays
+    Eject {
+        /// The cluster; it must have `heal`
+        cluster: String,
+        /// The endpoint, IP:PORT
+        endpoint: SocketAddr,
+        /// For how long: 30s, 10m, 2h; then it is tried out with one request
+        #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
+        r#for: String,
+    },
+    /// Take an ejected endpoint back in, its times out forgotten
+    Restore {
+        /// The cluster
+        cluster: String,
+        /// The endpoint, IP:PORT
+        endpoint: SocketAddr,
+    },
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
@@ -96,6 +116,27 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             done(&admin, &target, &format!("{cluster}: {change}"))
         }),
         Verb::Certs => show(&admin, "/certs?format=text"),
+        Verb::Healing => show(&admin, "/healing?format=text"),
+        Verb::Eject {
+            cluster,
+            endpoint,
+            r#for: time,
+        } => {
+            let target = healing_target(cluster, "eject", *endpoint) + &format!("&for={time}");
+            done(
+                &admin,
+                &target,
+                &format!("{cluster}: {endpoint} is out for {time}"),
+            )
+        }
+        Verb::Restore { cluster, endpoint } => {
+            let target = healing_target(cluster, "restore", *endpoint);
+            done(
+                &admin,
+                &target,
+                &format!("{cluster}: {endpoint} is in again"),
+            )
+        }
     }
 }
 
@@ -146,6 +187,19 @@ fn rollout_target(cluster: &str, change: RolloutChange) -> String {
         client::encode(cluster),
         client::encode(&word)
     )
+}
+
+fn healing_target(cluster: &str, verb: &str, endpoint: SocketAddr) -> String {
+    let address = client::encode(&endpoint.to_string());
+    format!(
+        "/healing?cluster={}&{verb}={address}",
+        client::encode(cluster)
+    )
+}
+
+/// A duration as the configuration writes it, passed on as it is.
+fn parse_time(text: &str) -> Result<String, String> {
+    parse_duration(text).map(|_| text.to_owned())
 }
 
 /// `CLUSTER=SHARE`. Names of clusters may hold `=` no more than they may hold blanks.

@@ -72,7 +72,7 @@ impl Coordinator {
         let Some(snapshot) = live.snapshot.clone() else {
             return;
         };
-        for (cluster, endpoint, availability) in verdicts {
+        for (cluster, endpoint, _) in verdicts {
             let Some((cluster, endpoint)) = snapshot
                 .clusters
                 .get(cluster.index())
@@ -84,16 +84,17 @@ impl Coordinator {
             let Some(health) = live.health.get_mut(&key) else {
                 continue;
             };
-            // After an install all verdicts are told again, changed or not.
-            if health.availability == *availability {
+            let availability = self.policy.probed_as(&key);
+            // After an install all verdicts are told again, changed or not; and some are not of checks.
+            if health.availability == availability {
                 continue;
             }
-            health.availability = *availability;
+            health.availability = availability;
             health.since_unix_s = unix_s();
             let (name, address) = key;
             match availability {
                 Availability::Available => tracing::info!("cluster `{name}`: {address} is back"),
-                Availability::Unavailable => {
+                _ => {
                     tracing::warn!("cluster `{name}`: {address} is out: {}", health.last);
                 }
             }

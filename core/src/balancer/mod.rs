@@ -176,6 +176,30 @@ impl Balancer {
         }
     }
 
+    /// Endpoints that come back get their share little by little over at least this time.
+    pub fn set_return_ramp(&mut self, over: Duration) {
+        self.slots.return_ramp = over;
+    }
+
+    /// The next request is for `endpoint`, which may not be chosen: to see how it does.
+    pub fn offer_trial(&mut self, endpoint: EndpointId) {
+        self.slots.offer_trial(endpoint);
+    }
+
+    /// The endpoint that this request is to try out, instead of a [`pick`](Self::pick); most often none.
+    #[inline]
+    pub fn take_trial(&mut self, tried: &[EndpointId]) -> Option<EndpointId> {
+        self.slots.take_trial(tried)
+    }
+
+    /// Whether another endpoint than this one is available.
+    pub fn has_another(&self, endpoint: EndpointId) -> bool {
+        let others = (0u32..).map(EndpointId).zip(&self.slots.slots);
+        others
+            .filter(|(id, _)| *id != endpoint)
+            .any(|(_, slot)| slot.availability == Availability::Available)
+    }
+
     /// Where the endpoint of this key is now: for a request that ends after an [update](Self::update),
     /// which may have given its endpoint another id.
     pub fn endpoint_by_key(&self, key: u64) -> Option<EndpointId> {

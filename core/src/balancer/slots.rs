@@ -25,17 +25,31 @@ pub(super) struct Slot {
     /// Requests in flight.
     pub(super) active: u32,
     pub(super) latency: Latency,
-    /// When its slow start began; `None` once it is over.
-    pub(super) ramp_since: Option<Duration>,
+    /// Its slow start; `None` once it is over.
+    pub(super) ramp: Option<Ramp>,
+    /// The next request is for it, to see how it does, though it may not be chosen.
+    pub(super) trial: bool,
     /// Its next turn in virtual time (round robin).
     pub(super) deadline: u64,
+}
+
+/// A slow start.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ramp {
+    since: Duration,
+    over: Duration,
 }
 
 /// The endpoints of one balancer.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     pub(super) slots: Vec<Slot>,
+    /// For endpoints that are new.
     slow_start: Duration,
+    /// For endpoints that come back; at least `slow_start`.
+    pub(super) return_ramp: Duration,
+    /// How many have `trial` set.
+    trials: u32,
     /// Those that may be chosen: the available ones, or all if none is (panic).
     pool: Vec<u32>,
     /// By place in `pool`: the sum of effective weights up to and including it.
@@ -80,7 +94,11 @@ impl Slots {
                     availability: Availability::Available,
                     active: 0,
                     latency: Latency::default(),
-                    ramp_since: ramp.then_some(now),
+                    ramp: (ramp && !slow_start.is_zero()).then_some(Ramp {
+                        since: now,
+                        over: slow_start,
+                    }),
+                    trial: false,
                     deadline: 0,
                 });
                 Slot {
@@ -90,8 +108,33 @@ impl Slots {
             })
             .collect();
         self.slow_start = slow_start;
+        self.trials = self.slots.iter().filter(|slot| slot.trial).count() as u32;
         self.refill(now);
         !same
+    }
+
+    /// Gives the next request to an endpoint that may not be chosen.
+    pub(super) fn offer_trial(&mut self, endpoint: EndpointId) {
+        if let Some(slot) = self.slots.get_mut(endpoint.index())
+            && slot.availability == Availability::Unavailable
+            && !slot.trial
+        {
+            slot.trial = true;
+            self.trials += 1;
+        }
+    }
+
+    /// The endpoint that this request is to try out, if there is one that it has not failed on.
+    #[inline]
+    pub(super) fn take_trial(&mut self, tried: &[EndpointId]) -> Option<EndpointId> {
+        if self.trials == 0 {
+            return None;
+        }
+        let mut numbered = (0u32..).map(EndpointId).zip(&mut self.slots);
+        let (id, slot) = numbered.find(|(id, slot)| slot.trial && !tried.contains(id))?;
+        slot.trial = false;
+        self.trials -= 1;
+        Some(id)
     }
 
     /// Whether the availability of `endpoint` changed.
@@ -108,7 +151,10 @@ impl Slots {
             return false;
         }
         slot.availability = availability;
-        slot.ramp_since = (availability == Availability::Available).then_some(now);
+        let over = self.slow_start.max(self.return_ramp);
+        let ramps = availability == Availability::Available && !over.is_zero();
+        slot.ramp = ramps.then_some(Ramp { since: now, over });
+        self.trials -= u32::from(std::mem::take(&mut slot.trial));
         self.refill(now);
         true
     }
@@ -139,9 +185,7 @@ impl Slots {
     pub(super) fn effective_weight(&self, endpoint: u32, now: Duration) -> u64 {
         self.slots
             .get(endpoint as usize)
-            .map_or(WEIGHT_UNIT, |slot| {
-                slot.effective_weight(self.slow_start, now)
-            })
+            .map_or(WEIGHT_UNIT, |slot| slot.effective_weight(now))
     }
 
     /// Requests in flight, as if the endpoint had the mean weight of the pool.
@@ -154,7 +198,7 @@ impl Slots {
         }
         let sum = self.sums.last().copied().unwrap_or_default();
         let mean = sum as f64 / self.pool.len().max(1) as f64;
-        f64::from(slot.active) * mean / slot.effective_weight(self.slow_start, now) as f64
+        f64::from(slot.active) * mean / slot.effective_weight(now) as f64
     }
 
     /// Draws by weight: `None` only from an empty pool.
@@ -228,22 +272,23 @@ impl Slots {
 
     /// Sums the effective weights up, and ends ramps that are over.
     fn weigh(&mut self, now: Duration) {
-        let mut ramping = false;
+        let mut shortest: Option<Duration> = None;
         let mut sum = 0;
         self.sums.clear();
         for endpoint in &self.pool {
             let Some(slot) = self.slots.get_mut(*endpoint as usize) else {
                 continue;
             };
-            if let Some(since) = slot.ramp_since {
-                let over = now.saturating_sub(since) >= self.slow_start;
-                slot.ramp_since = (!over).then_some(since);
-                ramping |= !over;
+            slot.ramp = slot
+                .ramp
+                .filter(|ramp| now.saturating_sub(ramp.since) < ramp.over);
+            if let Some(ramp) = slot.ramp {
+                shortest = Some(shortest.map_or(ramp.over, |over| over.min(ramp.over)));
             }
-            sum += slot.effective_weight(self.slow_start, now);
+            sum += slot.effective_weight(now);
             self.sums.push(sum);
         }
-        self.sums_due = ramping.then(|| now + self.slow_start / RAMP_STEPS);
+        self.sums_due = shortest.map(|over| now + over / RAMP_STEPS);
     }
 }
 
@@ -255,14 +300,14 @@ impl Slot {
         }
     }
 
-    fn effective_weight(&self, slow_start: Duration, now: Duration) -> u64 {
-        let ramp = match self.ramp_since {
-            Some(since) if !slow_start.is_zero() => {
+    fn effective_weight(&self, now: Duration) -> u64 {
+        let ramp = match self.ramp {
+            Some(Ramp { since, over }) => {
                 let elapsed = now.saturating_sub(since).as_nanos();
-                let ramp = elapsed * u128::from(WEIGHT_UNIT) / slow_start.as_nanos();
+                let ramp = elapsed * u128::from(WEIGHT_UNIT) / over.as_nanos().max(1);
                 (ramp.min(u128::from(WEIGHT_UNIT)) as u64).max(SLOW_START_MIN)
             }
-            _ => WEIGHT_UNIT,
+            None => WEIGHT_UNIT,
         };
         self.weight * ramp
     }

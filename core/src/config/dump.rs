@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use super::{
     model::{
         AccessLog, AccessLogFormat, Balance, Cluster, Config, Endpoints, Forward, HashOn,
-        HeaderEdits, HealthCheck, HostPattern, Http, Listener, PathPattern, PathRewrite, Probe,
-        Protocol, ProxyProtocolIn, ProxyProtocolOut, Redirect, Retry, Route, RouteAction,
+        HeaderEdits, Heal, HealthCheck, HostPattern, Http, Listener, PathPattern, PathRewrite,
+        Probe, Protocol, ProxyProtocolIn, ProxyProtocolOut, Redirect, Retry, Route, RouteAction,
         RouteMatch, StaticEndpoint, Tcp, ValuePattern, WeightedCluster, XForwarded,
     },
     quantity::{format_duration, format_share, format_size},
@@ -445,7 +445,21 @@ fn cluster(cluster: &Cluster) -> Value {
     object.put_opt("tls", cluster.tls.as_deref().map(tls::cluster));
     let max_age = cluster.max_connection_age.map(format_duration);
     object.put("max_connection_age", or_off(max_age));
+    object.put_opt("heal", cluster.heal.as_ref().map(heal));
     object.into()
+}
+
+fn heal(heal: &Heal) -> Object {
+    let mut object = Object::default();
+    let ejection = &heal.ejection;
+    object.put("mode", heal.mode.word());
+    object.put("max_ejection_percent", ejection.max_ejection_percent);
+    object.put("common_mode_percent", ejection.common_mode_percent);
+    object.put("base_ejection", duration(ejection.base_ejection));
+    object.put("max_ejection", duration(ejection.max_ejection));
+    object.put("forgive_after", duration(ejection.forgive_after));
+    object.put("slow_start", duration(heal.slow_start));
+    object
 }
 
 fn endpoints(endpoints: &Endpoints) -> Value {

@@ -43,6 +43,7 @@ pub use keys::{
     LISTENERS_MAX, NAME_MAX, ROUTE_LIST_MAX, ROUTES_MAX, SECRETS_MAX, SHARDS_MAX,
     SUBJECT_ALT_NAME_MAX, SUBJECT_ALT_NAMES_MAX, TEXT_MAX, TLS_LIST_MAX,
 };
+pub use quantity::parse_duration;
 pub use reference::{json_schema, reference};
 pub use secret_files::secret_faults;
 pub use tree::{DEPTH_MAX, NODES_MAX};

@@ -6,8 +6,10 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
+mod heal;
 mod tls;
 
+pub use heal::*;
 pub use tls::*;
 
 /// A whole configuration. Names are unique per map; every name referred to is defined.
@@ -513,6 +515,8 @@ pub struct Cluster {
     pub tls: Option<Box<ClusterTls>>,
     /// A connection that is older is replaced, make before break; `None` is without limit (E17).
     pub max_connection_age: Option<Duration>,
+    /// Takes sick endpoints out; `None` does not.
+    pub heal: Option<Heal>,
 }
 
 /// Where endpoints come from.

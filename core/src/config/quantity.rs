@@ -37,6 +37,16 @@ pub(super) fn duration(text: &str) -> Result<Duration, QuantityError> {
     scaled(text, DURATION_UNITS).map(Duration::from_nanos)
 }
 
+/// A duration as the file says it, for those who take one elsewhere.
+///
+/// # Errors
+///
+/// How it ought to be written.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    duration(text)
+        .map_err(|_| format!("`{text}` is no duration: write `800ms`, `1.5s`, `10m`, `1h`"))
+}
+
 /// `64KiB`, `1.5MiB`, `0B`.
 pub(super) fn size(text: &str) -> Result<u64, QuantityError> {
     scaled(text, SIZE_UNITS)

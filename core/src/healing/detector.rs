@@ -6,6 +6,7 @@
 //!   fewest samples for the error that is allowed, has no window, and compares with the **leave-one-out**
 //!   rate, since a rate compared with an average that contains the node itself cannot fire for two nodes.
 //! * [`Slow`]: answers, but far later than the others: a grey failure.
+//! * [`Stalled`]: takes requests and answers none: it hangs, which a deadline would tell much later.
 
 /// What a node's calls came to in one tick, all shards together.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -16,10 +17,18 @@ pub struct Calls {
     pub failed: u64,
     /// Of these, the ones that a healthy process does not show: refused, reset, timed out, broken protocol.
     pub failed_hard: u64,
+    /// Of the failures, the ones by which the node's own proxy refused for overload (H13).
+    pub overloaded: u64,
     /// Failures since the last success, on the shard that saw that success.
     pub trailing: u64,
     /// Median latency of the tick in seconds, if there were answers.
     pub latency_s: Option<f64>,
+    /// Requests that waited for an answer at the end of the tick.
+    pub waiting: u64,
+    /// Of the calls, those that the node was tried out with after it had been ejected.
+    pub trials_succeeded: u64,
+    /// The same, failed.
+    pub trials_failed: u64,
 }
 
 impl Calls {
@@ -27,10 +36,15 @@ impl Calls {
     pub fn total(&self) -> u64 {
         self.succeeded + self.failed
     }
+
+    /// Calls that were answered, whatever with.
+    pub fn answered(&self) -> u64 {
+        self.succeeded + self.failed - self.failed_hard.min(self.failed)
+    }
 }
 
-/// Hard failures in a row that are enough.
-const RUN: u64 = 5;
+/// Hard failures in a row that are enough, for the coordinator as for a shard that sees them alone.
+pub const RUN: u64 = 5;
 
 /// Hard failures in a row.
 #[derive(Clone, Copy, Debug, Default)]
@@ -163,6 +177,44 @@ impl Slow {
     }
 }
 
+/// So many requests must wait in vain: fewer may be slow ones that came together.
+const STALLED_WAITING: u64 = 5;
+/// And so many times as long as an answer usually takes.
+const STALLED_FACTOR: f64 = 20.0;
+/// Weight of a tick's median in what is usual.
+const USUAL_WEIGHT: f64 = 0.1;
+
+/// A node that takes requests and answers none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stalled {
+    silent_s: f64,
+    usual_s: Option<f64>,
+}
+
+impl Stalled {
+    /// Takes one tick of `tick_s` seconds. True when it has been silent for a whole tick, and for many times
+    /// what an answer usually takes: a node that always answers late is not called stalled.
+    pub fn step(&mut self, calls: &Calls, tick_s: f64) -> bool {
+        if let Some(median) = calls.latency_s {
+            let usual = self.usual_s.unwrap_or(median);
+            self.usual_s = Some(usual + (median - usual) * USUAL_WEIGHT);
+        }
+        let is_silent = calls.answered() == 0 && calls.waiting >= STALLED_WAITING;
+        self.silent_s = if is_silent {
+            self.silent_s + tick_s
+        } else {
+            0.0
+        };
+        let usual = |usual_s| is_silent && self.silent_s >= STALLED_FACTOR * usual_s;
+        self.usual_s.is_some_and(usual)
+    }
+
+    /// Whether it answers nothing at the moment.
+    pub fn is_silent(&self) -> bool {
+        self.silent_s > 0.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,7 +236,7 @@ mod tests {
             failed: failed_hard,
             failed_hard,
             trailing,
-            latency_s: None,
+            ..Calls::default()
         };
         let mut run = Run::default();
         assert!(!run.step(&hard(0, 4, 4)));
@@ -248,5 +300,33 @@ mod tests {
         assert!(slow.step(&at(0.1), Some(0.01)));
         let mut fast = Slow::default();
         assert!((0..100).all(|_| !fast.step(&at(0.001), Some(0.000_05))));
+    }
+
+    /// Goal: a hang is seen within a tick of silence, and a node that is always late, or has little to do, is
+    /// not taken for one (H6). Method: fast and late nodes that fall silent with many and few waiting.
+    #[test]
+    fn silence_is_measured_by_what_is_usual() {
+        let silent_after = |latency_s, waiting| {
+            let mut stalled = Stalled::default();
+            let well = Calls {
+                latency_s: Some(latency_s),
+                waiting,
+                ..calls(10, 0)
+            };
+            assert!((0..100).all(|_| !stalled.step(&well, 0.1)));
+            let silent = Calls {
+                waiting,
+                ..Calls::default()
+            };
+            (1..=100).find(|_| stalled.step(&silent, 0.1))
+        };
+        assert_eq!(silent_after(0.002, 5), Some(1));
+        assert!(matches!(silent_after(0.05, 5), Some(10 | 11)));
+        assert_eq!(silent_after(0.002, 4), None);
+        let unknown = Calls {
+            waiting: 100,
+            ..Calls::default()
+        };
+        assert!(!Stalled::default().step(&unknown, 10.0));
     }
 }

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use super::detector::{Calls, Rate, Run, Sequential, Slow};
+use super::detector::{Calls, Rate, Run, Sequential, Slow, Stalled};
 
 /// Settings of a group. The defaults are complete.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,8 +72,36 @@ pub enum Cause {
     Rate,
     /// Slower than the peers.
     Latency,
+    /// Requests wait, and none is answered.
+    Stall,
     /// It failed on probation.
     Probation,
+    /// An operator asked for it.
+    Hand,
+}
+
+impl Cause {
+    /// Every cause.
+    pub const ALL: [Cause; 6] = [
+        Cause::Run,
+        Cause::Rate,
+        Cause::Latency,
+        Cause::Stall,
+        Cause::Probation,
+        Cause::Hand,
+    ];
+
+    /// The word in metrics, logs and reports.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Cause::Run => "failures_in_row",
+            Cause::Rate => "failure_rate",
+            Cause::Latency => "latency",
+            Cause::Stall => "stall",
+            Cause::Probation => "probation",
+            Cause::Hand => "by_hand",
+        }
+    }
 }
 
 /// Why a sick node is kept in (H10).
@@ -89,6 +117,27 @@ pub enum Guard {
     CommonMode,
 }
 
+impl Guard {
+    /// Every guard.
+    pub const ALL: [Guard; 4] = [
+        Guard::LastNode,
+        Guard::Percent,
+        Guard::Capacity,
+        Guard::CommonMode,
+    ];
+
+    /// The word in metrics, logs and reports. A common fault is one of a `dependency`, as far as is known
+    /// here; one of `capacity` if it is of load.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Guard::LastNode => "last_node",
+            Guard::Percent => "max_ejection_percent",
+            Guard::Capacity => "capacity",
+            Guard::CommonMode => "dependency",
+        }
+    }
+}
+
 /// What the decision rests on, in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Evidence {
@@ -98,6 +147,12 @@ pub struct Evidence {
     pub peers: Rate,
     /// Hard failures in a row.
     pub run: u64,
+    /// Median latency of the last answers, in seconds.
+    pub latency_s: Option<f64>,
+    /// The same of the peers.
+    pub peers_latency_s: Option<f64>,
+    /// Requests that waited for an answer.
+    pub waiting: u64,
 }
 
 /// What changed.
@@ -139,6 +194,18 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Position in the group.
+    pub fn node(&self) -> usize {
+        match self {
+            Event::Suspected { node, .. }
+            | Event::Ejected { node, .. }
+            | Event::Probation { node }
+            | Event::Recovered { node } => *node,
+        }
+    }
+}
+
 /// Seconds over which rates are remembered.
 const MEMORY_S: f64 = 10.0;
 /// Seconds that are now.
@@ -152,10 +219,19 @@ struct Node {
     run: Run,
     sequential: Sequential,
     slow: Slow,
+    stalled: Stalled,
     rate: Rate,
     /// The same over a second, this tick included.
     recent: Rate,
+    /// Over a second as well: refusals for overload among the calls.
+    overloaded: Rate,
+    /// Of the last answers.
+    latency_s: Option<f64>,
+    peers_latency_s: Option<f64>,
+    waiting: u64,
     times: u32,
+    /// Active checks found it dead: it takes no requests whatever is found here.
+    is_down: bool,
     /// Since when it is well, or when a time out was last forgiven.
     well_since: Duration,
 }
@@ -190,6 +266,58 @@ impl Group {
             .collect();
     }
 
+    /// What is known of every node.
+    pub fn evidences(&self) -> impl Iterator<Item = Evidence> {
+        (0..self.nodes.len()).map(|k| self.evidence(k))
+    }
+
+    /// How often each node was ejected lately.
+    pub fn times(&self) -> impl Iterator<Item = u32> {
+        self.nodes.iter().map(|node| node.times)
+    }
+
+    /// What active checks say of a node: one that is down counts as out (H14).
+    pub fn set_down(&mut self, k: usize, is_down: bool) {
+        if let Some(node) = self.nodes.get_mut(k) {
+            node.is_down = is_down;
+        }
+    }
+
+    /// Takes other settings; what was found and decided stays.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    /// An operator takes a node out for `penalty`, whatever the guards say but the last: a cluster keeps a
+    /// node.
+    ///
+    /// # Errors
+    ///
+    /// The guard that forbids it.
+    pub fn eject_by_hand(
+        &mut self,
+        k: usize,
+        now: Duration,
+        penalty: Duration,
+    ) -> Result<Event, Guard> {
+        if self.is_last(k) {
+            return Err(Guard::LastNode);
+        }
+        Ok(self.put_out(k, now, Cause::Hand, penalty))
+    }
+
+    /// An operator, or the center, takes a node back in at once, its times out forgotten.
+    pub fn restore(&mut self, k: usize, now: Duration) -> Option<Event> {
+        let node = self.nodes.get_mut(k)?;
+        if matches!(node.state, State::Healthy) {
+            return None;
+        }
+        node.times = 0;
+        node.state = State::Healthy;
+        node.well_since = now;
+        Some(Event::Recovered { node: k })
+    }
+
     /// One tick of `tick` since the last. `calls` is by node; `watermark` how full the group is, if that is
     /// known; `random` gives 64 random bits.
     pub fn tick(
@@ -212,13 +340,14 @@ impl Group {
                 State::Ejected { until } if now >= until => self.try_out(k, now, &mut events),
                 State::Ejected { .. } => {}
                 State::Probation { until } => {
-                    if calls.failed > 0 {
+                    // Only the trial counts: what else ends now may have begun before the ejection.
+                    if calls.trials_failed > 0 {
                         let cause = Cause::Probation;
                         match self.guard(k, watermark) {
                             Some(guard) => self.suspect(k, cause, guard, &mut events),
                             None => self.eject(k, now, cause, random, &mut events),
                         }
-                    } else if calls.succeeded > 0 || now >= until {
+                    } else if calls.trials_succeeded > 0 || now >= until {
                         self.recover(k, now, &mut events);
                     }
                 }
@@ -256,17 +385,24 @@ impl Group {
                 let peers = all.without(node.rate);
                 node.rate.step(calls, keep(MEMORY_S));
                 node.recent.step(calls, keep(RECENT_S));
-                let run = node.run.step(calls);
-                let rate = node.sequential.step(calls, peers);
-                let slow = node.slow.step(calls, median);
+                let overloaded = Calls {
+                    failed: calls.overloaded,
+                    succeeded: calls.total() - calls.overloaded.min(calls.total()),
+                    ..Calls::default()
+                };
+                node.overloaded.step(&overloaded, keep(RECENT_S));
+                node.latency_s = calls.latency_s.or(node.latency_s);
+                node.peers_latency_s = median.or(node.peers_latency_s);
+                node.waiting = calls.waiting;
+                let found = [
+                    (node.run.step(calls), Cause::Run),
+                    (node.sequential.step(calls, peers), Cause::Rate),
+                    (node.stalled.step(calls, tick.as_secs_f64()), Cause::Stall),
+                    (node.slow.step(calls, median), Cause::Latency),
+                ];
                 let is_in = matches!(node.state, State::Healthy | State::Suspect);
-                match (run, rate, slow) {
-                    _ if !is_in => None,
-                    (true, ..) => Some(Cause::Run),
-                    (_, true, _) => Some(Cause::Rate),
-                    (.., true) => Some(Cause::Latency),
-                    _ => None,
-                }
+                let first = found.into_iter().find(|(fires, _)| *fires && is_in);
+                first.map(|(_, cause)| cause)
             })
             .collect()
     }
@@ -278,13 +414,30 @@ impl Group {
         let sick = nodes
             .filter(|(node, cause)| {
                 let is_out = matches!(node.state, State::Ejected { .. } | State::Probation { .. });
-                let is_close = node.sequential.evidence() > 0.5 || node.run.len() >= 3;
+                let is_close = node.sequential.evidence() > 0.5
+                    || node.run.len() >= 3
+                    || node.stalled.is_silent();
                 !is_out && (cause.is_some() || is_close)
             })
             .count();
         let percent = sick * 100 / self.nodes.len().max(1);
         (sick > 1 && percent > self.settings.common_mode_percent as usize)
-            .then_some(Guard::CommonMode)
+            .then(|| self.common_cause())
+    }
+
+    /// What strikes all: if most of the failures are refusals for overload, it is the load (H10, L12).
+    fn common_cause(&self) -> Guard {
+        let sum = |rate: fn(&Node) -> Rate| {
+            self.nodes
+                .iter()
+                .map(rate)
+                .fold(Rate::default(), Rate::with)
+        };
+        let (failed, overloaded) = (sum(|n| n.recent).failed, sum(|n| n.overloaded).failed);
+        match overloaded * 2.0 > failed && overloaded > 0.0 {
+            true => Guard::Capacity,
+            false => Guard::CommonMode,
+        }
     }
 
     /// The others fail right now as well. They need not be near a verdict of their own, since each is
@@ -296,28 +449,36 @@ impl Group {
             .enumerate()
             .filter(|(other, _)| *other != k);
         let peers = others.fold(Rate::default(), |sum, (_, node)| sum.with(node.recent));
-        (peers.mean() > PEERS_SICK).then_some(Guard::CommonMode)
+        (peers.mean() > PEERS_SICK).then(|| self.common_cause())
     }
 
-    /// What keeps a node in, whatever is found of it.
-    fn guard(&self, k: usize, watermark: Option<f64>) -> Option<Guard> {
-        let total = self.nodes.len();
-        let out = self
-            .nodes
-            .iter()
-            .filter(|n| matches!(n.state, State::Ejected { .. }))
-            .count();
-        let rest = total - out;
+    /// Whether no other node serves.
+    fn is_last(&self, k: usize) -> bool {
         // One on probation takes a single request: it does not stand in for another.
-        let serves = |node: &Node| matches!(node.state, State::Healthy | State::Suspect);
+        let serves =
+            |node: &Node| !node.is_down && matches!(node.state, State::Healthy | State::Suspect);
         let mut others = self
             .nodes
             .iter()
             .enumerate()
             .filter(|(other, _)| *other != k);
-        if !others.any(|(_, node)| serves(node)) {
+        !others.any(|(_, node)| serves(node))
+    }
+
+    /// What keeps a node in, whatever is found of it.
+    fn guard(&self, k: usize, watermark: Option<f64>) -> Option<Guard> {
+        if self.is_last(k) {
             return Some(Guard::LastNode);
         }
+        let total = self.nodes.len();
+        let is_out = |node: &Node| node.is_down || matches!(node.state, State::Ejected { .. });
+        let others = self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != k);
+        let out = others.filter(|(_, node)| is_out(node)).count();
+        let rest = total - out;
         // One may always go, as Envoy does: with two nodes 50 % is one, with three it is one as well.
         let may = (total * self.settings.max_ejection_percent as usize / 100).max(1);
         if out >= may {
@@ -352,32 +513,37 @@ impl Group {
         random: &mut impl FnMut() -> u64,
         events: &mut Vec<Event>,
     ) {
-        let evidence = self.evidence(k);
         let (base, most) = (self.settings.base_ejection, self.settings.max_ejection);
-        let Some(node) = self.nodes.get_mut(k) else {
-            return;
-        };
-        node.times = node.times.saturating_add(1);
-        let doubled = base.saturating_mul(1 << (node.times - 1).min(20)).min(most);
+        let times = self.nodes.get(k).map_or(0, |node| node.times);
+        let doubled = base.saturating_mul(1 << times.min(20)).min(most);
         // Up to a quarter longer, so that nodes that went together do not come back together.
         let jitter = (random() >> 11) as f64 / (1u64 << 53) as f64;
         let penalty = doubled.mul_f64(1.0 + jitter / 4.0).min(most);
-        node.state = State::Ejected {
-            until: now + penalty,
-        };
-        node.run = Run::default();
-        node.sequential = Sequential::default();
-        node.slow = Slow::default();
-        // What it did while sick is no measure of what it will do, nor of its peers.
-        node.rate = Rate::default();
-        node.recent = Rate::default();
-        events.push(Event::Ejected {
+        events.push(self.put_out(k, now, cause, penalty));
+    }
+
+    fn put_out(&mut self, k: usize, now: Duration, cause: Cause, penalty: Duration) -> Event {
+        let evidence = self.evidence(k);
+        let before = self.nodes.get(k).cloned().unwrap_or_default();
+        let times = before.times.saturating_add(1);
+        if let Some(node) = self.nodes.get_mut(k) {
+            // What it did while sick is no measure of what it will do, nor of its peers.
+            *node = Node {
+                state: State::Ejected {
+                    until: now + penalty,
+                },
+                times,
+                is_down: before.is_down,
+                ..Node::default()
+            };
+        }
+        Event::Ejected {
             node: k,
             cause,
             penalty,
-            times: node.times,
+            times,
             evidence,
-        });
+        }
     }
 
     fn try_out(&mut self, k: usize, now: Duration, events: &mut Vec<Event>) {
@@ -421,6 +587,9 @@ impl Group {
             own: node.rate,
             peers: all.without(node.rate),
             run: node.run.len(),
+            latency_s: node.latency_s,
+            peers_latency_s: node.peers_latency_s,
+            waiting: node.waiting,
         }
     }
 }

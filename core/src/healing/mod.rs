@@ -1,9 +1,13 @@
 //! Health of endpoints: which may be chosen, judged by probes and by the traffic itself.
 //!
+//! * [`counter`]: what an endpoint's calls came to, from the shards' counters (H2).
 //! * [`probe`] turns the results of active checks into verdicts (H14).
 //! * [`detector`] finds sick nodes in what their calls came to (H1, H2).
 //! * [`ejection`] takes them out and lets them back, within guards (H3, H8–H11).
+//! * [`ward`]: the four of them for one cluster, tick by tick.
 
+pub mod counter;
 pub mod detector;
 pub mod ejection;
 pub mod probe;
+pub mod ward;

@@ -86,7 +86,7 @@ mod tests {
             before = checker.verdict();
             match before {
                 Availability::Available => 'U',
-                Availability::Unavailable => 'D',
+                _ => 'D',
             }
         });
         letters.collect()

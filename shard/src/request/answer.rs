@@ -32,7 +32,7 @@ const DISCARD_BYTES_MAX: u64 = 64 << 10;
 /// And for how long.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 /// The header that names the reason of a refusal.
-const REASON_HEADER: &str = "x-tidegate-reason";
+pub(super) const REASON_HEADER: &str = "x-tidegate-reason";
 
 impl<'a> Exchange<'a> {
     /// Passes the answer on whose head is parsed, and which begins with `chunk`.

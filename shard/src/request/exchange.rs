@@ -3,25 +3,25 @@
 use std::{io, net::SocketAddr, rc::Rc, time::Duration};
 
 use tidegate_codecs::{
-    http1::{RequestHead, ResponseHead},
+    http1::{Framing, RequestHead, ResponseHead},
     limits::Http1Limits,
 };
 use tidegate_core::{
-    balancer::Outcome,
+    healing::counter::Fault,
     id::EndpointId,
     reason::Reason,
     snapshot::{self, Forward, Http, Listener, Protocol, Route},
-    stats::{EndpointCounters, Phase},
+    stats::Phase,
     steering::{RequestView, is_ambiguous_path, sticky_hash},
 };
 
-use super::{retry::Failure, upload::Upload};
+use super::{answer::REASON_HEADER, retry::Failure, upload::Upload};
 use crate::{
     access_log, census,
     downstream::Client,
     local::Plane,
     ring::{Chunk, is_over_budget},
-    upstream::{Connection, Destination, Endpoint, Ticket},
+    upstream::{Connection, Destination, Endpoint, Fate, Ticket},
 };
 
 /// A scratch whose buffers grew beyond this is freed rather than kept.
@@ -291,23 +291,37 @@ impl<'a> Exchange<'a> {
 
     /// Tells balancer and counters what came of a try.
     pub(super) fn judge(&self, ticket: &mut Ticket, asked: &Result<(Connection, Chunk), Failure>) {
-        let outcome = match asked {
-            Ok(_) if self.scratch.response.status >= 500 => Outcome::Failure,
-            Ok(_) => Outcome::Success,
-            Err(Failure::Refused(refusal)) if refusal.reason != Reason::RequestTimeout => {
-                Outcome::Neutral
+        let fate = match asked {
+            Ok((_, head)) => self.fate_of_answer(head),
+            Err(Failure::Reset) => Fate::Failed(Fault::Reset),
+            Err(Failure::Protocol(_)) => Fate::Failed(Fault::Protocol),
+            Err(Failure::TryTimeout) => Fate::Failed(Fault::Deadline),
+            Err(Failure::Refused(refusal)) if refusal.reason == Reason::RequestTimeout => {
+                Fate::Failed(Fault::Deadline)
             }
-            Err(Failure::Stale | Failure::Connect(Reason::CircuitConnections)) => Outcome::Neutral,
-            Err(_) => Outcome::Failure,
+            Err(Failure::Connect(Reason::CircuitConnections)) => Fate::Unknown,
+            Err(Failure::Connect(_)) => Fate::NotConnected,
+            Err(Failure::Status | Failure::Stale | Failure::Refused(_)) => Fate::Unknown,
         };
         let latency = Duration::from_nanos(self.times.first_byte_ns);
-        ticket.end(outcome, latency, self.client.local.now());
-        let Some(counters) = ticket.endpoint.counters() else {
-            return;
-        };
-        if let Some(counter) = counter_of(asked, self.scratch.response.status, counters) {
-            counter.add(1);
+        ticket.end(fate, latency, self.client.local.now());
+    }
+
+    /// What the answer whose head is parsed says of the endpoint.
+    fn fate_of_answer(&self, head: &[u8]) -> Fate {
+        let response = &self.scratch.response;
+        match response.status {
+            0..500 => Fate::Answered,
+            503 if is_overload(response.field(head, REASON_HEADER)) => {
+                Fate::Failed(Fault::Overloaded)
+            }
+            _ => Fate::Failed(Fault::Status),
         }
+    }
+
+    /// Whether nothing but a head is sent.
+    pub(super) fn is_bodiless(&self) -> bool {
+        self.scratch.request.framing == Framing::None
     }
 
     /// Limits and grammar for the codec, as the listener has them.
@@ -412,21 +426,7 @@ fn no_route(path: &[u8]) -> Refusal {
     Reason::NoRoute.into()
 }
 
-fn counter_of<'c>(
-    asked: &Result<(Connection, Chunk), Failure>,
-    status: u16,
-    counters: &'c EndpointCounters,
-) -> Option<&'c tidegate_core::stats::Counter> {
-    match asked {
-        Ok(_) if status >= 500 => Some(&counters.failed_5xx),
-        Ok(_) => Some(&counters.succeeded),
-        Err(Failure::Reset) => Some(&counters.failed_reset),
-        Err(Failure::Protocol(_)) => Some(&counters.failed_protocol),
-        Err(Failure::TryTimeout) => Some(&counters.failed_deadline),
-        Err(Failure::Refused(refusal)) if refusal.reason == Reason::RequestTimeout => {
-            Some(&counters.failed_deadline)
-        }
-        // Counted where the connection is made.
-        Err(Failure::Connect(_) | Failure::Status | Failure::Stale | Failure::Refused(_)) => None,
-    }
+/// Whether a refusal by a proxy in front of the endpoint is for overload (H13).
+fn is_overload(reason: Option<&[u8]>) -> bool {
+    reason == Some(Reason::Overloaded.word().as_bytes())
 }

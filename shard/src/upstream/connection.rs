@@ -4,6 +4,7 @@ use std::{io, rc::Rc, time::Duration};
 
 use tidegate_core::{
     encryption::{link::Event, rollout::LinkKind},
+    healing::counter::Fault,
     reason::Reason,
 };
 
@@ -219,11 +220,11 @@ fn count_failure(endpoint: &Endpoint, reason: Reason) {
     let Some(counters) = endpoint.counters() else {
         return;
     };
-    match reason {
-        Reason::ConnectTimeout => counters.failed_connect_timeout.add(1),
-        Reason::UpstreamTls | Reason::SecretMissing => counters.failed_tls.add(1),
-        _ => counters.failed_connect.add(1),
-    }
+    counters.fail(match reason {
+        Reason::ConnectTimeout => Fault::ConnectTimeout,
+        Reason::UpstreamTls | Reason::SecretMissing => Fault::Tls,
+        _ => Fault::Connect,
+    });
 }
 
 fn connect_reason(error: &io::Error) -> Reason {

@@ -20,9 +20,11 @@ use std::{
 use tidegate_core::{
     balancer::{Balancer, EndpointInput, Outcome},
     config::model,
+    healing::{counter::Fault, detector::RUN},
     id::{EndpointId, ShardId},
     message::Availability,
     snapshot,
+    stats::EndpointCounters,
     steering::hash_address,
 };
 
@@ -61,6 +63,9 @@ impl Destination<'_> {
 
 /// A cluster on this shard. It outlives snapshots as long as its name stays.
 pub(crate) struct Cluster {
+    shard: ShardId,
+    /// Whether endpoints that fail may be taken out here, before the coordinator has decided.
+    heals: Cell<bool>,
     balancer: RefCell<Balancer>,
     /// By [`EndpointId`] of the snapshot in use.
     endpoints: RefCell<Vec<Rc<Endpoint>>>,
@@ -79,13 +84,12 @@ impl Cluster {
             .collect();
         let config = &cluster.config;
         let inputs = inputs(cluster);
+        let mut balancer = Balancer::new(config.balance, config.slow_start, &inputs, now);
+        balancer.set_return_ramp(return_ramp(config));
         Rc::new(Cluster {
-            balancer: RefCell::new(Balancer::new(
-                config.balance,
-                config.slow_start,
-                &inputs,
-                now,
-            )),
+            shard,
+            heals: Cell::new(heals(config)),
+            balancer: RefCell::new(balancer),
             endpoints: RefCell::new(endpoints),
             requests: Cell::new(0),
             connections: Cell::new(0),
@@ -114,9 +118,10 @@ impl Cluster {
         }
         *self.endpoints.borrow_mut() = new;
         let config = &cluster.config;
-        self.balancer
-            .borrow_mut()
-            .update(config.balance, config.slow_start, &inputs(cluster), now);
+        self.heals.set(heals(config));
+        let mut balancer = self.balancer.borrow_mut();
+        balancer.set_return_ramp(return_ramp(config));
+        balancer.update(config.balance, config.slow_start, &inputs(cluster), now);
     }
 
     /// The cluster is gone: its idle connections are closed, busy ones finish.
@@ -124,16 +129,42 @@ impl Cluster {
         self.endpoints.borrow().iter().for_each(|e| e.leave(now));
     }
 
-    /// Whether `endpoint` may be chosen from now on.
+    /// Whether `endpoint` may be chosen from now on. That ends what this shard had decided on its own.
     pub(crate) fn set_availability(
         &self,
         endpoint: EndpointId,
         availability: Availability,
         now: Duration,
     ) {
-        self.balancer
-            .borrow_mut()
-            .set_availability(endpoint, availability, now);
+        let mut balancer = self.balancer.borrow_mut();
+        match availability {
+            Availability::Trial(shard) => {
+                balancer.set_availability(endpoint, Availability::Unavailable, now);
+                if shard == self.shard {
+                    balancer.offer_trial(endpoint);
+                }
+            }
+            decided => balancer.set_availability(endpoint, decided, now),
+        }
+        let endpoints = self.endpoints.borrow();
+        let counters = endpoints.get(endpoint.index()).and_then(|e| e.counters());
+        if let Some(counters) = counters.filter(|c| c.quarantined.get() > 0) {
+            counters.quarantined.set(0);
+            counters.failures_in_row.set(0);
+        }
+    }
+
+    /// Keeps requests from an endpoint that failed `in_row` times, if that is enough and another one is there,
+    /// until the coordinator confirms or reverts it at its next tick (H3).
+    fn quarantine(&self, id: EndpointId, counters: &EndpointCounters, in_row: u64, now: Duration) {
+        if in_row < RUN || !self.heals.get() || counters.quarantined.get() > 0 {
+            return;
+        }
+        let mut balancer = self.balancer.borrow_mut();
+        if balancer.has_another(id) {
+            balancer.set_availability(id, Availability::Unavailable, now);
+            counters.quarantined.set(1);
+        }
     }
 
     /// Chooses an endpoint for a request, and counts the request until the ticket is dropped.
@@ -144,17 +175,22 @@ impl Cluster {
         tried: &[EndpointId],
         now: Duration,
     ) -> Option<Ticket> {
-        let id = self.balancer.borrow_mut().pick(hash, random, tried, now)?;
+        let mut balancer = self.balancer.borrow_mut();
+        let trial = balancer.take_trial(tried);
+        let id = trial.or_else(|| balancer.pick(hash, random, tried, now))?;
         let endpoint = self.endpoints.borrow().get(id.index())?.clone();
-        self.balancer.borrow_mut().started(id);
+        balancer.started(id);
         if let Some(counters) = endpoint.counters() {
             counters.requests.add(1);
             counters.requests_active.add(1);
         }
+        drop(balancer);
         Some(Ticket {
             cluster: self.clone(),
             endpoint,
             id,
+            is_trial: trial.is_some(),
+            is_waiting: false,
             outcome: Outcome::Neutral,
             ended: None,
         })
@@ -202,27 +238,91 @@ impl Drop for Admission {
     }
 }
 
+/// What came of a request at an endpoint, as far as the endpoint is judged by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// An answer that is no failure of the endpoint.
+    Answered,
+    /// It failed, by the endpoint's fault.
+    Failed(Fault),
+    /// No connection could be made, which was counted where it was tried.
+    NotConnected,
+    /// It says nothing about the endpoint: the client went away.
+    Unknown,
+}
+
 /// A request at one endpoint. Dropping it tells the balancer how it ended.
 pub(crate) struct Ticket {
     cluster: Rc<Cluster>,
     pub(crate) endpoint: Rc<Endpoint>,
     /// The endpoint's id when it was picked; a later snapshot may number it otherwise.
     pub(crate) id: EndpointId,
+    /// The endpoint is ejected, and this request shows how it does.
+    is_trial: bool,
+    /// It was sent in full, and its answer has not begun.
+    is_waiting: bool,
     outcome: Outcome,
     /// Latency, and when it ended.
     ended: Option<(Duration, Duration)>,
 }
 
 impl Ticket {
-    /// Says how the request ended; without it, nothing is learned from it.
-    pub(crate) fn end(&mut self, outcome: Outcome, latency: Duration, now: Duration) {
-        self.outcome = outcome;
+    /// The request was sent in full.
+    pub(crate) fn wait(&mut self) {
+        if let Some(counters) = self.endpoint.counters()
+            && !std::mem::replace(&mut self.is_waiting, true)
+        {
+            counters.requests_waiting.add(1);
+        }
+    }
+
+    /// Says what came of the request, or of a try of it; without it, nothing is learned from it.
+    pub(crate) fn end(&mut self, fate: Fate, latency: Duration, now: Duration) {
+        self.outcome = match fate {
+            Fate::Answered => Outcome::Success,
+            Fate::Failed(_) | Fate::NotConnected => Outcome::Failure,
+            Fate::Unknown => Outcome::Neutral,
+        };
         self.ended = Some((latency, now));
+        self.stop_waiting();
+        let Some(counters) = self.endpoint.counters() else {
+            return;
+        };
+        let in_row = match fate {
+            Fate::Answered => {
+                counters.succeed(latency.as_nanos() as u64);
+                0
+            }
+            Fate::Failed(fault) => counters.fail(fault),
+            Fate::NotConnected => counters.failures_in_row.get(),
+            Fate::Unknown => return,
+        };
+        if std::mem::take(&mut self.is_trial) {
+            let trials = match self.outcome {
+                Outcome::Success => &counters.trials_succeeded,
+                _ => &counters.trials_failed,
+            };
+            trials.add(1);
+        }
+        if in_row >= RUN
+            && let Some(id) = self.endpoint.id()
+        {
+            self.cluster.quarantine(id, counters, in_row, now);
+        }
+    }
+
+    fn stop_waiting(&mut self) {
+        if let Some(counters) = self.endpoint.counters()
+            && std::mem::take(&mut self.is_waiting)
+        {
+            counters.requests_waiting.sub(1);
+        }
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        self.stop_waiting();
         if let Some(counters) = self.endpoint.counters() {
             counters.requests_active.sub(1);
         }
@@ -235,6 +335,19 @@ impl Drop for Ticket {
             .borrow_mut()
             .finished(id, self.outcome, latency, now);
     }
+}
+
+/// Whether shards may act on what they see of this cluster.
+fn heals(config: &model::Cluster) -> bool {
+    let mode = config.heal.as_ref().map(|heal| heal.mode);
+    mode == Some(model::PolicyMode::Enforce)
+}
+
+fn return_ramp(config: &model::Cluster) -> Duration {
+    config
+        .heal
+        .as_ref()
+        .map_or(Duration::ZERO, |heal| heal.slow_start)
 }
 
 /// What the balancer is told. The key is a hash of the address alone, so that the consistent policies

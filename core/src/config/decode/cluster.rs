@@ -2,8 +2,10 @@
 
 use super::{matching::listed_twice, *};
 use crate::config::model::{
-    Balance, Circuit, Cluster, Endpoints, HealthCheck, Probe, ProxyProtocolOut, StaticEndpoint,
+    Balance, Circuit, Cluster, Endpoints, Heal, HealthCheck, PolicyMode, Probe, ProxyProtocolOut,
+    StaticEndpoint,
 };
+use crate::healing::ejection;
 
 /// Decodes one cluster.
 pub(super) fn cluster(
@@ -53,6 +55,9 @@ pub(super) fn cluster(
         },
         tls: tls::cluster(&fields, name, senders, secrets),
         max_connection_age: fields.duration_or_off("max_connection_age"),
+        heal: fields
+            .section_opt("heal", &keys::HEAL)
+            .map(|fields| heal(&fields)),
     };
     if cluster.idle_connections > cluster.circuit.connections && fields.has("idle_connections") {
         let message = format!(
@@ -178,6 +183,40 @@ fn circuit(fields: &Fields<'_>) -> Circuit {
     Circuit {
         connections: fields.integer("connections"),
         requests: fields.integer("requests"),
+    }
+}
+
+fn heal(fields: &Fields<'_>) -> Heal {
+    let ejection = ejection::Settings {
+        max_ejection_percent: fields.integer("max_ejection_percent"),
+        common_mode_percent: fields.integer("common_mode_percent"),
+        base_ejection: fields.duration("base_ejection"),
+        max_ejection: fields.duration("max_ejection"),
+        forgive_after: fields.duration("forgive_after"),
+        ..ejection::Settings::default()
+    };
+    if ejection.base_ejection > ejection.max_ejection && !ejection.max_ejection.is_zero() {
+        let message = "`base_ejection` is longer than `max_ejection`";
+        let at = match fields.has("base_ejection") {
+            true => "base_ejection",
+            false => "max_ejection",
+        };
+        let problem = Problem::new(codes::CONTRADICTION, fields.value_span(at), message);
+        let help = "the first time out cannot be longer than the longest: lower the one or raise the other";
+        fields.report.add(problem.label("never reached").help(help));
+    }
+    Heal {
+        mode: mode(fields),
+        ejection,
+        slow_start: fields.duration("slow_start"),
+    }
+}
+
+/// Whether a policy acts.
+fn mode(fields: &Fields<'_>) -> PolicyMode {
+    match fields.word("mode") {
+        Some("shadow") => PolicyMode::Shadow,
+        _ => PolicyMode::Enforce,
     }
 }
 

@@ -49,11 +49,15 @@ pub(in super::super) static CLUSTER: Section = Section {
              the certificate's life apply as well.",
         )
         .default("off", "as Envoy"),
+        Field::new(
+            "heal",
+            Kind::Section(&HEAL),
+            "Takes endpoints out that fail, are slow or hang, as their calls show, and lets them back in with care. \
+             `{}` is complete.",
+        )
+        .absent("endpoints are judged by `health` alone"),
     ],
     planned: &[
-        ("heal", "self-healing"),
-        ("outlier", "outlier detection"),
-        ("outlier_detection", "outlier detection"),
         ("zones", "steering between zones"),
         ("locality", "steering between zones"),
         ("priority", "priorities of endpoints"),
@@ -154,6 +158,67 @@ pub(in super::super) static CIRCUIT: Section = Section {
     planned: &[
         ("pending", "queues of pending requests"),
         ("retries", "limits on retries; see `retry.budget`"),
+    ],
+};
+
+pub(in super::super) static HEAL: Section = Section {
+    name: "heal",
+    place: "clusters.<name>.heal",
+    doc: "Self-healing: endpoints are judged by what their calls come to, against their peers.",
+    fields: &[
+        Field::new(
+            "mode",
+            Kind::Word(&[
+                ("enforce", "sick endpoints are taken out"),
+                ("shadow", "they are found and told of, and stay in"),
+            ]),
+            "Whether it acts.",
+        )
+        .default("enforce", "who writes it down wants it"),
+        Field::new(
+            "max_ejection_percent",
+            Kind::Integer(1, 100),
+            "Endpoints that may be out at once, in percent. One always may; the last one never is.",
+        )
+        .default("50", "Envoy's 10 keeps a sick node of a small cluster in"),
+        Field::new(
+            "common_mode_percent",
+            Kind::Integer(1, 100),
+            "When more endpoints than this are sick at once, in percent, none is taken out: it is what they depend on.",
+        )
+        .default("30", "two of ten may die by chance, four do not"),
+        Field::new(
+            "base_ejection",
+            Kind::Duration(millis(100), seconds(3600)),
+            "How long an endpoint is out the first time, with jitter. Doubled each time that it fails again.",
+        )
+        .default("1s", "a restart takes longer, and a trial costs one request"),
+        Field::new(
+            "max_ejection",
+            Kind::Duration(millis(100), DAY),
+            "The longest time out.",
+        )
+        .default("5m", "as Envoy"),
+        Field::new(
+            "forgive_after",
+            Kind::Duration(seconds(1), DAY),
+            "For each such time that an endpoint is well, one time out is forgotten.",
+        )
+        .default("60s", "longer than most relapses take"),
+        Field::new(
+            "slow_start",
+            Kind::Duration(seconds(0), seconds(3600)),
+            "An endpoint that comes back gets its share little by little over this time; not with `ring_hash` and `maglev`.",
+        )
+        .default("5s", "its caches and pools are cold"),
+    ],
+    planned: &[
+        ("consecutive_5xx", "Envoy's fields of outlier detection"),
+        ("interval", "Envoy's fields of outlier detection"),
+        ("base_ejection_time", "Envoy's fields of outlier detection; see `base_ejection`"),
+        ("max_ejection_time", "Envoy's fields of outlier detection; see `max_ejection`"),
+        ("split_external_local_origin_errors", "Envoy's fields of outlier detection"),
+        ("success_rate_minimum_hosts", "Envoy's fields of outlier detection"),
     ],
 };
 

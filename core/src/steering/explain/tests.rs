@@ -353,5 +353,6 @@ fn cluster(balance: Balance, endpoints: &[(&str, u32)]) -> Cluster {
         proxy_protocol: None,
         tls: None,
         max_connection_age: None,
+        heal: None,
     }
 }

@@ -1,0 +1,264 @@
+//! What the calls of an endpoint came to, by class, as shards count it and as the coordinator reads it.
+//!
+//! A shard counts into its own [`EndpointCounters`] and nothing else; a [`Tally`] remembers what it read at
+//! the last tick, and the difference is one tick's [`Calls`] (H1, H2).
+
+use super::detector::Calls;
+use crate::stats::{EndpointCounters, PerShard};
+
+/// What a call failed of (H2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The answer's status is 5xx.
+    Status,
+    /// The endpoint's own proxy refused for overload: a fault only of a node that is overloaded alone (H13).
+    Overloaded,
+    /// The connection was refused, or failed otherwise.
+    Connect,
+    /// The connection was not made in time.
+    ConnectTimeout,
+    /// The TLS handshake failed, or a secret was missing.
+    Tls,
+    /// The connection ended before the answer was complete.
+    Reset,
+    /// The answer broke the protocol.
+    Protocol,
+    /// No answer within the deadline.
+    Deadline,
+}
+
+impl Fault {
+    /// Whether a process that is up does not show it.
+    pub const fn is_hard(self) -> bool {
+        !matches!(self, Fault::Status | Fault::Overloaded)
+    }
+}
+
+impl EndpointCounters {
+    /// Counts an answer that is no failure, whose head came after `latency_ns`.
+    #[inline]
+    pub fn succeed(&self, latency_ns: u64) {
+        self.succeeded.add(1);
+        self.failures_in_row.set(0);
+        if let Some(bucket) = self.latency.get(latency::bucket(latency_ns)) {
+            bucket.add(1);
+        }
+    }
+
+    /// Counts a failure. Says how many hard ones there were in a row, this one included.
+    pub fn fail(&self, fault: Fault) -> u64 {
+        let counter = match fault {
+            Fault::Status => &self.failed_5xx,
+            Fault::Overloaded => &self.failed_overloaded,
+            Fault::Connect => &self.failed_connect,
+            Fault::ConnectTimeout => &self.failed_connect_timeout,
+            Fault::Tls => &self.failed_tls,
+            Fault::Reset => &self.failed_reset,
+            Fault::Protocol => &self.failed_protocol,
+            Fault::Deadline => &self.failed_deadline,
+        };
+        counter.add(1);
+        if fault.is_hard() {
+            self.failures_in_row.add(1);
+        }
+        self.failures_in_row.get()
+    }
+
+    fn failed_hard(&self) -> u64 {
+        self.failed_connect.get()
+            + self.failed_connect_timeout.get()
+            + self.failed_tls.get()
+            + self.failed_reset.get()
+            + self.failed_protocol.get()
+            + self.failed_deadline.get()
+    }
+}
+
+/// A sketch of latencies: two buckets a power of two, so that a median is known within a factor of 1.5.
+/// Enough to tell four times as slow, and small enough for every endpoint on every shard (336 bytes).
+pub mod latency {
+    /// Below 2^16 ns (66 µs) all is one.
+    const MIN_EXP: u32 = 16;
+    /// 2^36 ns (69 s) and more as well.
+    const MAX_EXP: u32 = 36;
+    /// How many buckets there are.
+    pub const BUCKETS: usize = ((MAX_EXP - MIN_EXP) * 2 + 2) as usize;
+
+    /// The bucket of a latency.
+    #[inline]
+    pub fn bucket(ns: u64) -> usize {
+        let exp = 63 - (ns | 1).leading_zeros();
+        if exp < MIN_EXP {
+            return 0;
+        }
+        if exp >= MAX_EXP {
+            return BUCKETS - 1;
+        }
+        let half = (ns >> (exp - 1)) & 1;
+        ((exp - MIN_EXP) * 2 + half as u32 + 1) as usize
+    }
+
+    /// The largest latency of a bucket, in nanoseconds; of the last one, where it begins.
+    pub fn upper_ns(bucket: usize) -> u64 {
+        let above = bucket.min(BUCKETS - 1) as u32;
+        let exp = MIN_EXP + above / 2;
+        match above % 2 {
+            0 => 1 << exp,
+            _ => (1 << exp) + (1 << (exp - 1)),
+        }
+    }
+
+    /// The median of counts, in seconds; `None` without any.
+    pub fn median_s(counts: &[u64; BUCKETS]) -> Option<f64> {
+        let total: u64 = counts.iter().sum();
+        let mut seen = 0;
+        let at = counts.iter().position(|count| {
+            seen += count;
+            total > 0 && seen * 2 >= total
+        })?;
+        Some(upper_ns(at) as f64 / 1e9)
+    }
+}
+
+/// What one shard's counters said at the last tick.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    succeeded: u64,
+    failed_status: u64,
+    failed_overloaded: u64,
+    failed_hard: u64,
+    trials_succeeded: u64,
+    trials_failed: u64,
+    latency: [u64; latency::BUCKETS],
+}
+
+impl Seen {
+    fn of(counters: &EndpointCounters) -> Seen {
+        let mut latency = [0; latency::BUCKETS];
+        for (to, from) in latency.iter_mut().zip(&counters.latency) {
+            *to = from.get();
+        }
+        Seen {
+            succeeded: counters.succeeded.get(),
+            failed_status: counters.failed_5xx.get(),
+            failed_overloaded: counters.failed_overloaded.get(),
+            failed_hard: counters.failed_hard(),
+            trials_succeeded: counters.trials_succeeded.get(),
+            trials_failed: counters.trials_failed.get(),
+            latency,
+        }
+    }
+}
+
+/// Reads an endpoint's counters tick by tick.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    shards: Vec<Seen>,
+    /// Calls of the last tick, by shard.
+    totals: Vec<u64>,
+}
+
+impl Tally {
+    /// Begins now: what was counted before belongs to no tick.
+    pub fn new(counters: &PerShard<EndpointCounters>) -> Tally {
+        Tally {
+            shards: counters.iter().map(Seen::of).collect(),
+            totals: vec![0; counters.len()],
+        }
+    }
+
+    /// What was counted since the last step, over all shards.
+    pub fn step(&mut self, counters: &PerShard<EndpointCounters>) -> Calls {
+        let mut calls = Calls::default();
+        let mut buckets = [0; latency::BUCKETS];
+        let mut trailing = None;
+        let shards = self.shards.iter_mut().zip(&mut self.totals);
+        for ((seen, total), counters) in shards.zip(counters.iter()) {
+            let now = Seen::of(counters);
+            let since = |read: fn(&Seen) -> u64| read(&now).saturating_sub(read(seen));
+            let succeeded = since(|s| s.succeeded);
+            let overloaded = since(|s| s.failed_overloaded);
+            let hard = since(|s| s.failed_hard);
+            let failed = hard + overloaded + since(|s| s.failed_status);
+            *total = succeeded + failed;
+            calls.succeeded += succeeded;
+            calls.failed += failed;
+            calls.failed_hard += hard;
+            calls.overloaded += overloaded;
+            calls.waiting += counters.requests_waiting.get();
+            calls.trials_succeeded += since(|s| s.trials_succeeded);
+            calls.trials_failed += since(|s| s.trials_failed);
+            if succeeded > 0 {
+                let in_row = counters.failures_in_row.get();
+                // Which shard's success was the last is not known: the kindest reading.
+                trailing = Some(trailing.map_or(in_row, |least: u64| least.min(in_row)));
+            }
+            let pairs = now.latency.iter().zip(&seen.latency);
+            for (bucket, (new, old)) in buckets.iter_mut().zip(pairs) {
+                *bucket += new.saturating_sub(*old);
+            }
+            *seen = now;
+        }
+        calls.trailing = trailing.unwrap_or(calls.failed_hard);
+        calls.latency_s = latency::median_s(&buckets);
+        calls
+    }
+
+    /// Calls of the last tick, by shard.
+    pub fn totals(&self) -> &[u64] {
+        &self.totals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ShardId;
+
+    /// Goal: every latency lies in the bucket that claims it, and buckets ascend (H2). Method: both ends of
+    /// every bucket.
+    #[test]
+    fn buckets_are_contiguous() {
+        for at in 0..latency::BUCKETS - 1 {
+            let upper = latency::upper_ns(at);
+            assert_eq!(latency::bucket(upper - 1), at);
+            assert_eq!(latency::bucket(upper), at + 1);
+        }
+        assert_eq!(latency::bucket(u64::MAX), latency::BUCKETS - 1);
+        assert_eq!(latency::bucket(0), 0);
+        assert_eq!(latency::median_s(&[0; latency::BUCKETS]), None);
+    }
+
+    /// Goal: a tick holds what was counted in it, by class, over all shards (H2). Method: two shards, counts
+    /// before the first tick, in it, and none in the next.
+    #[test]
+    fn ticks_hold_differences() {
+        let counters: PerShard<EndpointCounters> = PerShard::new(2);
+        let shard = |k| counters.get(ShardId(k)).unwrap_or_else(|| unreachable!());
+        shard(0).succeed(1_000_000);
+        let mut tally = Tally::new(&counters);
+        (0..3).for_each(|_| shard(0).succeed(2_000_000));
+        shard(1).fail(Fault::Connect);
+        shard(1).fail(Fault::Status);
+        shard(1).fail(Fault::Overloaded);
+        assert_eq!(shard(1).fail(Fault::Reset), 2);
+        let calls = tally.step(&counters);
+        assert_eq!(
+            (
+                calls.succeeded,
+                calls.failed,
+                calls.failed_hard,
+                calls.overloaded
+            ),
+            (3, 4, 2, 1)
+        );
+        // The shard that saw a success saw no failure since.
+        assert_eq!(calls.trailing, 0);
+        assert_eq!(tally.totals(), [3, 4]);
+        let median = calls.latency_s.unwrap_or_default();
+        assert!((0.002..0.0032).contains(&median), "{median}");
+        assert_eq!(tally.step(&counters).total(), 0);
+        shard(1).succeed(1);
+        assert_eq!(shard(1).fail(Fault::Deadline), 1, "a success ends a row");
+    }
+}

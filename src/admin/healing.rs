@@ -1,0 +1,209 @@
+//! `/healing`: where every endpoint of a cluster that heals stands, on what evidence, until when; and the last
+//! events (H4, H10, H11). As JSON for programs, and as text for people.
+
+use std::{fmt::Write, time::Duration};
+
+use serde_json::{Map, Value, json};
+use tidegate_core::healing::{
+    ejection::{Event, Evidence, State},
+    ward::NodeView,
+};
+
+use crate::{
+    coordinator::healing::numbers,
+    healing::{ClusterHealing, Noted},
+    status::Status,
+    text::Rfc3339,
+};
+
+/// Everything.
+pub(crate) fn view(status: &Status) -> Value {
+    let now = status.started.elapsed();
+    let live = status.live();
+    let clusters = live.healing.clusters.iter().map(|(name, cluster)| {
+        let mut view = totals(cluster);
+        let nodes = cluster.nodes.iter().map(|view| node(view, now));
+        view.insert("name".into(), json!(&**name));
+        view.insert("endpoints".into(), nodes.collect());
+        Value::Object(view)
+    });
+    let events = live.healing.events.iter().map(noted);
+    json!({
+        "clusters": clusters.collect::<Vec<_>>(),
+        "events": events.collect::<Vec<_>>(),
+    })
+}
+
+/// Endpoints that a summary shows by cluster, and clusters: keeps an event in the tens of KiB.
+const SUMMARY_ENDPOINTS: usize = 64;
+const SUMMARY_CLUSTERS: usize = 32;
+const SUMMARY_EVENTS: usize = 8;
+
+/// What the dashboard draws.
+pub(crate) fn summary(status: &Status) -> Value {
+    let now = status.started.elapsed();
+    let live = status.live();
+    let all = &live.healing.clusters;
+    let clusters = all.iter().take(SUMMARY_CLUSTERS).map(|(name, cluster)| {
+        let shown = cluster.nodes.iter().take(SUMMARY_ENDPOINTS);
+        json!({
+            "name": &**name,
+            "mode": cluster.mode.word(),
+            "endpoints": shown.map(|view| node(view, now)).collect::<Vec<_>>(),
+            "endpoints_hidden": cluster.nodes.len().saturating_sub(SUMMARY_ENDPOINTS),
+        })
+    });
+    let events = live.healing.events.iter().take(SUMMARY_EVENTS).map(noted);
+    json!({
+        "clusters_hidden": all.len().saturating_sub(SUMMARY_CLUSTERS),
+        "clusters": clusters.collect::<Vec<_>>(),
+        "events": events.collect::<Vec<_>>(),
+    })
+}
+
+/// The same as text.
+pub(crate) fn text(status: &Status) -> String {
+    let mut out = String::new();
+    // Writing to a String does not fail.
+    let _ = write_text(&mut out, status);
+    out
+}
+
+fn write_text(out: &mut String, status: &Status) -> std::fmt::Result {
+    let now = status.started.elapsed();
+    let live = status.live();
+    if live.healing.clusters.is_empty() {
+        return writeln!(out, "no cluster heals: give one `heal: {{}}`");
+    }
+    for (name, cluster) in &live.healing.clusters {
+        writeln!(out, "cluster {name}: {}", cluster.mode.word())?;
+        for view in &cluster.nodes {
+            let left = left(view.state, now).map_or_else(String::new, |left| {
+                format!(", {:.1} s left", left.as_secs_f64())
+            });
+            let (state, said) = (word(view.state), numbers(&view.evidence));
+            writeln!(out, "  {:<24} {state}{left}  {said}", view.address)?;
+        }
+    }
+    if !live.healing.events.is_empty() {
+        writeln!(out, "\nlast events, the newest first")?;
+    }
+    for noted in live.healing.events.iter().take(SUMMARY_EVENTS * 4) {
+        let at = Rfc3339(noted.unix_ms * 1_000_000);
+        let (what, why) = said(&noted.event);
+        let mode = if noted.enforced { "" } else { " (shadow)" };
+        writeln!(
+            out,
+            "  {at}  {} {} {what}{mode}  {why}",
+            noted.cluster, noted.address
+        )?;
+    }
+    Ok(())
+}
+
+fn totals(cluster: &ClusterHealing) -> Map<String, Value> {
+    Map::from_iter([
+        ("mode".to_owned(), json!(cluster.mode.word())),
+        ("ejections".to_owned(), json!(cluster.ejections)),
+        ("kept_in".to_owned(), json!(cluster.kept_in)),
+        ("recoveries".to_owned(), json!(cluster.recoveries)),
+    ])
+}
+
+fn node(view: &NodeView, now: Duration) -> Value {
+    json!({
+        "address": view.address.to_string(),
+        "state": word(view.state),
+        "left_s": left(view.state, now).map(|left| left.as_secs_f64()),
+        "times": view.times,
+        "evidence": evidence(&view.evidence),
+    })
+}
+
+fn noted(noted: &Noted) -> Value {
+    let mut view = match noted.event {
+        Event::Suspected {
+            cause,
+            guard,
+            evidence: found,
+            ..
+        } => json!({
+            "event": "suspected", "cause": cause.word(), "guard": guard.word(), "evidence": evidence(&found),
+        }),
+        Event::Ejected {
+            cause,
+            penalty,
+            times,
+            evidence: found,
+            ..
+        } => json!({
+            "event": "ejected", "cause": cause.word(), "penalty_s": penalty.as_secs_f64(), "times": times,
+            "evidence": evidence(&found),
+        }),
+        Event::Probation { .. } => json!({ "event": "probation" }),
+        Event::Recovered { .. } => json!({ "event": "recovered" }),
+    };
+    if let Value::Object(view) = &mut view {
+        view.insert("unix_ms".into(), json!(noted.unix_ms));
+        view.insert("cluster".into(), json!(&*noted.cluster));
+        view.insert("address".into(), json!(noted.address.to_string()));
+        view.insert("enforced".into(), json!(noted.enforced));
+    }
+    view
+}
+
+fn evidence(evidence: &Evidence) -> Value {
+    json!({
+        "calls": evidence.own.calls.round(),
+        "failed_rate": evidence.own.mean(),
+        "peers_failed_rate": evidence.peers.mean(),
+        "failures_in_row": evidence.run,
+        "latency_s": evidence.latency_s,
+        "peers_latency_s": evidence.peers_latency_s,
+        "waiting": evidence.waiting,
+    })
+}
+
+/// What happened, and why.
+fn said(event: &Event) -> (String, String) {
+    match event {
+        Event::Suspected {
+            cause,
+            guard,
+            evidence,
+            ..
+        } => (
+            format!("sick ({}), kept in by {}", cause.word(), guard.word()),
+            numbers(evidence),
+        ),
+        Event::Ejected {
+            cause,
+            penalty,
+            evidence,
+            ..
+        } => (
+            format!("ejected for {penalty:.1?} ({})", cause.word()),
+            numbers(evidence),
+        ),
+        Event::Probation { .. } => ("tried out".to_owned(), String::new()),
+        Event::Recovered { .. } => ("well again".to_owned(), String::new()),
+    }
+}
+
+/// The word of a state.
+pub(crate) const fn word(state: State) -> &'static str {
+    match state {
+        State::Healthy => "healthy",
+        State::Suspect => "suspect",
+        State::Ejected { .. } => "ejected",
+        State::Probation { .. } => "probation",
+    }
+}
+
+/// How long a state still lasts, if that is bounded.
+fn left(state: State, now: Duration) -> Option<Duration> {
+    match state {
+        State::Ejected { until } | State::Probation { until } => Some(until.saturating_sub(now)),
+        State::Healthy | State::Suspect => None,
+    }
+}

@@ -1,0 +1,86 @@
+//! Metrics of self-healing, by cluster (H3, H10, H11).
+
+use tidegate_core::healing::ejection::State;
+
+use super::{Family, Source, census::Sample};
+use crate::{admin::healing::word, healing::ClusterHealing, status::Status};
+
+/// Of clusters that heal; none of the others.
+pub(super) fn families() -> Vec<Family> {
+    let family = |name: &str, kind, help: &str, labels, source| Family {
+        name: name.into(),
+        kind,
+        help: help.into(),
+        labels,
+        source: Source::Healing(source),
+    };
+    vec![
+        family(
+            "tidegate_healing_ejections_total",
+            "counter",
+            "Endpoints taken out for what their calls came to, by cluster and cause; in shadow, that would have been.",
+            &["cluster", "cause"],
+            |status| by_word(status, |cluster| &cluster.ejections),
+        ),
+        family(
+            "tidegate_healing_kept_in_total",
+            "counter",
+            "Sick endpoints that were kept in, by cluster and what kept them.",
+            &["cluster", "guard"],
+            |status| by_word(status, |cluster| &cluster.kept_in),
+        ),
+        family(
+            "tidegate_healing_recoveries_total",
+            "counter",
+            "Endpoints that came back, by cluster.",
+            &["cluster"],
+            |status| {
+                each(status, |name, cluster| {
+                    vec![(vec![name], cluster.recoveries)]
+                })
+            },
+        ),
+        family(
+            "tidegate_healing_endpoints",
+            "gauge",
+            "Endpoints of clusters that heal, by cluster and state.",
+            &["cluster", "state"],
+            |status| each(status, states),
+        ),
+    ]
+}
+
+fn each(status: &Status, samples: impl Fn(String, &ClusterHealing) -> Vec<Sample>) -> Vec<Sample> {
+    let live = status.live();
+    let clusters = live.healing.clusters.iter();
+    clusters
+        .flat_map(|(name, cluster)| samples(name.to_string(), cluster))
+        .collect()
+}
+
+fn by_word(
+    status: &Status,
+    totals: impl Fn(&ClusterHealing) -> &std::collections::BTreeMap<&'static str, u64>,
+) -> Vec<Sample> {
+    each(status, |name, cluster| {
+        let totals = totals(cluster).iter();
+        totals
+            .map(|(word, total)| (vec![name.clone(), (*word).to_owned()], *total))
+            .collect()
+    })
+}
+
+fn states(name: String, cluster: &ClusterHealing) -> Vec<Sample> {
+    let (until, mut samples) = (Default::default(), Vec::new());
+    for state in [
+        State::Healthy,
+        State::Suspect,
+        State::Ejected { until },
+        State::Probation { until },
+    ] {
+        let nodes = cluster.nodes.iter();
+        let count = nodes.filter(|node| word(node.state) == word(state)).count();
+        samples.push((vec![name.clone(), word(state).to_owned()], count as u64));
+    }
+    samples
+}
