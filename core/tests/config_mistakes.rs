@@ -45,6 +45,7 @@ const FILES: &[Mistake] = &[
     ("TG-C012", "remove the key", "version: 1\n«listeners»:\nadmin: off\n"),
     ("TG-C012", "remove the key", "version: 1\nadmin: «~»\n"),
     ("TG-C024", "letters, digits", "version: 1\nclusters: { «pay v2»: { endpoints: { static: [10.0.0.1:80] } } }\n"),
+    ("TG-C026", "such as 127.0.0.2:0", "version: 1\nadmin: 127.0.0.1:0\nlisteners: { a: { bind: 127.0.0.1:0, routes: [] }, b: { bind: «127.0.0.1:0», routes: [] } }\n"),
     ("TG-C045", "line breaks", "version: 1\nnode: { id: «\"a\\tb\"» }\n"),
     ("TG-C017", "from 1 to 1024", "version: 1\nshards: «0»\n"),
     ("TG-C016", "whole number", "version: 1\nshards: «many»\n"),

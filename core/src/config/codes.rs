@@ -109,7 +109,7 @@ codes! {
         "Route names are unique within a listener, since counters and diagnostics go by them. A route without a name is called `<listener>/<position>`."
         "version: 1\nlisteners:\n  web:\n    bind: 127.0.0.1:80\n    routes:\n      - { name: a, match: { path: /1 }, respond: { status: 200 } }\n      - { name: a, match: { path: /2 }, respond: { status: 200 } }\n";
     DUPLICATE_BIND "TG-C026" Error "Address used twice"
-        "Two listeners, or a listener and the admin server, want the same address and port. `0.0.0.0` and `[::]` hold every address of their port."
+        "Two listeners, or a listener and the admin server, want the same address and port. `0.0.0.0` and `[::]` hold every address of their port. With port 0, which stands for any free port, two listeners need two addresses: they are told apart by what is written."
         "version: 1\nadmin: off\nlisteners:\n  a: { bind: 127.0.0.1:80, routes: [] }\n  b: { bind: 0.0.0.0:80, routes: [] }\n";
     NO_CLUSTER "TG-C027" Error "Cluster not found"
         "A route or a TCP listener names a cluster that is not defined under `clusters`."
@@ -228,6 +228,9 @@ codes! {
     NEVER_ENCRYPTED "TG-C112" Warning "Link that is never encrypted"
         "The cluster follows what its endpoints announce, and these announce nothing: names that are looked up carry addresses alone."
         "version: 1\nclusters: { pay: { endpoints: { dns: \"pay.internal:443\" }, tls: { mode: follow_peer, trusted_ca: ca } } }\nsecrets: { ca: { trusted_ca: ca.pem } }\n";
+    NAMED_BY_ADDRESS "TG-C113" Warning "Certificates by address"
+        "The endpoints are listed by address and no name is asked of their certificates, so each must name its own IP address. Few do; the handshakes of the others fail."
+        "version: 1\nclusters: { pay: { endpoints: { static: [10.0.0.1:443] }, tls: { trusted_ca: ca } } }\nsecrets: { ca: { trusted_ca: ca.pem } }\n";
 }
 
 /// `docs/reference/config-errors.md`: every code, its meaning and an example.

@@ -109,10 +109,12 @@ impl Binds {
     /// Claims `address` for `whom`; reports who has it.
     fn claim(&mut self, report: &Report<'_>, address: SocketAddr, at: Range<usize>, whom: String) {
         let clash = |other: SocketAddr| {
-            // Port 0 is another port each time.
             let (a, b) = (address.ip(), other.ip());
-            address.port() != 0
-                && address.port() == other.port()
+            if address.port() == 0 {
+                // Any free port; but listeners are told apart by the address that is written.
+                return address == other;
+            }
+            address.port() == other.port()
                 && (a == b
                     // `[::]` takes IPv4 as well unless it is told otherwise, `0.0.0.0` only IPv4.
                     || (a.is_unspecified() && (a.is_ipv6() || b.is_ipv4()))
@@ -127,9 +129,10 @@ impl Binds {
                     true => problem,
                     false => problem.related(place.clone(), "used first here"),
                 };
-                report.add(
-                    problem.help("choose another port; one listener can hold the routes of both"),
-                );
+                report.add(problem.help(match address.port() {
+                    0 => "give one of them another address, such as 127.0.0.2:0, or a port: listeners are told apart by what is written",
+                    _ => "choose another port; one listener can hold the routes of both",
+                }));
             }
             None => self.0.push((address, at, whom)),
         }
@@ -293,12 +296,11 @@ fn admin(fields: &Fields<'_>, binds: &mut Binds) -> Option<SocketAddr> {
         fields.report.add(problem.help(help));
         return None;
     }
-    binds.claim(
-        fields.report,
-        address,
-        text.span,
-        "the admin server".to_owned(),
-    );
+    // With port 0 it gets one of its own.
+    if address.port() != 0 {
+        let whom = "the admin server".to_owned();
+        binds.claim(fields.report, address, text.span, whom);
+    }
     Some(address)
 }
 

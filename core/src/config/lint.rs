@@ -7,8 +7,8 @@ use super::{
     decode::Origins,
     diagnostic::{Problem, Report},
     model::{
-        Balance, Config, Endpoints, Forward, HostPattern, Http, PathPattern, Protocol, Route,
-        RouteAction, RouteMatch, UpstreamTls, ValuePattern, WeightedCluster,
+        Balance, Cluster, ClusterTls, Config, Endpoints, Forward, HostPattern, Http, PathPattern,
+        Protocol, Route, RouteAction, RouteMatch, UpstreamTls, ValuePattern, WeightedCluster,
     },
 };
 
@@ -62,7 +62,7 @@ pub(super) fn lint(config: &Config, origins: &Origins, report: &Report<'_>) {
     }
 }
 
-/// Secrets that nothing refers to, and links that stay plaintext for want of an announcement.
+/// Secrets that nothing refers to, and links that will hardly be what is meant.
 fn encryption(config: &Config, origins: &Origins, report: &Report<'_>) {
     let mut used: BTreeSet<&str> = BTreeSet::new();
     for tls in config.listeners.values().filter_map(|one| one.tls.as_ref()) {
@@ -73,15 +73,8 @@ fn encryption(config: &Config, origins: &Origins, report: &Report<'_>) {
         let Some(tls) = &cluster.tls else { continue };
         used.extend(tls.certificate.as_deref());
         used.insert(&tls.trusted_ca);
-        let looked_up = matches!(cluster.endpoints, Endpoints::Dns { .. });
-        if looked_up && tls.mode == UpstreamTls::FollowPeer {
-            let place = origins.clusters.get(name).cloned().unwrap_or_default();
-            let message = format!("cluster `{name}` follows endpoints that announce nothing");
-            let problem = Problem::new(codes::NEVER_ENCRYPTED, place, message);
-            report.add(problem.label("stays plaintext").help(
-                "write `mode: required`, or list the endpoints under `static` with `tls: on`",
-            ));
-        }
+        let place = origins.clusters.get(name).cloned().unwrap_or_default();
+        links(name, cluster, tls, place, report);
     }
     for (name, place) in &origins.secrets {
         if !used.contains(name.as_ref()) {
@@ -92,6 +85,37 @@ fn encryption(config: &Config, origins: &Origins, report: &Report<'_>) {
                     .label("nothing refers to it")
                     .help("remove it, or name it in a `tls` section"),
             );
+        }
+    }
+}
+
+/// Links that stay plaintext for want of an announcement, and servers that are known by address alone.
+fn links(
+    name: &str,
+    cluster: &Cluster,
+    tls: &ClusterTls,
+    place: std::ops::Range<usize>,
+    report: &Report<'_>,
+) {
+    let looked_up = matches!(cluster.endpoints, Endpoints::Dns { .. });
+    let is_named = looked_up || tls.server_name.is_some() || !tls.subject_alt_names.is_empty();
+    match tls.mode {
+        UpstreamTls::Disabled => {}
+        UpstreamTls::FollowPeer if looked_up => {
+            let message = format!("cluster `{name}` follows endpoints that announce nothing");
+            let problem = Problem::new(codes::NEVER_ENCRYPTED, place, message);
+            report.add(problem.label("stays plaintext").help(
+                "write `mode: required`, or list the endpoints under `static` with `tls: on`",
+            ));
+        }
+        _ if is_named => {}
+        _ => {
+            let message =
+                format!("cluster `{name}` takes certificates for the addresses of its endpoints");
+            let problem = Problem::new(codes::NAMED_BY_ADDRESS, place, message);
+            report.add(problem.label("no name is asked for").help(
+                "write what their certificates say: `server_name: NAME`, or `subject_alt_names: [ { uri: … } ]`",
+            ));
         }
     }
 }

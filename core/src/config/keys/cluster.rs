@@ -142,7 +142,7 @@ pub(in super::super) static CIRCUIT: Section = Section {
         Field::new(
             "connections",
             Kind::Integer(1, 10_000_000),
-            "Open connections.",
+            "Open connections. Links that replace others stand beside them for a moment: they may pass it by 2 for each endpoint.",
         )
         .default(
             "10000",
