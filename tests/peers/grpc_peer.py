@@ -1,0 +1,133 @@
+"""gRPC's own client and server, over plain bytes, so that no protocol compiler is needed.
+
+    grpc_peer.py server ADDRESS [CERTIFICATE KEY CA]
+    grpc_peer.py client ADDRESS [CERTIFICATE KEY CA NAME]
+
+Without certificates both speak plaintext; with them the server asks for the client's, and the client wants NAME
+in the server's. The client makes every kind of call and prints `done`, or fails with what went wrong.
+"""
+
+import sys
+import threading
+from concurrent import futures
+
+import grpc
+
+SERVICE = "test.Peer"
+LARGE = bytes(range(256)) * 8192  # 2 MiB: many frames, and more than a window.
+PATIENCE_S = 60
+
+
+def read(*paths):
+    return [open(path, "rb").read() for path in paths]
+
+
+def echo(request, context):
+    context.set_trailing_metadata((("x-length", str(len(request))),))
+    return request
+
+
+def fail(request, context):
+    context.abort(grpc.StatusCode.FAILED_PRECONDITION, request.decode())
+
+
+def stall(request, context):
+    ended = threading.Event()
+    context.add_callback(ended.set)
+    ended.wait(PATIENCE_S)
+    return request
+
+
+def count(request, context):
+    for i in range(int(request)):
+        yield b"%d" % i
+
+
+def total(requests, context):
+    return b"%d" % sum(len(request) for request in requests)
+
+
+def echo_each(requests, context):
+    yield from requests
+
+
+def serve(address, tls):
+    server = grpc.server(
+        futures.ThreadPoolExecutor(16),
+        options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)],
+    )
+    handlers = {
+        "Echo": grpc.unary_unary_rpc_method_handler(echo),
+        "Fail": grpc.unary_unary_rpc_method_handler(fail),
+        "Stall": grpc.unary_unary_rpc_method_handler(stall),
+        "Count": grpc.unary_stream_rpc_method_handler(count),
+        "Total": grpc.stream_unary_rpc_method_handler(total),
+        "EchoEach": grpc.stream_stream_rpc_method_handler(echo_each),
+    }
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(SERVICE, handlers),)
+    )
+    if tls:
+        certificate, key, ca = read(*tls)
+        credentials = grpc.ssl_server_credentials(
+            [(key, certificate)], root_certificates=ca, require_client_auth=True
+        )
+        server.add_secure_port(address, credentials)
+    else:
+        server.add_insecure_port(address)
+    server.start()
+    server.wait_for_termination()
+
+
+def connect(address, tls):
+    options = [("grpc.max_receive_message_length", -1)]
+    if not tls:
+        return grpc.insecure_channel(address, options)
+    *paths, name = tls
+    certificate, key, ca = read(*paths)
+    options.append(("grpc.ssl_target_name_override", name))
+    credentials = grpc.ssl_channel_credentials(ca, key, certificate)
+    return grpc.secure_channel(address, credentials, options)
+
+
+def status_of(call, expected):
+    try:
+        call()
+    except grpc.RpcError as error:
+        assert error.code() == expected, error
+        return error.details()
+    raise AssertionError(f"no {expected}")
+
+
+def call_all(address, tls):
+    with connect(address, tls) as channel:
+        method = lambda kind, name: getattr(channel, kind)(f"/{SERVICE}/{name}")
+        echo = method("unary_unary", "Echo")
+        for body in (b"", b"x", LARGE):
+            answer, call = echo.with_call(body, timeout=PATIENCE_S)
+            assert answer == body
+            assert ("x-length", str(len(body))) in call.trailing_metadata()
+        many = [echo.future(b"%d" % i, timeout=PATIENCE_S) for i in range(200)]
+        assert [call.result() for call in many] == [b"%d" % i for i in range(200)]
+
+        fail = method("unary_unary", "Fail")
+        details = status_of(
+            lambda: fail(b"as asked", timeout=PATIENCE_S),
+            grpc.StatusCode.FAILED_PRECONDITION,
+        )
+        assert details == "as asked"
+        stall = method("unary_unary", "Stall")
+        status_of(lambda: stall(b"", timeout=0.3), grpc.StatusCode.DEADLINE_EXCEEDED)
+
+        counted = method("unary_stream", "Count")(b"1000", timeout=PATIENCE_S)
+        assert list(counted) == [b"%d" % i for i in range(1000)]
+        pieces = [LARGE[:10_000]] * 300
+        up = method("stream_unary", "Total")
+        assert up(iter(pieces), timeout=PATIENCE_S) == b"3000000"
+        both = method("stream_stream", "EchoEach")
+        assert list(both(iter(pieces), timeout=PATIENCE_S)) == pieces
+    print("done")
+
+
+side, address, *tls = sys.argv[1:]
+{"server": serve, "client": call_all}[side](address, tls)
