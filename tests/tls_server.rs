@@ -48,11 +48,7 @@ fn tells_how_a_client_came() {
         origin.request().head.get("x-forwarded-proto"),
         Some("https")
     );
-    // The process tries its listener itself, without a certificate, which is refused and logged.
-    let record = common::eventually("the request in the log", || {
-        let mut records = proxy.access_log(1).into_iter();
-        records.find(|record| record["http.response.status_code"] == 200)
-    });
+    let record = &proxy.access_log(1)[0];
     assert_eq!(record["tls.protocol.version"], "1.3");
     assert_eq!(record["tls.client.server_name"], SERVER_NAME);
     assert_eq!(record["tls.client.subject"], CLIENT_ID);
@@ -62,7 +58,7 @@ fn tells_how_a_client_came() {
 }
 
 /// Goal: a ticket of one shard resumes on any other (E7). Method: many connections of one client, over two
-/// shards; only the first handshake is a full one (the process tries its listener itself, too).
+/// shards; only the first handshake is a full one.
 #[test]
 fn tickets_serve_on_every_shard() {
     let authority = Authority::new();
@@ -78,6 +74,58 @@ fn tickets_serve_on_every_shard() {
         assert!(session.get("/").unwrap().starts_with("HTTP/1.1 200 "));
     }
     proxy.wait_for_metric("tidegate_shard_tls_handshakes_resumed_total", |n| n == 31.0);
+    assert_eq!(
+        proxy.metric("tidegate_shard_tls_handshakes_full_total"),
+        1.0
+    );
+}
+
+/// Goal: the process's handshakes with its own listeners are no clients: neither counted nor logged (E10). Method: a
+/// listener that takes anybody, one that asks for certificates and one behind a PROXY header; then a client
+/// without a certificate, which is the first that is refused.
+#[test]
+fn own_handshakes_are_no_clients() {
+    let authority = Authority::new();
+    let origin = Origin::echo();
+    let identity = authority.issue(&Leaf::server(SERVER_NAME));
+    let listener = |name: &str, address: &str, keys: &str| {
+        format!(
+            "  {name}: {{ bind: '{address}:0', routes: [{{ to: app }}], {keys}, tls: {{ certificates: web, \
+             client_certificate: {{ trusted_ca: ca, mode: {} }} }} }}\n",
+            if name == "any" { "optional" } else { "require" }
+        )
+    };
+    let listeners = listener("any", "127.0.0.1", "proxy_protocol: off")
+        + &listener("web", "127.0.0.2", "proxy_protocol: off")
+        + &listener("proxied", "127.0.0.3", "proxy_protocol: require");
+    let proxy = Proxy::start(format!(
+        "secrets:\n{}{}listeners:\n{listeners}clusters:\n  app: {{ endpoints: {{ static: ['{origin}'] }} }}\n",
+        identity.secret("web"),
+        authority.secret("ca"),
+    ));
+    proxy.wait_for_metric("tidegate_self_handshakes_total", |n| n == 3.0);
+    let counted = [
+        "tidegate_shard_tls_handshakes_full_total",
+        "tidegate_shard_tls_handshakes_failed_total",
+        "tidegate_shard_tls_handshakes_failed_peer_total",
+        "tidegate_shard_tls_handshakes_failed_certificate_total",
+        "tidegate_shard_tls_connections_total",
+        "tidegate_refused_total",
+    ];
+    for name in counted {
+        assert_eq!(proxy.metric(name), 0.0, "{name}");
+    }
+    let mut client = Session::connect(proxy.web(), SERVER_NAME, &client_config(&authority, None));
+    if let Ok(session) = &mut client {
+        // In TLS 1.3 a client learns of its refusal afterwards.
+        assert!(session.get("/").is_err());
+    }
+    let log = proxy.access_log(1);
+    assert_eq!(
+        (log.len(), &log[0]["tidegate.listener"]),
+        (1, &"web".into())
+    );
+    proxy.wait_for_metric(counted[3], |n| n == 1.0);
 }
 
 /// Goal: plaintext on a TLS port is told so in the clear, and never reaches an origin (E16). Method: a request

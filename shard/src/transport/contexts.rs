@@ -26,6 +26,7 @@ use tidegate_core::{
 
 use super::{
     certificate::{Names, authorities, certified_key},
+    own::OwnHandshakes,
     tickets::TicketKeys,
     verify::{ClientPolicy, ServerPolicy},
 };
@@ -41,6 +42,8 @@ pub(super) struct Contexts {
     /// By cluster.
     pub(super) clients: BTreeMap<Arc<str>, Arc<ClientContext>>,
 }
+    /// The process's handshakes with itself; one for its life.
+    pub(super) own: Arc<OwnHandshakes>,
 
 /// What a listener encrypts with.
 pub(super) struct ServerContext {
@@ -103,7 +106,10 @@ impl Contexts {
         generation: u64,
         previous: Option<&Contexts>,
     ) -> (Contexts, Vec<(Arc<str>, String)>) {
-        let mut contexts = Contexts::default();
+        let mut contexts = Contexts {
+            own: previous.map(|p| p.own.clone()).unwrap_or_default(),
+            ..Contexts::default()
+        };
         let mut faults = Vec::new();
         for (name, listener) in &config.listeners {
             let tls = listener.tls.as_deref();

@@ -11,6 +11,7 @@ use tidegate_core::{
     config::model::{ListenerTls, ServerMode},
     reason::Reason,
     snapshot::{self, Listener},
+    stats::ShardCounters,
 };
 
 use super::{
@@ -21,6 +22,7 @@ use super::{
     encrypted::{Encrypted, Rest},
     inspect::{Opening, inspect},
     session::{Processed, Progress, Session},
+    shares::ShardServer,
 };
 use crate::{
     local::Local,
@@ -36,13 +38,19 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A client's connection is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refused {
-    /// `None` if the client went away without a word, which needs none either.
+    /// `None` if the client went away without a word, which needs none either, or was this process.
     pub(crate) reason: Option<Reason>,
     /// More about the reason, in words: the alert.
     pub(crate) detail: &'static str,
 }
 
 impl Refused {
+    /// Nobody is told, and nothing is counted.
+    const UNSAID: Refused = Refused {
+        reason: None,
+        detail: "",
+    };
+
     fn with(reason: Reason, detail: &'static str) -> Refused {
         let reason = Some(reason);
         Refused { reason, detail }
@@ -76,10 +84,35 @@ pub(crate) async fn establish(
     }
     deadline.set(until_ns);
     let counters = local.counters();
+    let Some(server) = local.tls().server(&listener.name).cloned() else {
+        counters.tls_handshakes_failed.add(1);
+        let detail = "the listener's certificate";
+        return Err(Refused::with(Reason::SecretMissing, detail));
+    };
+    if local.tls().is_own(&stream.socket) {
+        // The process counts it, and has seen what it wanted, however it ends.
+        let _ = shake(local, stream, deadline, &server).await;
+        return Err(Refused::UNSAID);
+    }
     counters.tls_handshakes_active.add(1);
-    let shaken = shake(local, stream, deadline, listener).await;
+    let shaken = shake(local, stream, deadline, &server).await;
     counters.tls_handshakes_active.sub(1);
-    shaken
+    let encrypted = shaken.map_err(|broken| broken.refuse(local))?;
+    count(counters, &encrypted.facts);
+    stream.tls = Some(Box::new(encrypted));
+    Ok(())
+}
+
+/// Counts a client's handshake that succeeded.
+fn count(counters: &ShardCounters, facts: &TlsFacts) {
+    match facts.resumed {
+        true => counters.tls_handshakes_resumed.add(1),
+        false => counters.tls_handshakes_full.add(1),
+    }
+    match facts.version {
+        "1.2" => counters.tls_connections_1_2.add(1),
+        _ => counters.tls_connections_1_3.add(1),
+    }
 }
 
 /// Receives until it is known what the client speaks; the bytes go back to the stream.
@@ -94,10 +127,7 @@ async fn look(
         let received = match deadline.bound(stream.receive()).await {
             Ok(Ok(Some(chunk))) => chunk,
             Ok(_) => {
-                return Err(Refused {
-                    reason: None,
-                    detail: "",
-                });
+                return Err(Refused::UNSAID);
             }
             Err(_) if seen.is_none() && tls.server_speaks_first => return Ok(Opening::Plaintext),
             Err(_) => {
@@ -123,20 +153,12 @@ async fn look(
 /// The server's side of a handshake.
 async fn shake(
     local: &Rc<Local>,
-    stream: &mut Stream,
+    stream: &Stream,
     deadline: &Deadline,
-    listener: &Listener,
-) -> Result<(), Refused> {
-    let counters = local.counters();
-    let Some(server) = local.tls().server(&listener.name).cloned() else {
-        counters.tls_handshakes_failed.add(1);
-        return Err(Refused::with(
-            Reason::SecretMissing,
-            "the listener's certificate",
-        ));
-    };
+    server: &ShardServer,
+) -> Result<Encrypted, Broken> {
     let connection = UnbufferedServerConnection::new(server.config.clone());
-    let mut session = Session::server(connection.map_err(|error| refuse(local, &error))?);
+    let mut session = Session::server(connection.map_err(Broken::Tls)?);
     let counted = local.handshakes.begin();
     let mut server_name = None;
     let result = {
@@ -149,25 +171,16 @@ async fn shake(
         result.unwrap_or(Err(Broken::TooLate))
     };
     drop(counted);
-    let rest = result.map_err(|broken| broken.refuse(local))?;
+    let rest = result?;
     if let Some(policy) = &server.context.policy
         && session.is_resumed()
     {
         policy
             .recheck(session.peer_certificates(), UnixTime::now())
-            .map_err(|error| refuse(local, &error))?;
+            .map_err(Broken::Tls)?;
     }
     let facts = facts(&session, server_name.unwrap_or_default(), 0);
-    match facts.resumed {
-        true => counters.tls_handshakes_resumed.add(1),
-        false => counters.tls_handshakes_full.add(1),
-    }
-    match facts.version {
-        "1.2" => counters.tls_connections_1_2.add(1),
-        _ => counters.tls_connections_1_3.add(1),
-    }
-    stream.tls = Some(Box::new(Encrypted::new(session, facts, rest)));
-    Ok(())
+    Ok(Encrypted::new(session, facts, rest))
 }
 
 /// Encrypts a connection to an endpoint, as the cluster's context in use says. The time-out is the

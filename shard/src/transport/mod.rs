@@ -8,7 +8,8 @@
 //! * `handshake.rs`: from a socket to a stream; `handshakes.rs`: how many at once; `alert.rs`: what a
 //!   failed one is called.
 //! * `encrypted.rs`: TLS on a socket; `session.rs`: the same without the socket.
-//! * `tls.rs`: what the rest of the process may ask of TLS; `probe.rs`: TLS for its health checks.
+//! * `tls.rs`: what the rest of the process may ask of TLS; `probe.rs`: TLS for its health checks; `own.rs`: its
+//!   handshakes with itself.
 //! * `contexts.rs`: what connections are encrypted with; `shares.rs`: a shard's share of it.
 //! * `certificate.rs`, `verify.rs`: whether a secret or a peer's certificate will do; `tickets.rs`,
 //!   `sessions.rs`: resumption, by clients and by us.
@@ -20,6 +21,7 @@ mod encrypted;
 mod handshake;
 mod handshakes;
 mod inspect;
+mod own;
 mod probe;
 mod proxy_header;
 mod session;

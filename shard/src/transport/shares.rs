@@ -17,8 +17,10 @@ use tidegate_core::message::TlsContexts;
 
 use super::{
     contexts::{ClientContext, Contexts, ServerContext},
+    own::OwnHandshakes,
     sessions::Sessions,
 };
+use crate::ring::Socket;
 
 /// Endpoints of one cluster that have sessions on a shard, before all of them are forgotten.
 const ENDPOINTS_MAX: usize = 4096;
@@ -28,6 +30,7 @@ const ENDPOINTS_MAX: usize = 4096;
 pub(crate) struct ShardTls {
     servers: Shares<ShardServer>,
     clients: Shares<ShardClient>,
+    own: Arc<OwnHandshakes>,
 }
 
 /// Shares by the name of their listener or cluster.
@@ -137,6 +140,7 @@ impl ShardTls {
         ShardTls {
             servers: Shares::of(&contexts.servers, &previous.servers),
             clients: Shares::of(&contexts.clients, &previous.clients),
+            own: contexts.own.clone(),
         }
     }
 
@@ -144,6 +148,12 @@ impl ShardTls {
     pub(crate) fn forget_gone(&mut self) {
         self.servers.forget_gone();
         self.clients.forget_gone();
+    }
+
+    /// Whether the process has made this connection itself, to try the listener.
+    pub(super) fn is_own(&self, socket: &Socket) -> bool {
+        self.own
+            .has(|| Some((socket.peer_address()?, socket.local_address()?)))
     }
 
     pub(super) fn server(&self, listener: &str) -> Option<&Rc<ShardServer>> {

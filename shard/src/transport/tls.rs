@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::Write,
+    io::{self, Write},
     net::{SocketAddr, TcpStream},
     sync::{
         Arc,
@@ -24,6 +24,7 @@ use rustls::{
     },
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
+use socket2::{Domain, Socket, Type};
 use tidegate_codecs::proxy_protocol;
 use tidegate_core::{
     config::model,
@@ -66,7 +67,7 @@ pub fn build(
 /// trusting exactly those that `contexts` hold for it (E10). Blocks: not for a shard's thread.
 ///
 /// A listener that asks for client certificates may refuse this client; it has shown its own by then,
-/// and its key, which is what is tried here.
+/// and its key, which is what is tried here. The shard counts and logs none of it as a client.
 ///
 /// # Errors
 ///
@@ -77,7 +78,8 @@ pub fn self_handshake(
     address: SocketAddr,
     timeout: Duration,
 ) -> Result<(), String> {
-    let context = Contexts::of(contexts).and_then(|contexts| contexts.servers.get(listener));
+    let contexts = Contexts::of(contexts).ok_or("there are no TLS contexts")?;
+    let context = contexts.servers.get(listener);
     let context = context.ok_or("the listener has no TLS context")?;
     for (i, (leaf, name)) in context.leaves.iter().enumerate() {
         if i > 0 && name.is_none() {
@@ -89,7 +91,9 @@ pub fn self_handshake(
             None => None,
         };
         let name = name.unwrap_or_else(|| ServerName::IpAddress(address.ip().into()));
-        try_one(leaf, name, context.is_proxied, address, timeout)
+        dial(&contexts.own, address, timeout)
+            .map_err(|error| error.to_string())
+            .and_then(|dialled| try_one(leaf, name, context.is_proxied, dialled))
             .map_err(|error| format!("certificate {}: {error}", i + 1))?;
     }
     Ok(())
@@ -99,10 +103,10 @@ fn try_one(
     leaf: &CertificateDer<'static>,
     name: ServerName<'static>,
     is_proxied: bool,
-    address: SocketAddr,
-    timeout: Duration,
+    mut dialled: Dialled<'_>,
 ) -> Result<(), String> {
-    let text = |error: std::io::Error| error.to_string();
+    let socket = &mut dialled.socket;
+    let text = |error: io::Error| error.to_string();
     let provider = default_provider();
     let verifier = Arc::new(Exactly {
         leaf: leaf.clone(),
@@ -118,19 +122,37 @@ fn try_one(
     config.enable_sni = true;
     let mut connection =
         ClientConnection::new(Arc::new(config), name).map_err(|error| error.to_string())?;
-    let mut socket = TcpStream::connect_timeout(&address, timeout).map_err(text)?;
-    socket.set_read_timeout(Some(timeout)).map_err(text)?;
-    socket.set_write_timeout(Some(timeout)).map_err(text)?;
+/// A connection of the process to its own listener. (Fields drop in order: the mark goes first.)
+struct Dialled<'a> {
+    _marked: Option<Marked<'a>>,
+    socket: TcpStream,
+}
+
+/// Dials a listener from its own address, which is one of this host, and from a port that is marked before.
+fn dial(own: &OwnHandshakes, address: SocketAddr, timeout: Duration) -> io::Result<Dialled<'_>> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(address.ip(), 0).into())?;
+    let port = socket.local_addr()?.as_socket();
+    let marked = port.and_then(|port| own.mark(port, address));
+    socket.connect_timeout(&address.into(), timeout)?;
+    socket.set_read_timeout(Some(timeout))?;
+    socket.set_write_timeout(Some(timeout))?;
+    Ok(Dialled {
+        _marked: marked,
+        socket: socket.into(),
+    })
+}
+
     if is_proxied {
         socket.write_all(&proxy_protocol::V2_LOCAL).map_err(text)?;
     }
     let mut result = Ok(());
     while connection.is_handshaking() && result.is_ok() {
-        result = connection.complete_io(&mut socket).map(|_| ());
+        result = connection.complete_io(socket).map(|_| ());
     }
     if result.is_ok() {
         connection.send_close_notify();
-        let _ = connection.complete_io(&mut socket);
+        let _ = connection.complete_io(socket);
         return Ok(());
     }
     match verifier.proven.load(Ordering::Relaxed) {
