@@ -57,6 +57,7 @@ pub(crate) fn run(time: Duration, rate: u32) -> Result<(), Failure> {
     let service = Service {
         source: Source::Embedded(configuration(&apps)),
         announce: None,
+        unsafe_key_log: None,
         log,
     };
     let mut story = None;

@@ -9,7 +9,7 @@
 //!    (`resolver`), `health`, drain.
 //! 5. `fleet`: the shards as the coordinator sees them.
 //! 6. `status`: what the coordinator shares with the admin server, all of it read-mostly.
-//! 7. `admin`, `access_log`: off the data path, each on its own thread.
+//! 7. `admin`, `access_log`, `key_log`: off the data path, each on its own thread.
 //! 8. `apps`, `demo`: small applications and gentle load for a first run.
 #![forbid(unsafe_code)]
 
@@ -24,6 +24,7 @@ mod exit;
 mod fleet;
 mod healing;
 mod health;
+mod key_log;
 mod logging;
 mod resolver;
 mod secrets;

@@ -15,7 +15,10 @@ use tidegate_core::{
     stats::ShardCounters,
 };
 
-use crate::status::{Live, Status};
+use crate::{
+    key_log::KeyLogFile,
+    status::{Live, Status},
+};
 
 /// Everything.
 pub(crate) fn view(status: &Status) -> Value {
@@ -33,6 +36,7 @@ pub(crate) fn view(status: &Status) -> Value {
         "listeners": listeners.collect::<Vec<_>>(),
         "clusters": clusters.collect::<Vec<_>>(),
         "links": links(status),
+        "key_log": live.key_log.as_ref().map(KeyLogFile::view),
     })
 }
 
@@ -305,6 +309,9 @@ pub(crate) fn text(status: &Status) -> String {
         number("warm_ups_failed"),
         number("requests_lost"),
     );
+    if let Some(view) = live.key_log.as_ref().map(KeyLogFile::view) {
+        let _ = writeln!(out, "UNSAFE key log: {view}");
+    }
     out
 }
 

@@ -51,6 +51,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let service = Service {
         source: Source::Embedded(text),
         announce: args.announce,
+        unsafe_key_log: None,
         log: logging::start(),
     };
     service.run(|_| {})

@@ -21,6 +21,10 @@ pub(super) struct Args {
     /// Once ready, write the bound addresses to this file as JSON, all or nothing
     #[arg(long, value_name = "FILE")]
     announce: Option<PathBuf>,
+
+    /// UNSAFE, for looking into captured packets: append the keys of all TLS connections to this file
+    #[arg(long, value_name = "FILE")]
+    unsafe_key_log: Option<PathBuf>,
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
@@ -32,6 +36,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let service = Service {
         source,
         announce: args.announce,
+        unsafe_key_log: args.unsafe_key_log,
         log,
     };
     service.run(|_| {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tidegate_core::{config::model::Config, encryption::secret::Material, message::TlsContexts};
-use tidegate_shard::tls::{self, TicketKeys};
+use tidegate_shard::tls::{self, KeyLog, Lasting, TicketKeys};
 
 use crate::exit::{Exit, Failure};
 
@@ -13,7 +13,7 @@ const TICKET_KEY_LIFE: Duration = Duration::from_secs(12 * 3600);
 
 /// The contexts in use. One set for all shards.
 pub(super) struct Contexts {
-    tickets: Arc<TicketKeys>,
+    lasting: Lasting,
     /// When the current ticket key was made, since the start of the process.
     tickets_made: Duration,
     /// Of the newest contexts. What did not change carries an older one (E11).
@@ -34,9 +34,10 @@ pub(super) type Faults = Vec<(Arc<str>, String)>;
 
 impl Contexts {
     /// None yet, with the first ticket key.
-    pub(super) fn new() -> Result<Contexts, Failure> {
+    pub(super) fn new(key_log: Option<KeyLog>) -> Result<Contexts, Failure> {
+        let tickets = Arc::new(with_random(|random| TicketKeys::new(random))?);
         Ok(Contexts {
-            tickets: Arc::new(with_random(|random| TicketKeys::new(random))?),
+            lasting: Lasting { tickets, key_log },
             tickets_made: Duration::ZERO,
             generation: 0,
             in_use: None,
@@ -54,7 +55,7 @@ impl Contexts {
         let (contexts, faults) = tls::build(
             config,
             materials,
-            &self.tickets,
+            &self.lasting,
             generation,
             self.in_use.as_ref(),
         );
@@ -91,7 +92,8 @@ impl Contexts {
         if now.saturating_sub(self.tickets_made) < TICKET_KEY_LIFE {
             return Ok(false);
         }
-        self.tickets = Arc::new(with_random(|random| self.tickets.rotate(random))?);
+        let tickets = with_random(|random| self.lasting.tickets.rotate(random))?;
+        self.lasting.tickets = Arc::new(tickets);
         self.tickets_made = now;
         Ok(true)
     }
@@ -127,19 +129,19 @@ mod tests {
     #[test]
     fn ticket_keys_are_rotated() {
         let hours = |h: u64| Duration::from_secs(h * 3600);
-        let mut contexts = Contexts::new().unwrap();
-        let first = contexts.tickets.to_bytes();
+        let mut contexts = Contexts::new(None).unwrap();
+        let first = contexts.lasting.tickets.to_bytes();
         assert!(!contexts.rotate_tickets(hours(12) - hours(1)).unwrap());
-        assert_eq!(*contexts.tickets.to_bytes(), *first);
+        assert_eq!(*contexts.lasting.tickets.to_bytes(), *first);
         assert!(contexts.rotate_tickets(hours(12)).unwrap());
-        let second = contexts.tickets.to_bytes();
+        let second = contexts.lasting.tickets.to_bytes();
         assert!(second.ends_with(&first), "the previous key still opens");
         assert!(!contexts.rotate_tickets(hours(23)).unwrap());
         assert!(contexts.rotate_tickets(hours(24)).unwrap());
-        let third = contexts.tickets.to_bytes();
+        let third = contexts.lasting.tickets.to_bytes();
         assert_eq!(third.len(), second.len(), "two keys, not three");
         assert!(!third.ends_with(&first));
-        let other = Contexts::new().unwrap().tickets.to_bytes();
+        let other = Contexts::new(None).unwrap().lasting.tickets.to_bytes();
         assert_ne!(*other, *first, "random");
     }
 }

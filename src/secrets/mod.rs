@@ -22,6 +22,7 @@ use tidegate_core::{
     },
     message::TlsContexts,
 };
+use tidegate_shard::tls::KeyLog;
 
 pub(crate) use trial::{Trials, Tried};
 
@@ -72,10 +73,15 @@ impl Secrets {
     /// # Errors
     ///
     /// Whatever is missing or broken: a start never goes on without.
-    pub(crate) fn load(file: &str, loaded: &Loaded, now_unix_s: u64) -> Result<Secrets, LoadError> {
+    pub(crate) fn load(
+        file: &str,
+        loaded: &Loaded,
+        key_log: Option<KeyLog>,
+        now_unix_s: u64,
+    ) -> Result<Secrets, LoadError> {
         let mut secrets = Secrets {
             store: Store::default(),
-            contexts: Contexts::new().map_err(LoadError::Unreadable)?,
+            contexts: Contexts::new(key_log).map_err(LoadError::Unreadable)?,
         };
         let prepared = secrets
             .prepare(&loaded.config, now_unix_s)

@@ -22,6 +22,7 @@ use crate::{
     coordinator::{Coordinator, service_manager},
     exit::{Exit, Failure},
     fleet::{self, Fleet},
+    key_log::KeyLogFile,
     logging::LogLevel,
     resolver,
     secrets::Secrets,
@@ -42,6 +43,8 @@ pub(crate) struct Service {
     pub(crate) source: Source,
     /// A file that is written once all addresses are known and served.
     pub(crate) announce: Option<PathBuf>,
+    /// A file for the secrets of all TLS connections.
+    pub(crate) unsafe_key_log: Option<PathBuf>,
     /// The level of the operational log.
     pub(crate) log: LogLevel,
 }
@@ -66,11 +69,15 @@ impl Service {
         );
         let loaded = self.source.load().map_err(report)?;
         let config = loaded.config.clone();
-        let secrets = Secrets::load(&self.source.name(), &loaded, unix_s()).map_err(report)?;
+        let key_log = self.unsafe_key_log.as_deref();
+        let key_log = key_log.map(KeyLogFile::open).transpose()?;
+        let log = key_log.as_ref().map(|file| file.log().clone());
+        let secrets = Secrets::load(&self.source.name(), &loaded, log, unix_s()).map_err(report)?;
         let cpus = fit(&config)?;
         log_config(&self.source, &loaded);
 
         let status = Arc::new(Status::new(cpus.clone()));
+        status.live_mut().key_log = key_log;
         let (bound, sockets) = sockets::open(&config, &Default::default(), cpus.len())?;
         let (request_tx, request_rx) = flume::bounded(REQUESTS);
         let handle = Handle {

@@ -36,6 +36,10 @@ pub struct Setup {
     pub open_files: Option<u64>,
     /// No access log: a long load would fill the disk with it.
     pub unlogged: bool,
+    /// More arguments of `tidegate run`.
+    pub arguments: Vec<String>,
+    /// More environment.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Proxy {
@@ -67,6 +71,8 @@ impl Proxy {
             .arg(&file)
             .arg("--announce")
             .arg(&announce)
+            .args(&setup.arguments)
+            .envs(setup.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(fs::File::create(folder.join("stdout")).unwrap())
             .stderr(fs::File::create(folder.join("stderr")).unwrap())

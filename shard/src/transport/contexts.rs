@@ -28,6 +28,7 @@ use super::{
     certificate::{Names, authorities, certified_key},
     own::OwnHandshakes,
     tickets::TicketKeys,
+    tls::Lasting,
     verify::{ClientPolicy, ServerPolicy},
 };
 
@@ -41,9 +42,9 @@ pub(super) struct Contexts {
     pub(super) servers: BTreeMap<Arc<str>, Arc<ServerContext>>,
     /// By cluster.
     pub(super) clients: BTreeMap<Arc<str>, Arc<ClientContext>>,
-}
     /// The process's handshakes with itself; one for its life.
     pub(super) own: Arc<OwnHandshakes>,
+}
 
 /// What a listener encrypts with.
 pub(super) struct ServerContext {
@@ -102,7 +103,7 @@ impl Contexts {
     pub(super) fn build(
         config: &Config,
         secrets: &Secrets,
-        tickets: &Arc<TicketKeys>,
+        lasting: &Lasting,
         generation: u64,
         previous: Option<&Contexts>,
     ) -> (Contexts, Vec<(Arc<str>, String)>) {
@@ -118,7 +119,7 @@ impl Contexts {
             };
             let old = previous.and_then(|previous| previous.servers.get(name));
             let made = ServerInputs::gather(listener, tls, secrets)
-                .and_then(|inputs| ServerContext::make(name, inputs, tickets, generation, old));
+                .and_then(|inputs| ServerContext::make(name, inputs, lasting, generation, old));
             match made {
                 Ok(context) => drop(contexts.servers.insert(name.clone(), context)),
                 Err(fault) => faults.push((name.clone(), fault)),
@@ -128,7 +129,7 @@ impl Contexts {
             let Some(tls) = &cluster.tls else { continue };
             let old = previous.and_then(|previous| previous.clients.get(name));
             let made = ClientInputs::gather(cluster, tls, secrets)
-                .and_then(|inputs| ClientContext::make(inputs, generation, old));
+                .and_then(|inputs| ClientContext::make(inputs, lasting, generation, old));
             match made {
                 Ok(context) => drop(contexts.clients.insert(name.clone(), context)),
                 Err(fault) => faults.push((name.clone(), fault)),
@@ -177,10 +178,11 @@ impl ServerContext {
     fn make(
         listener: &str,
         inputs: ServerInputs,
-        tickets: &Arc<TicketKeys>,
+        lasting: &Lasting,
         generation: u64,
         old: Option<&Arc<ServerContext>>,
     ) -> Result<Arc<ServerContext>, String> {
+        let tickets = &lasting.tickets;
         let old = old.filter(|old| old.inputs == inputs);
         if let Some(old) = old.filter(|old| Arc::ptr_eq(&old.tickets, tickets)) {
             return Ok(old.clone());
@@ -202,6 +204,7 @@ impl ServerContext {
         config.ignore_client_order = true;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.max_early_data_size = 0;
+        config.key_log = lasting.key_log();
         match inputs.session_tickets {
             true => {
                 let purpose = inputs.ticket_purpose(listener);
@@ -262,6 +265,7 @@ impl ClientInputs {
 impl ClientContext {
     fn make(
         inputs: ClientInputs,
+        lasting: &Lasting,
         generation: u64,
         old: Option<&Arc<ClientContext>>,
     ) -> Result<Arc<ClientContext>, String> {
@@ -293,6 +297,7 @@ impl ClientContext {
         };
         config.alpn_protocols = wire_names(&inputs.alpn);
         config.enable_early_data = false;
+        config.key_log = lasting.key_log();
         config.resumption = Resumption::disabled();
         Ok(Arc::new(ClientContext {
             inputs,

@@ -9,7 +9,7 @@
 //!   failed one is called.
 //! * `encrypted.rs`: TLS on a socket; `session.rs`: the same without the socket.
 //! * `tls.rs`: what the rest of the process may ask of TLS; `probe.rs`: TLS for its health checks; `own.rs`: its
-//!   handshakes with itself.
+//!   handshakes with itself; `key_log.rs`: its secrets, if they are asked for.
 //! * `contexts.rs`: what connections are encrypted with; `shares.rs`: a shard's share of it.
 //! * `certificate.rs`, `verify.rs`: whether a secret or a peer's certificate will do; `tickets.rs`,
 //!   `sessions.rs`: resumption, by clients and by us.
@@ -21,6 +21,7 @@ mod encrypted;
 mod handshake;
 mod handshakes;
 mod inspect;
+mod key_log;
 mod own;
 mod probe;
 mod proxy_header;

@@ -15,7 +15,7 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error,
+    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, NoKeyLog,
     SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{
@@ -32,8 +32,16 @@ use tidegate_core::{
     message::TlsContexts,
 };
 
-use super::{certificate, contexts::Contexts};
-pub use super::{probe::ProbeSession, tickets::TicketKeys};
+use super::{
+    certificate,
+    contexts::Contexts,
+    own::{Marked, OwnHandshakes},
+};
+pub use super::{
+    key_log::{KeyLog, KeyLogLine},
+    probe::ProbeSession,
+    tickets::TicketKeys,
+};
 
 /// Looks into a secret: whether it parses, its certificate matches its key, its chain builds, and its
 /// dates hold at `now_unix_s`.
@@ -45,6 +53,24 @@ pub fn check(material: &Material, now_unix_s: u64) -> Result<SecretFacts, Secret
     certificate::check(material, now_unix_s)
 }
 
+/// What contexts are made with, whatever the configuration says.
+#[derive(Clone, Debug)]
+pub struct Lasting {
+    /// Replaced from time to time.
+    pub tickets: Arc<TicketKeys>,
+    /// Where the secrets of all connections go, if the operator has asked for it.
+    pub key_log: Option<KeyLog>,
+}
+
+impl Lasting {
+    pub(super) fn key_log(&self) -> Arc<dyn rustls::KeyLog> {
+        match &self.key_log {
+            Some(log) => Arc::new(log.clone()),
+            None => Arc::new(NoKeyLog),
+        }
+    }
+}
+
 /// Makes what the shards encrypt with. A context whose inputs are those of `previous` keeps its
 /// generation, so that no other change replaces its connections (E11); the others get `generation`.
 /// Other ticket keys make no other generation.
@@ -54,12 +80,12 @@ pub fn check(material: &Material, now_unix_s: u64) -> Result<SecretFacts, Secret
 pub fn build(
     config: &model::Config,
     secrets: &BTreeMap<Arc<str>, Material>,
-    tickets: &Arc<TicketKeys>,
+    lasting: &Lasting,
     generation: u64,
     previous: Option<&TlsContexts>,
 ) -> (TlsContexts, Vec<(Arc<str>, String)>) {
     let previous = previous.and_then(Contexts::of);
-    let (contexts, faults) = Contexts::build(config, secrets, tickets, generation, previous);
+    let (contexts, faults) = Contexts::build(config, secrets, lasting, generation, previous);
     (TlsContexts(Arc::new(contexts)), faults)
 }
 
@@ -99,6 +125,27 @@ pub fn self_handshake(
     Ok(())
 }
 
+/// A connection of the process to its own listener. (Fields drop in order: the mark goes first.)
+struct Dialled<'a> {
+    _marked: Option<Marked<'a>>,
+    socket: TcpStream,
+}
+
+/// Dials a listener from its own address, which is one of this host, and from a port that is marked before.
+fn dial(own: &OwnHandshakes, address: SocketAddr, timeout: Duration) -> io::Result<Dialled<'_>> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(address.ip(), 0).into())?;
+    let port = socket.local_addr()?.as_socket();
+    let marked = port.and_then(|port| own.mark(port, address));
+    socket.connect_timeout(&address.into(), timeout)?;
+    socket.set_read_timeout(Some(timeout))?;
+    socket.set_write_timeout(Some(timeout))?;
+    Ok(Dialled {
+        _marked: marked,
+        socket: socket.into(),
+    })
+}
+
 fn try_one(
     leaf: &CertificateDer<'static>,
     name: ServerName<'static>,
@@ -122,27 +169,6 @@ fn try_one(
     config.enable_sni = true;
     let mut connection =
         ClientConnection::new(Arc::new(config), name).map_err(|error| error.to_string())?;
-/// A connection of the process to its own listener. (Fields drop in order: the mark goes first.)
-struct Dialled<'a> {
-    _marked: Option<Marked<'a>>,
-    socket: TcpStream,
-}
-
-/// Dials a listener from its own address, which is one of this host, and from a port that is marked before.
-fn dial(own: &OwnHandshakes, address: SocketAddr, timeout: Duration) -> io::Result<Dialled<'_>> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.bind(&SocketAddr::new(address.ip(), 0).into())?;
-    let port = socket.local_addr()?.as_socket();
-    let marked = port.and_then(|port| own.mark(port, address));
-    socket.connect_timeout(&address.into(), timeout)?;
-    socket.set_read_timeout(Some(timeout))?;
-    socket.set_write_timeout(Some(timeout))?;
-    Ok(Dialled {
-        _marked: marked,
-        socket: socket.into(),
-    })
-}
-
     if is_proxied {
         socket.write_all(&proxy_protocol::V2_LOCAL).map_err(text)?;
     }

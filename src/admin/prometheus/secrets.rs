@@ -94,6 +94,13 @@ pub(super) fn families() -> Vec<Family> {
             "Handshakes of listeners with themselves that failed: TLS was not announced, or no more.",
             |s| loaded(&s.process.self_handshakes_failed),
         ),
+        family(
+            "tidegate_unsafe_key_log",
+            "gauge",
+            "1 while the secrets of all TLS connections are written to a file (`--unsafe-key-log`).",
+            &[],
+            Source::Process(|s| f64::from(u8::from(s.live().key_log.is_some()))),
+        ),
         process(
             "tidegate_ticket_key_rotations_total",
             "Keys of session tickets made after the first.",

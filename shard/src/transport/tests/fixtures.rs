@@ -22,7 +22,7 @@ use tidegate_core::{
 };
 use zeroize::Zeroizing;
 
-use crate::tls::{self, TicketKeys};
+use crate::tls::{self, Lasting, TicketKeys};
 
 /// An authority with its key.
 pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -162,13 +162,16 @@ pub(super) fn secrets_yaml(names: &[&str]) -> String {
     yaml
 }
 
-pub(super) fn ticket_keys(fill: u8) -> Arc<TicketKeys> {
-    Arc::new(TicketKeys::new(|bytes| bytes.fill(fill)))
+pub(super) fn lasting(fill: u8) -> Lasting {
+    Lasting {
+        tickets: Arc::new(TicketKeys::new(|bytes| bytes.fill(fill))),
+        key_log: None,
+    }
 }
 
 /// Contexts without any fault.
 pub(super) fn contexts(config: &Config, secrets: &BTreeMap<Arc<str>, Material>) -> TlsContexts {
-    let (contexts, faults) = tls::build(config, secrets, &ticket_keys(1), 1, None);
+    let (contexts, faults) = tls::build(config, secrets, &lasting(1), 1, None);
     assert!(faults.is_empty(), "{faults:?}");
     contexts
 }

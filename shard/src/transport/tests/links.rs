@@ -192,7 +192,7 @@ impl Switched {
         let epoch = self.snapshot.as_ref().map_or(1, |s| s.epoch.0 + 1);
         let secrets = secrets(&[("ca", ca.clone())]);
         let previous = self.contexts.as_ref();
-        let keys = ticket_keys(1);
+        let keys = lasting(1);
         let (contexts, faults) = tls::build(&config, &secrets, &keys, epoch, previous);
         assert!(faults.is_empty(), "{faults:?}");
         let previous = self.snapshot.as_deref();

@@ -142,7 +142,7 @@ fn generations_follow_their_inputs() {
         ("ca", ca.material()),
         ("ca2", ca2.material()),
     ]);
-    let tickets = ticket_keys(1);
+    let tickets = lasting(1);
     let generations = |contexts| {
         let shard = crate::transport::ShardTls::new(contexts, &Default::default());
         ["one", "two"].map(|name| shard.client_generation(name))
@@ -153,7 +153,7 @@ fn generations_follow_their_inputs() {
     // Other tickets, other rollout, another time-out: nothing that a link is made of.
     let config_two =
         config(&yaml.replace("ca }, end", "ca, rollout: 5%, drain_timeout: 9s }, end"));
-    let (second, _) = build(&config_two, &all, &ticket_keys(2), 2, Some(&first));
+    let (second, _) = build(&config_two, &all, &lasting(2), 2, Some(&first));
     assert_eq!(generations(&second), [Some(1), Some(1)]);
     all.insert("ca2".into(), ca.material());
     let (third, _) = build(&config_two, &all, &tickets, 3, Some(&second));
