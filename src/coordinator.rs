@@ -3,11 +3,12 @@
 //! Nothing here is on the path of a request.
 //!
 //! In reading order: the loop (here), `reload`, `encryption` (secrets and what is announced), `reports` (what
-//! tasks found), `healing` (what calls came to), `ending` (drain and stop), `service_manager`.
+//! tasks found), `healing` (what calls came to), `limiting` (what the machine bears), `ending` (drain and stop), `service_manager`.
 
 mod encryption;
 mod ending;
 pub(crate) mod healing;
+mod limiting;
 mod reload;
 mod reports;
 pub(crate) mod service_manager;
@@ -24,7 +25,7 @@ use std::{
 use sd_notify::NotifyState;
 use tidegate_core::{
     config::model::Config,
-    coordinator::{Coordinator as Policy, Order, Report},
+    coordinator::{Coordinator as Policy, Order, Report, Samples},
     encryption::{announcement::Announcements, change::RolloutChanges},
     id::Epoch,
     message::Directive,
@@ -38,6 +39,7 @@ use crate::{
     exit::{Exit, Failure},
     fleet::{Fleet, POLL},
     health::{Checker, Probed},
+    monitor::Monitor,
     resolver::{Resolved, Resolver},
     secrets::{Secrets, Trials, Tried},
     signals::{Asked, Signals},
@@ -84,6 +86,7 @@ pub(crate) struct Coordinator {
     resolved: flume::Receiver<Resolved>,
     checker: Checker,
     probed: flume::Receiver<Probed>,
+    monitor: Monitor,
     /// What decides; everything else here carries out.
     policy: Policy,
     /// What happened since the last tick.
@@ -126,6 +129,7 @@ impl Coordinator {
         let (probed_tx, probed) = flume::bounded(REPORTS);
         let (trials, tried) = Trials::new();
         let policy = Policy::new(fleet.len());
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         Coordinator {
             watch: source
                 .path()
@@ -149,6 +153,7 @@ impl Coordinator {
             resolved,
             checker: Checker::new(probed_tx),
             probed,
+            monitor: Monitor::new(cpus),
             policy,
             reports: Vec::new(),
             recompile: false,
@@ -198,6 +203,7 @@ impl Coordinator {
         }
         self.checker.follow(&snapshot);
         self.resolver.follow(&self.config);
+        self.monitor.follow(&self.config);
         {
             let mut live = self.status.live_mut();
             live.source = source;
@@ -216,6 +222,8 @@ impl Coordinator {
         self.policy
             .installed(snapshot, self.status.started.elapsed());
         self.decide();
+        self.show_healing();
+        self.show_limits();
         self.wait_for_install().await;
         self.follow_secrets();
     }
@@ -247,8 +255,19 @@ impl Coordinator {
             .chain(acknowledged)
             .collect();
         let now = self.status.started.elapsed();
-        for order in self.policy.tick(now, reports, &mut random) {
+        let is_due = self.policy.is_due(now);
+        let samples = match is_due {
+            true => self.monitor.sample(now, &self.status.counters),
+            false => Samples::new(),
+        };
+        for order in self.policy.tick(now, &samples, reports, &mut random) {
             match order {
+                Order::Limits {
+                    epoch,
+                    cluster,
+                    name,
+                    told,
+                } => self.tell_limits(epoch, cluster, &name, &told),
                 Order::Healing(healing) => self.carry_out_healing(&healing),
                 Order::Health { epoch, verdicts } => {
                     self.show_health(&verdicts);
@@ -264,7 +283,10 @@ impl Coordinator {
                 }
             }
         }
-        self.show_healing();
+        if is_due {
+            self.show_healing();
+            self.show_limits();
+        }
     }
 
     /// The loop. Ends after a graceful stop, or at once when asked twice.

@@ -22,7 +22,7 @@ use tidegate_core::{
     stats::{EndpointCounters, HistogramCounts, MetricKind, PerShard, Phase, ShardCounters},
 };
 
-use crate::{healing::Healing, key_log::KeyLogFile};
+use crate::{healing::Healing, key_log::KeyLogFile, limits::Limits};
 
 /// The whole of it. One for the life of the process.
 pub(crate) struct Status {
@@ -73,6 +73,8 @@ pub(crate) struct Live {
     pub(crate) rollout_changes: BTreeMap<Arc<str>, RolloutChange>,
     /// Endpoints as their calls show them.
     pub(crate) healing: Healing,
+    /// What the machine bears, and who is held back.
+    pub(crate) limits: Limits,
     /// Where the secrets of TLS connections are written, if they are.
     pub(crate) key_log: Option<KeyLogFile>,
 }

@@ -11,9 +11,13 @@ use std::{
 };
 
 use crate::{
-    config::model::{HealthCheck, PolicyMode},
+    config::model::{HealthCheck, PolicyMode, Scope},
     healing::{ejection::Event, probe::Checker, ward::Ward},
     id::{ClusterId, EndpointId, Epoch, ShardId},
+    limiter::{
+        application::{Application, Told},
+        watermark::Sample,
+    },
     message::Availability,
     snapshot::{Resolution, Snapshot},
 };
@@ -61,6 +65,17 @@ pub enum Order {
     },
     /// Tell operators and the center.
     Healing(Healing),
+    /// Tell every shard its limits, and operators.
+    Limits {
+        /// The epoch that the ids belong to.
+        epoch: Epoch,
+        /// The cluster.
+        cluster: ClusterId,
+        /// Its name.
+        name: Arc<str>,
+        /// What was decided.
+        told: Told,
+    },
     /// Addresses changed: compile a snapshot with [`Coordinator::resolution`] and install it.
     Recompile,
     /// Every shard uses this epoch.
@@ -71,6 +86,9 @@ pub enum Order {
         after: Duration,
     },
 }
+
+/// What was measured since the last tick, by scope.
+pub type Samples = BTreeMap<Scope, Sample>;
 
 /// What was found of an endpoint, or became of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,6 +118,8 @@ pub struct Coordinator {
     untold: BTreeSet<(Arc<str>, SocketAddr)>,
     /// By name of cluster: those that heal.
     wards: BTreeMap<Arc<str>, Ward>,
+    /// By name of cluster: those that are limited.
+    applications: BTreeMap<Arc<str>, Application>,
     /// When they were looked at last.
     watched_at: Duration,
     resolution: Resolution,
@@ -115,6 +135,7 @@ impl Coordinator {
             health: BTreeMap::new(),
             untold: BTreeSet::new(),
             wards: BTreeMap::new(),
+            applications: BTreeMap::new(),
             watched_at: Duration::ZERO,
             resolution: Resolution::new(),
         }
@@ -139,16 +160,18 @@ impl Coordinator {
             }
         }
         self.follow_wards(&snapshot);
+        self.follow_applications(&snapshot);
         let dns = |name: &Arc<str>| snapshot.config.clusters.contains_key(name);
         self.resolution.retain(|name, _| dns(name));
         self.installed = Some((snapshot, now));
         self.applying = true;
     }
 
-    /// Takes what happened and says what to do; `random` gives 64 random bits.
+    /// Takes what happened and what was measured, and says what to do; `random` gives 64 random bits.
     pub fn tick(
         &mut self,
         now: Duration,
+        samples: &Samples,
         reports: impl IntoIterator<Item = Report>,
         random: &mut impl FnMut() -> u64,
     ) -> Vec<Order> {
@@ -170,7 +193,13 @@ impl Coordinator {
                 }
             }
         }
-        let mut orders = self.heal(now, random);
+        let mut orders = Vec::new();
+        if self.is_due(now) {
+            let since = now.saturating_sub(self.watched_at);
+            self.watched_at = now;
+            self.heal(now, since, random, &mut orders);
+            self.limit(since, samples, &mut orders);
+        }
         let others = [
             self.applied(now),
             self.verdicts(),
@@ -178,6 +207,16 @@ impl Coordinator {
         ];
         orders.extend(others.into_iter().flatten());
         orders
+    }
+
+    /// Whether a tick at `now` looks at what was measured.
+    pub fn is_due(&self, now: Duration) -> bool {
+        now.saturating_sub(self.watched_at) >= WATCH_PERIOD
+    }
+
+    /// The clusters that are limited, by name.
+    pub fn applications(&self) -> &BTreeMap<Arc<str>, Application> {
+        &self.applications
     }
 
     /// The clusters that heal, by name.
@@ -268,14 +307,51 @@ impl Coordinator {
         }
     }
 
-    /// Looks at what calls came to since the last look.
-    fn heal(&mut self, now: Duration, random: &mut impl FnMut() -> u64) -> Vec<Order> {
-        let since = now.saturating_sub(self.watched_at);
-        if since < WATCH_PERIOD {
-            return Vec::new();
+    /// Clusters that are limited in `snapshot`, and no others, are from now on.
+    fn follow_applications(&mut self, snapshot: &Snapshot) {
+        let mut before = std::mem::take(&mut self.applications);
+        for cluster in &snapshot.clusters {
+            let Some(rule) = cluster.config.adaptive_limit.as_deref() else {
+                continue;
+            };
+            let mut application = match before.remove(&cluster.name) {
+                Some(known) => known,
+                None => Application::new(cluster, rule),
+            };
+            application.follow(cluster, rule);
+            self.applications.insert(cluster.name.clone(), application);
         }
-        self.watched_at = now;
-        let mut orders = Vec::new();
+    }
+
+    /// Looks at what was measured since the last look.
+    fn limit(&mut self, since: Duration, samples: &Samples, orders: &mut Vec<Order>) {
+        let Some((snapshot, _)) = &self.installed else {
+            return;
+        };
+        for (name, application) in &mut self.applications {
+            let sample = samples.get(&application.rule().scope);
+            let sample = sample.copied().unwrap_or_default();
+            let told = application.tick(&sample, since.as_secs_f64());
+            let Some((told, cluster)) = told.zip(snapshot.cluster_by_name(name)) else {
+                continue;
+            };
+            orders.push(Order::Limits {
+                epoch: snapshot.epoch,
+                cluster: cluster.id,
+                name: name.clone(),
+                told,
+            });
+        }
+    }
+
+    /// Looks at what calls came to since the last look.
+    fn heal(
+        &mut self,
+        now: Duration,
+        since: Duration,
+        random: &mut impl FnMut() -> u64,
+        orders: &mut Vec<Order>,
+    ) {
         for (name, ward) in &mut self.wards {
             let found = ward.tick(now, since, random);
             let untold = found.untold.into_iter();
@@ -294,7 +370,6 @@ impl Coordinator {
                 }));
             }
         }
-        orders
     }
 
     /// What active checks say of an endpoint.

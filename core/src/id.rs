@@ -35,6 +35,8 @@ ids! {
     ClusterId(u32);
     /// An endpoint of a cluster.
     EndpointId(u32);
+    /// An interface of a cluster that is limited: a route that leads to it.
+    InterfaceId(u32);
     /// The version of a snapshot. A request is decided by exactly one epoch (S14).
     Epoch(u64);
 }

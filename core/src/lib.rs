@@ -13,7 +13,7 @@
 //! 6. [`healing`]: which endpoints may be chosen, by probes and by the traffic itself.
 //! 7. [`encryption`]: which links are encrypted, and how one is replaced without losing a request.
 //! 8. [`limiter`]: limits that follow what the machine can bear.
-//! 9. [`stats`]: what shards count.
+//! 9. [`stats`], [`sketch`]: what shards count.
 //! 10. [`message`]: everything that crosses a thread.
 //! 11. [`coordinator`]: what is decided for all shards together.
 #![forbid(unsafe_code)]
@@ -28,6 +28,7 @@ pub mod id;
 pub mod limiter;
 pub mod message;
 pub mod reason;
+pub mod sketch;
 pub mod snapshot;
 pub mod stats;
 pub mod steering;

@@ -5,7 +5,8 @@
 use std::{any::Any, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
-    id::{ClusterId, EndpointId, Epoch, ShardId},
+    id::{ClusterId, EndpointId, Epoch, InterfaceId, ShardId},
+    limiter::{Priority, decision::Share, watermark::Signal},
     reason::Reason,
     snapshot::Snapshot,
 };
@@ -32,6 +33,17 @@ pub enum Directive<S> {
         /// Endpoint and whether it may be chosen.
         verdicts: Vec<(ClusterId, EndpointId, Availability)>,
     },
+    /// The limits of a cluster's interfaces on this shard, in place of those before.
+    Limits {
+        /// The epoch that the ids below belong to; limits for another epoch are dropped.
+        epoch: Epoch,
+        /// The cluster.
+        cluster: ClusterId,
+        /// Why they are what they are.
+        cause: LimitCause,
+        /// Those that are limited; the others are not.
+        limits: Vec<ShardLimit>,
+    },
     /// Take what the listening sockets hold, close them, say `Connection: close` and finish what is in
     /// flight. Who is left after `deadline` is cut by the [`Directive::Stop`] that follows.
     Drain {
@@ -42,6 +54,32 @@ pub enum Directive<S> {
     Undrain,
     /// Leave the loop now.
     Stop,
+}
+
+/// What a limit rests on (L10).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LimitCause {
+    /// How full the machine is; 1 is its watermark.
+    pub watermark: f32,
+    /// What is short.
+    pub signal: Option<Signal>,
+    /// Of the limits: it grows when they change.
+    pub epoch: u64,
+}
+
+/// A shard's part of the limit on one interface at one priority.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ShardLimit {
+    /// The interface.
+    pub interface: InterfaceId,
+    /// The priority.
+    pub priority: Priority,
+    /// Requests in flight over all shards.
+    pub total: u32,
+    /// On this shard.
+    pub share: Share,
+    /// Callers that are let in while slots are scarce, in basis points.
+    pub cohort: u16,
 }
 
 /// What the transport made of policy and secrets, off the shards. Policy never looks into it, and it
@@ -111,6 +149,8 @@ pub struct AccessRecord {
     pub reason: Option<Reason>,
     /// More about the reason, in words.
     pub detail: &'static str,
+    /// The limit that the request was refused by, if it was (L10).
+    pub limit: Option<Box<LimitRecord>>,
     /// Times the request was tried again.
     pub retries: u8,
     /// Bytes of the request, head included.
@@ -125,4 +165,19 @@ pub struct AccessRecord {
     pub first_byte_ns: u64,
     /// What this process added.
     pub added_ns: u64,
+}
+
+/// The limit that a request was refused by, in numbers (L10).
+#[derive(Clone, Debug, PartialEq)]
+pub struct LimitRecord {
+    /// Name of the interface, `listener/route`.
+    pub interface: Arc<str>,
+    /// The request's priority.
+    pub priority: Priority,
+    /// Requests in flight that the interface may have, over all shards.
+    pub limit: u32,
+    /// Requests in flight of it on this shard.
+    pub in_flight: u32,
+    /// What the limit rests on.
+    pub cause: LimitCause,
 }

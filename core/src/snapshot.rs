@@ -11,7 +11,8 @@ use std::{
 use crate::{
     config::model,
     encryption::census::Census,
-    id::{ClusterId, EndpointId, Epoch, ListenerId, RouteId},
+    id::{ClusterId, EndpointId, Epoch, InterfaceId, ListenerId, RouteId},
+    limiter::{Priority, interface::Shared},
     stats::{EndpointCounters, PerShard, RouteCounters},
     steering::{PathRewriter, RouteTable},
 };
@@ -131,6 +132,21 @@ pub struct Forward {
     pub timeout: Option<Duration>,
     /// When to try again.
     pub retry: Option<model::Retry>,
+    /// Which requests adaptive limiting refuses last; `None` for those that it never refuses.
+    pub priority: Option<Priority>,
+    /// The interface that the route is, of each cluster that is limited.
+    pub interfaces: Vec<(ClusterId, InterfaceId)>,
+}
+
+impl Forward {
+    /// The interface that the route is of a cluster.
+    #[inline]
+    pub fn interface(&self, cluster: ClusterId) -> Option<InterfaceId> {
+        let mut interfaces = self.interfaces.iter();
+        interfaces
+            .find(|(id, _)| *id == cluster)
+            .map(|(_, interface)| *interface)
+    }
 }
 
 pub use crate::steering::Split;
@@ -146,6 +162,17 @@ pub struct Cluster {
     pub config: model::Cluster,
     /// By [`EndpointId`]; empty while DNS has not answered.
     pub endpoints: Vec<Endpoint>,
+    /// By [`InterfaceId`]: routes that lead to it, if it is limited.
+    pub interfaces: Vec<Interface>,
+}
+
+/// What callers call of an application that is limited: a route that leads to it.
+#[derive(Debug)]
+pub struct Interface {
+    /// `listener/route`
+    pub name: Arc<str>,
+    /// Its counters and spare slots, carried over from the snapshot before while the names stay.
+    pub shared: Arc<Shared>,
 }
 
 /// An endpoint of a cluster.
@@ -188,7 +215,7 @@ impl Snapshot {
             .enumerate()
             .map(|(i, name)| (&**name, ClusterId(i as u32)))
             .collect();
-        let clusters = config
+        let mut clusters: Vec<Cluster> = config
             .clusters
             .iter()
             .enumerate()
@@ -197,7 +224,7 @@ impl Snapshot {
                 compile_cluster(ClusterId(i as u32), name, cluster, found, &kept)
             })
             .collect();
-        let listeners = config
+        let mut listeners: Vec<Listener> = config
             .listeners
             .iter()
             .enumerate()
@@ -211,6 +238,7 @@ impl Snapshot {
                 census: kept.census(listener.bind),
             })
             .collect();
+        name_interfaces(&mut listeners, &mut clusters, &kept);
         Snapshot {
             epoch,
             listeners,
@@ -250,6 +278,8 @@ struct KeptCounters<'a> {
     routes: BTreeMap<(&'a str, &'a str), &'a Arc<PerShard<RouteCounters>>>,
     /// By cluster and address.
     endpoints: BTreeMap<(&'a str, SocketAddr), &'a Arc<PerShard<EndpointCounters>>>,
+    /// By cluster and name.
+    interfaces: BTreeMap<(&'a str, &'a str), &'a Arc<Shared>>,
     /// By address of the listener.
     census: BTreeMap<SocketAddr, &'a Arc<PerShard<Census>>>,
 }
@@ -260,6 +290,7 @@ impl<'a> KeptCounters<'a> {
             shards,
             routes: BTreeMap::new(),
             endpoints: BTreeMap::new(),
+            interfaces: BTreeMap::new(),
             census: BTreeMap::new(),
         };
         let Some(previous) = previous else {
@@ -283,6 +314,10 @@ impl<'a> KeptCounters<'a> {
                 .filter(|e| e.counters.len() == shards);
             kept.endpoints
                 .extend(endpoints.map(|e| ((&*cluster.name, e.address), &e.counters)));
+            let interfaces = cluster.interfaces.iter();
+            let interfaces = interfaces.filter(|i| i.shared.counters.len() == shards);
+            kept.interfaces
+                .extend(interfaces.map(|i| ((&*cluster.name, &*i.name), &i.shared)));
         }
         kept
     }
@@ -291,6 +326,13 @@ impl<'a> KeptCounters<'a> {
         match self.routes.get(&(listener, route)) {
             Some(counters) => Arc::clone(counters),
             None => Arc::new(PerShard::new(self.shards)),
+        }
+    }
+
+    fn interface(&self, cluster: &str, name: &str) -> Arc<Shared> {
+        match self.interfaces.get(&(cluster, name)) {
+            Some(shared) => Arc::clone(shared),
+            None => Shared::new(self.shards),
         }
     }
 
@@ -338,6 +380,32 @@ fn compile_cluster(
         name: Arc::clone(name),
         config: config.clone(),
         endpoints: endpoints.collect(),
+        interfaces: Vec::new(),
+    }
+}
+
+/// Every route to a cluster that is limited is an interface of it.
+fn name_interfaces(listeners: &mut [Listener], clusters: &mut [Cluster], kept: &KeptCounters<'_>) {
+    for listener in listeners {
+        let Protocol::Http(http) = &mut listener.protocol else {
+            continue;
+        };
+        for route in &mut http.routes {
+            let Action::Forward(forward) = &mut route.action else {
+                continue;
+            };
+            for id in forward.split.clusters() {
+                let limited = |cluster: &&mut Cluster| cluster.config.adaptive_limit.is_some();
+                let Some(cluster) = clusters.get_mut(id.index()).filter(limited) else {
+                    continue;
+                };
+                let name: Arc<str> = format!("{}/{}", listener.name, route.name).into();
+                let interface = InterfaceId(cluster.interfaces.len() as u32);
+                forward.interfaces.push((id, interface));
+                let shared = kept.interface(&cluster.name, &name);
+                cluster.interfaces.push(Interface { name, shared });
+            }
+        }
     }
 }
 
@@ -387,6 +455,8 @@ fn compile_action(route: &model::Route, cluster_ids: &BTreeMap<&str, ClusterId>)
             host_rewrite: forward.host_rewrite.clone(),
             timeout: forward.timeout,
             retry: forward.retry.clone(),
+            priority: forward.priority,
+            interfaces: Vec::new(),
         }),
     }
 }

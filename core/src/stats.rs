@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::reason::Reason;
+use crate::{reason::Reason, sketch};
 
 /// A value alone on its cache lines. 128, since the prefetcher of x86 fetches lines in pairs.
 #[derive(Debug, Default)]
@@ -410,6 +410,8 @@ slab! {
         refused: [Counter; Reason::COUNT],
         /// Durations of a request: see [`Phase`].
         phases: [Histogram; Phase::COUNT],
+        /// How late timers were served: see [`sketch`].
+        loop_lag: [Counter; sketch::BUCKETS],
     }
 }
 
@@ -521,8 +523,29 @@ slab! {
         /// Requests that an ejected endpoint was tried out with, and that failed.
         Counter trials_failed,
     } and {
-        /// Time to the head of an answer: see [`latency`](crate::healing::counter::latency).
-        latency: [Counter; crate::healing::counter::latency::BUCKETS],
+        /// Time to the head of an answer: see [`sketch`].
+        latency: [Counter; sketch::BUCKETS],
+    }
+}
+
+slab! {
+    /// What one shard counts for one interface at one priority, for adaptive limiting. Kept over snapshots
+    /// while the route's name and the cluster's stay.
+    InterfaceCounters {
+        /// Requests let in.
+        Counter admitted,
+        /// Requests refused, since the interface was at its limit.
+        Counter refused,
+        /// In shadow: requests that would have been refused.
+        Counter would_refuse,
+        /// Requests that are over.
+        Counter completed,
+        /// Requests in flight now.
+        Gauge in_flight,
+        /// Of those, the ones on slots borrowed from the interface's spare ones.
+        Gauge borrowed,
+        /// Time that requests spent in flight, added up.
+        Counter in_flight_ns,
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tidegate_core::{
     config::{self, Diagnostic, model::*},
     healing::ejection,
+    limiter::{Policy, Priority, watermark::Signal},
 };
 
 const EVERYTHING: &str = include_str!("config/everything.yaml");
@@ -126,6 +127,7 @@ fn defaults_are_the_models() {
         host_rewrite: None,
         timeout: Some(Duration::from_secs(15)),
         retry: Some(retry),
+        priority: Some(Priority::Normal),
     };
     assert_eq!(forward(route), &expected);
     let db = Tcp {
@@ -149,6 +151,7 @@ fn defaults_are_the_models() {
         tls: None,
         max_connection_age: None,
         heal: None,
+        adaptive_limit: None,
     };
     assert_eq!(config.clusters["a"], cluster);
 }
@@ -233,6 +236,37 @@ fn every_key_of_the_process_lands_in_its_field() {
         slow_start: Duration::from_secs(7),
     };
     assert_eq!(pay.heal.as_ref(), Some(&heal));
+    let mut policy = Policy {
+        trigger_ticks: 3,
+        floor: 2,
+        ..Policy::default()
+    };
+    for (signal, target) in [
+        (Signal::Cpu, 0.7),
+        (Signal::PsiCpu, 0.3),
+        (Signal::PsiMemory, 0.0),
+        (Signal::Memory, 0.85),
+        (Signal::LoopLag, 0.005),
+        (Signal::InFlight, 500.0),
+    ] {
+        policy.targets.set(signal, target);
+    }
+    let limit = AdaptiveLimit {
+        mode: PolicyMode::Shadow,
+        scope: Scope::Cgroup("/app.slice".into()),
+        policy,
+        priority_header: Some("x-priority".into()),
+        caller_header: Some("x-caller".into()),
+    };
+    assert_eq!(pay.adaptive_limit.as_deref(), Some(&limit));
+    let named = config.clusters["named"].adaptive_limit.as_deref();
+    assert_eq!(named.map(|limit| &limit.scope), Some(&Scope::Pid(4711)));
+    let pay_v2 = config.clusters["pay-v2"].adaptive_limit.as_deref();
+    let defaults = AdaptiveLimit {
+        scope: Scope::Own,
+        ..AdaptiveLimit::default()
+    };
+    assert_eq!(pay_v2, Some(&defaults));
     let all_defaults =
         parse("version: 1\nclusters: { a: { endpoints: { static: [10.0.0.1:80] }, heal: {} } }\n")
             .0
@@ -263,6 +297,9 @@ fn every_key_of_the_process_lands_in_its_field() {
 fn every_key_of_a_route_lands_in_its_field() {
     let (config, _) = parse(EVERYTHING);
     let edge = http(&config, "edge");
+    let priorities = [0, 1, 2].map(|k| forward(&edge.routes[k]).priority);
+    let expected = [Some(Priority::Critical), None, Some(Priority::Normal)];
+    assert_eq!(priorities, expected);
     let limits = HttpLimits {
         header_list: 32 << 10,
         header_fields: 64,

@@ -252,6 +252,7 @@ fn route(name: &str, to: &[(&str, u32)]) -> Route {
             host_rewrite: None,
             timeout: None,
             retry: None,
+            priority: Some(tidegate_core::limiter::Priority::Normal),
         }),
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
@@ -283,6 +284,7 @@ fn cluster(addresses: &[&str]) -> Cluster {
         tls: None,
         max_connection_age: None,
         heal: None,
+        adaptive_limit: None,
     }
 }
 

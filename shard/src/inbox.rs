@@ -64,6 +64,17 @@ fn obey(
                 }
             }
         }
+        Directive::Limits {
+            epoch,
+            cluster,
+            cause,
+            limits,
+        } => {
+            let plane = local.plane().filter(|p| p.snapshot.epoch == epoch);
+            if let Some((_, state)) = plane.as_ref().and_then(|p| p.cluster(cluster)) {
+                state.interfaces.set(cause, &limits);
+            }
+        }
         Directive::Drain { deadline } => {
             // Closed, not paused: what arrives must be refused, or taken by another process that listens
             // on the address, and not wait in a backlog that nobody empties.

@@ -3,7 +3,7 @@
 //!
 //! In reading order: `executor` (the thread and its loop), `ring` (the only unsafe code), `timer`,
 //! `listener`, `transport`, `downstream`, `request` (the spine: the life of a request, top to bottom),
-//! `upstream`, `relay`, `drain`, `inbox`, `access_log`.
+//! `limit`, `upstream`, `relay`, `drain`, `inbox`, `access_log`.
 
 mod access_log;
 mod census;
@@ -11,6 +11,7 @@ mod downstream;
 mod drain;
 mod executor;
 mod inbox;
+mod limit;
 mod listener;
 mod local;
 mod probe;
@@ -178,6 +179,9 @@ async fn publish(local: Rc<Local>) {
         counters.buffers_heads_free.set(stats.heads_free);
         counters.buffers_bodies_free.set(stats.bodies_free);
         counters.buffers_heap_bytes.set(stats.heap_bytes);
+        for (counter, count) in counters.loop_lag.iter().zip(local.driver.lag()) {
+            counter.set(count);
+        }
         next.set_after(PUBLISH_INTERVAL);
         next.reached().await;
     }

@@ -1,6 +1,6 @@
 //! The spine: the life of one HTTP request, top to bottom.
 //!
-//! [`serve_request`] reads like the list of its steps: read the head → route → limit → steer → pick an
+//! [`serve_request`] reads like the list of its steps: read the head → route → steer → limit → pick an
 //! endpoint → check out a connection → exchange → answer → record. Every decision is taken here; the
 //! helpers compute and return.
 //!
@@ -78,6 +78,7 @@ async fn run<'a>(
         Action::Respond(respond) => return exchange.respond(route, respond).await,
     };
     let to = exchange.steer(plane, forward)?;
+    exchange.limit(to, forward)?;
     let mut admission = to.admit().ok_or(Reason::CircuitRequests)?;
     exchange.start_clock(forward);
     let mut tried = Vec::new();

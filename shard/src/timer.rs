@@ -6,6 +6,8 @@
 
 use std::task::Waker;
 
+use tidegate_core::sketch;
+
 /// log2 of a tick in nanoseconds.
 const TICK_BITS: u32 = 22;
 /// Slots of the wheel: a horizon of 4.3 s. Later deadlines are looked at once per horizon, which for
@@ -38,6 +40,8 @@ pub(crate) struct Wheel {
     tick: u64,
     entries: Vec<Entry>,
     free: Vec<TimerId>,
+    /// How late timers were served, counted by [`sketch`].
+    lag: [u64; sketch::BUCKETS],
 }
 
 impl Wheel {
@@ -48,6 +52,7 @@ impl Wheel {
             tick: 0,
             entries: Vec::new(),
             free: Vec::new(),
+            lag: [0; sketch::BUCKETS],
         }
     }
 
@@ -144,6 +149,11 @@ impl Wheel {
         self.tick = self.tick.max(target);
     }
 
+    /// How late timers were served so far, by [`sketch`].
+    pub(crate) fn lag(&self) -> &[u64; sketch::BUCKETS] {
+        &self.lag
+    }
+
     /// How long until the next slot that holds something, if any does.
     pub(crate) fn next_due_in_ns(&self, now_ns: u64) -> Option<u64> {
         let start = self.tick + 1;
@@ -170,6 +180,10 @@ impl Wheel {
         entry.queued_tick = UNQUEUED;
         if entry.deadline_ns <= now_ns {
             wakes.extend(entry.waker.take());
+            let late_ns = now_ns - entry.deadline_ns;
+            if let Some(count) = self.lag.get_mut(sketch::bucket(late_ns)) {
+                *count += 1;
+            }
         } else if entry.deadline_ns != NEVER {
             let tick = slot_tick(entry.deadline_ns, self.tick);
             entry.queued_tick = tick;
@@ -242,6 +256,7 @@ mod tests {
                 "{after_ms}: {fired_ms}"
             );
             assert!(wheel.expired(id, fired_ms * MS));
+            assert_eq!(wheel.lag().iter().sum::<u64>(), 1);
         }
     }
 

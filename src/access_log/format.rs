@@ -4,7 +4,9 @@
 use std::io::Write;
 
 use serde_json::{Map, Value, json};
-use tidegate_core::{config::model::AccessLogFormat, message::AccessRecord};
+use tidegate_core::{
+    config::model::AccessLogFormat, limiter::watermark::Signal, message::AccessRecord,
+};
 
 use crate::text::{Quoted, Rfc3339, Span};
 
@@ -70,6 +72,19 @@ fn short(record: &AccessRecord, out: &mut Vec<u8>) -> std::io::Result<()> {
     }
     if let Some(reason) = record.reason {
         write!(out, " reason={}", reason.word())?;
+    }
+    if let Some(limit) = &record.limit {
+        let signal = limit.cause.signal.map_or("none", Signal::word);
+        write!(
+            out,
+            " interface={} priority={} limit={} in_flight={} watermark={:.2} signal={signal} limits_epoch={}",
+            limit.interface,
+            limit.priority.word(),
+            limit.limit,
+            limit.in_flight,
+            limit.cause.watermark,
+            limit.cause.epoch
+        )?;
     }
     if !record.detail.is_empty() {
         write!(out, " detail={}", Quoted(record.detail))?;
@@ -137,6 +152,18 @@ fn object(record: &AccessRecord) -> Map<String, Value> {
     put("tidegate.shard", json!(record.shard));
     put_text(&mut put, "tidegate.listener", &record.listener);
     put_text(&mut put, "tidegate.route", &record.route);
+    if let Some(limit) = &record.limit {
+        put("tidegate.limit.interface", json!(*limit.interface));
+        put("tidegate.limit.priority", json!(limit.priority.word()));
+        put("tidegate.limit.value", json!(limit.limit));
+        put("tidegate.limit.in_flight", json!(limit.in_flight));
+        put("tidegate.limit.watermark", json!(limit.cause.watermark));
+        put(
+            "tidegate.limit.signal",
+            json!(limit.cause.signal.map(Signal::word)),
+        );
+        put("tidegate.limit.epoch", json!(limit.cause.epoch));
+    }
     put_text(&mut put, "tidegate.cluster", &record.cluster);
     if let Some(reason) = record.reason {
         put("tidegate.reason", json!(reason.word()));
@@ -171,7 +198,11 @@ fn trace_ids(traceparent: &str) -> Option<(&str, &str)> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
-    use tidegate_core::reason::Reason;
+    use tidegate_core::{
+        limiter::Priority,
+        message::{LimitCause, LimitRecord},
+        reason::Reason,
+    };
 
     fn record() -> AccessRecord {
         AccessRecord {
@@ -196,6 +227,17 @@ mod tests {
             status: 503,
             reason: Some(Reason::NoEndpoint),
             detail: "all unhealthy",
+            limit: Some(Box::new(LimitRecord {
+                interface: "edge/0".into(),
+                priority: Priority::Batch,
+                limit: 8,
+                in_flight: 9,
+                cause: LimitCause {
+                    watermark: 1.25,
+                    signal: Some(Signal::Cpu),
+                    epoch: 3,
+                },
+            })),
             retries: 1,
             received_bytes: 90,
             sent_bytes: 120,
@@ -220,7 +262,8 @@ mod tests {
             "2000-02-29T00:00:00.000Z 503 GET \"pay.example\" \"/a?b=1\" 192.0.2.7:4711 -> \
              [2001:db8::1]:8080 total=1.50ms added=23.0µs in=90 out=120 tls=1.3 \
              peer=\"spiffe://mesh/web\" route=edge/0 cluster=pay \
-             retries=1 reason=no_endpoint detail=\"all unhealthy\"\n"
+             retries=1 reason=no_endpoint interface=edge/0 priority=batch limit=8 in_flight=9 \
+             watermark=1.25 signal=cpu limits_epoch=3 detail=\"all unhealthy\"\n"
         );
     }
 

@@ -8,6 +8,7 @@ mod certs;
 pub(crate) mod encryption;
 mod guard;
 pub(crate) mod healing;
+pub(crate) mod limits;
 pub(crate) mod prometheus;
 mod stream;
 pub(crate) mod view;
@@ -60,7 +61,8 @@ const DASHBOARD: &str = include_str!("dashboard.html");
 const PAGES: &str = "\
 No such page. There are:
   GET   / (dashboard)  /ready  /live  /server_info  /stats  /metrics  /config_dump  /listeners
-        /clusters  /shards  /memory  /logging  /stream  /certs  /encryption  /healing (?format=text)
+        /clusters  /shards  /memory  /logging  /stream  /certs  /encryption  /healing  /limits (?format=text)
+        /limits/decisions
   POST  /drain  /undrain  /reload (?force_strict=1)  /logging?level=LEVEL  /quitquitquit
         /encryption?cluster=NAME&rollout=20%|on|off|file
         /healing?cluster=NAME&eject=IP:PORT&for=60s  /healing?cluster=NAME&restore=IP:PORT
@@ -164,6 +166,11 @@ fn router(admin: Admin) -> Router {
         .route("/certs", get(certificates))
         .route("/encryption", get(encrypted).post(set_rollout))
         .route("/healing", get(healed).post(heal))
+        .route("/limits", get(limited))
+        .route(
+            "/limits/decisions",
+            get(|Shared(a): Admins| async move { json(limits::decisions(&a.service.status)) }),
+        )
         .route(
             "/logging",
             post(logging)
@@ -310,6 +317,11 @@ async fn set_rollout(Shared(admin): Admins, Query(query): Query<RolloutQuery>) -
 async fn healed(Shared(admin): Admins, Query(query): Query<PageQuery>) -> Response {
     let status = &admin.service.status;
     query.page(|| healing::text(status), || healing::view(status))
+}
+
+async fn limited(Shared(admin): Admins, Query(query): Query<PageQuery>) -> Response {
+    let status = &admin.service.status;
+    query.page(|| limits::text(status), || limits::view(status))
 }
 
 #[derive(Deserialize)]

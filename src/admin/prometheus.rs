@@ -6,6 +6,7 @@
 
 mod census;
 mod healing;
+mod limits;
 mod process;
 mod secrets;
 
@@ -58,6 +59,7 @@ enum Source {
     Census(census::Number),
     CensusApplication(census::Number),
     Healing(fn(&Status) -> Vec<census::Sample>),
+    Limits(fn(&Status) -> Vec<limits::Sample>),
 }
 
 /// Which of the many series are wanted; none by default.
@@ -119,6 +121,7 @@ pub(crate) fn families() -> Vec<Family> {
         source: Source::EndpointsAvailable,
     });
     families.extend(healing::families());
+    families.extend(limits::families());
     families.extend(slab(
         "route",
         RouteCounters::METRICS,
@@ -276,6 +279,12 @@ impl Samples {
                 family.samples(out, self.listeners.by_application(number))?;
             }
             Source::Healing(read) => family.samples(out, read(status))?,
+            Source::Limits(read) => {
+                for (labels, value) in read(status) {
+                    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+                    family.sample(out, &labels, value)?;
+                }
+            }
             Source::Refused => {
                 for reason in Reason::ALL {
                     let count = status

@@ -24,7 +24,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{encryption, healing, view};
+use super::{encryption, healing, limits, view};
 use crate::status::Status;
 
 /// Readers at a time. Each costs a connection and one copy of a few KiB a second.
@@ -156,6 +156,7 @@ impl Sample {
             "clusters": self.cluster_rows(before, status, seconds),
             "encryption": encryption::summary(status),
             "healing": healing::summary(status),
+            "limits": limits::summary(status),
         })
     }
 

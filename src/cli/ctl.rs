@@ -75,6 +75,8 @@ enum Verb {
     },
     /// Show the secrets in use: names, ends, the last refusal
     Certs,
+    /// Show how full the machine is, and what interfaces may have in flight
+    Limits,
     /// Show where the endpoints of clusters that heal stand, and why
     Healing,
     /// Take an endpoint out by hand; the last one stays
@@ -116,6 +118,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             done(&admin, &target, &format!("{cluster}: {change}"))
         }),
         Verb::Certs => show(&admin, "/certs?format=text"),
+        Verb::Limits => show(&admin, "/limits?format=text"),
         Verb::Healing => show(&admin, "/healing?format=text"),
         Verb::Eject {
             cluster,

@@ -26,7 +26,6 @@ impl Coordinator {
         let now = self.status.started.elapsed();
         let order = self.policy.eject(cluster, address, now, penalty)?;
         self.carry_out(order);
-        self.decide();
         Ok(())
     }
 
@@ -39,10 +38,10 @@ impl Coordinator {
         let now = self.status.started.elapsed();
         let order = self.policy.restore(cluster, address, now)?;
         self.carry_out(order);
-        self.decide();
         Ok(())
     }
 
+    /// Logs what was found or decided, and keeps it for those who look.
     pub(super) fn carry_out_healing(&mut self, healing: &Healing) {
         let Healing {
             cluster,
@@ -93,10 +92,13 @@ impl Coordinator {
         live.healing.show(wards);
     }
 
-    pub(super) fn carry_out(&mut self, order: Order) {
+    /// What was asked for by hand.
+    fn carry_out(&mut self, order: Order) {
         if let Order::Healing(healing) = order {
             self.carry_out_healing(&healing);
         }
+        self.decide();
+        self.show_healing();
     }
 }
 

@@ -9,13 +9,15 @@ use serde_json::{Map, Value, json};
 
 use super::{
     model::{
-        AccessLog, AccessLogFormat, Balance, Cluster, Config, Endpoints, Forward, HashOn,
-        HeaderEdits, Heal, HealthCheck, HostPattern, Http, Listener, PathPattern, PathRewrite,
-        Probe, Protocol, ProxyProtocolIn, ProxyProtocolOut, Redirect, Retry, Route, RouteAction,
-        RouteMatch, StaticEndpoint, Tcp, ValuePattern, WeightedCluster, XForwarded,
+        AccessLog, AccessLogFormat, AdaptiveLimit, Balance, Cluster, Config, Endpoints, Forward,
+        HashOn, HeaderEdits, Heal, HealthCheck, HostPattern, Http, Listener, PathPattern,
+        PathRewrite, Probe, Protocol, ProxyProtocolIn, ProxyProtocolOut, Redirect, Retry, Route,
+        RouteAction, RouteMatch, Scope, StaticEndpoint, Tcp, ValuePattern, WeightedCluster,
+        XForwarded,
     },
     quantity::{format_duration, format_share, format_size},
 };
+use crate::limiter::{Priority, watermark::Signal};
 
 mod tls;
 
@@ -313,6 +315,10 @@ fn forward(object: &mut Object, forward: &Forward) {
     destination(object, &forward.to);
     object.put("timeout", or_off(forward.timeout.map(format_duration)));
     object.put_opt("retry", forward.retry.as_ref().map(retry));
+    object.put(
+        "priority",
+        forward.priority.map_or("exempt", Priority::word),
+    );
     object.put_opt("hash", forward.hash.as_ref().map(hash));
     let mut rewrite = Object::default();
     match &forward.path_rewrite {
@@ -446,7 +452,42 @@ fn cluster(cluster: &Cluster) -> Value {
     let max_age = cluster.max_connection_age.map(format_duration);
     object.put("max_connection_age", or_off(max_age));
     object.put_opt("heal", cluster.heal.as_ref().map(heal));
+    let limit = cluster.adaptive_limit.as_deref().map(adaptive_limit);
+    object.put_opt("adaptive_limit", limit);
     object.into()
+}
+
+fn adaptive_limit(limit: &AdaptiveLimit) -> Object {
+    let mut object = Object::default();
+    object.put("mode", limit.mode.word());
+    match &limit.scope {
+        Scope::Host => object.put("scope", "host"),
+        Scope::Own => object.put("scope", "own"),
+        Scope::Cgroup(path) => object.put("cgroup", &**path),
+        Scope::Pid(pid) => object.put("pid", *pid),
+    }
+    let mut targets = Object::default();
+    for (key, signal) in [
+        ("cpu", Signal::Cpu),
+        ("psi_cpu", Signal::PsiCpu),
+        ("psi_memory", Signal::PsiMemory),
+        ("memory", Signal::Memory),
+    ] {
+        let target = limit.policy.targets.get(signal);
+        let share = target.map(|part| format_share((part * 10_000.0).round() as u32));
+        targets.put(key, or_off(share));
+    }
+    let target = |signal| limit.policy.targets.get(signal);
+    let loop_lag = target(Signal::LoopLag).map(Duration::from_secs_f64);
+    targets.put("loop_lag", or_off(loop_lag.map(format_duration)));
+    let in_flight = target(Signal::InFlight).map(|ceiling| ceiling as u64);
+    targets.put("in_flight", or_off(in_flight));
+    object.put("targets", targets);
+    object.put("trigger_ticks", limit.policy.trigger_ticks);
+    object.put("floor", limit.policy.floor);
+    object.put_opt("priority_header", limit.priority_header.as_deref());
+    object.put_opt("caller_header", limit.caller_header.as_deref());
+    object
 }
 
 fn heal(heal: &Heal) -> Object {

@@ -173,6 +173,15 @@ impl<'a> Fields<'a> {
         read_share(self.report, key, &node, &field.kind).unwrap_or(0)
     }
 
+    /// In basis points; `None` when it is switched off.
+    pub(super) fn share_or_off(&self, key: &str) -> Option<u32> {
+        let (node, field) = self.value(key)?;
+        if is_off(&node, &field.kind) {
+            return None;
+        }
+        read_share(self.report, key, &node, &field.kind)
+    }
+
     pub(super) fn flag(&self, key: &str) -> bool {
         self.flag_opt(key).unwrap_or(false)
     }

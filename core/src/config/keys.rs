@@ -100,6 +100,8 @@ pub(super) static SECTIONS: &[&Section] = &[
     &ENDPOINT,
     &ENDPOINT_TLS,
     &CIRCUIT,
+    &ADAPTIVE_LIMIT,
+    &TARGETS,
     &HEAL,
     &HEALTH,
     &TCP_PROBE,

@@ -6,10 +6,14 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use crate::limiter::Priority;
+
 mod heal;
+mod limit;
 mod tls;
 
 pub use heal::*;
+pub use limit::*;
 pub use tls::*;
 
 /// A whole configuration. Names are unique per map; every name referred to is defined.
@@ -379,6 +383,8 @@ pub struct Forward {
     pub timeout: Option<Duration>,
     /// When to try again.
     pub retry: Option<Retry>,
+    /// Which requests adaptive limiting refuses last; `None` for those that it never refuses (L9).
+    pub priority: Option<Priority>,
 }
 
 /// What is hashed for stickiness.
@@ -517,6 +523,8 @@ pub struct Cluster {
     pub max_connection_age: Option<Duration>,
     /// Takes sick endpoints out; `None` does not.
     pub heal: Option<Heal>,
+    /// Holds back what pushes the application's machine over; `None` does not.
+    pub adaptive_limit: Option<Box<AdaptiveLimit>>,
 }
 
 /// Where endpoints come from.

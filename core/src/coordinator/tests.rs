@@ -43,6 +43,7 @@ fn snapshot_of(epoch: u64, addresses: &[&str], checked: bool, heals: bool) -> Ar
         tls: None,
         max_connection_age: None,
         heal: heals.then(Heal::default),
+        adaptive_limit: None,
     };
     let config = Config {
         node: Node::default(),
@@ -74,7 +75,7 @@ fn tick<const N: usize>(
     now: Duration,
     reports: [Report; N],
 ) -> Vec<Order> {
-    coordinator.tick(now, reports, &mut || 0)
+    coordinator.tick(now, &Samples::new(), reports, &mut || 0)
 }
 
 fn probed(address: &str, succeeded: bool) -> Report {

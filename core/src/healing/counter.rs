@@ -4,7 +4,10 @@
 //! the last tick, and the difference is one tick's [`Calls`] (H1, H2).
 
 use super::detector::Calls;
-use crate::stats::{EndpointCounters, PerShard};
+use crate::{
+    sketch,
+    stats::{EndpointCounters, PerShard},
+};
 
 /// What a call failed of (H2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +43,7 @@ impl EndpointCounters {
     pub fn succeed(&self, latency_ns: u64) {
         self.succeeded.add(1);
         self.failures_in_row.set(0);
-        if let Some(bucket) = self.latency.get(latency::bucket(latency_ns)) {
+        if let Some(bucket) = self.latency.get(sketch::bucket(latency_ns)) {
             bucket.add(1);
         }
     }
@@ -74,52 +77,6 @@ impl EndpointCounters {
     }
 }
 
-/// A sketch of latencies: two buckets a power of two, so that a median is known within a factor of 1.5.
-/// Enough to tell four times as slow, and small enough for every endpoint on every shard (336 bytes).
-pub mod latency {
-    /// Below 2^16 ns (66 µs) all is one.
-    const MIN_EXP: u32 = 16;
-    /// 2^36 ns (69 s) and more as well.
-    const MAX_EXP: u32 = 36;
-    /// How many buckets there are.
-    pub const BUCKETS: usize = ((MAX_EXP - MIN_EXP) * 2 + 2) as usize;
-
-    /// The bucket of a latency.
-    #[inline]
-    pub fn bucket(ns: u64) -> usize {
-        let exp = 63 - (ns | 1).leading_zeros();
-        if exp < MIN_EXP {
-            return 0;
-        }
-        if exp >= MAX_EXP {
-            return BUCKETS - 1;
-        }
-        let half = (ns >> (exp - 1)) & 1;
-        ((exp - MIN_EXP) * 2 + half as u32 + 1) as usize
-    }
-
-    /// The largest latency of a bucket, in nanoseconds; of the last one, where it begins.
-    pub fn upper_ns(bucket: usize) -> u64 {
-        let above = bucket.min(BUCKETS - 1) as u32;
-        let exp = MIN_EXP + above / 2;
-        match above % 2 {
-            0 => 1 << exp,
-            _ => (1 << exp) + (1 << (exp - 1)),
-        }
-    }
-
-    /// The median of counts, in seconds; `None` without any.
-    pub fn median_s(counts: &[u64; BUCKETS]) -> Option<f64> {
-        let total: u64 = counts.iter().sum();
-        let mut seen = 0;
-        let at = counts.iter().position(|count| {
-            seen += count;
-            total > 0 && seen * 2 >= total
-        })?;
-        Some(upper_ns(at) as f64 / 1e9)
-    }
-}
-
 /// What one shard's counters said at the last tick.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
@@ -129,12 +86,12 @@ struct Seen {
     failed_hard: u64,
     trials_succeeded: u64,
     trials_failed: u64,
-    latency: [u64; latency::BUCKETS],
+    latency: [u64; sketch::BUCKETS],
 }
 
 impl Seen {
     fn of(counters: &EndpointCounters) -> Seen {
-        let mut latency = [0; latency::BUCKETS];
+        let mut latency = [0; sketch::BUCKETS];
         for (to, from) in latency.iter_mut().zip(&counters.latency) {
             *to = from.get();
         }
@@ -170,7 +127,7 @@ impl Tally {
     /// What was counted since the last step, over all shards.
     pub fn step(&mut self, counters: &PerShard<EndpointCounters>) -> Calls {
         let mut calls = Calls::default();
-        let mut buckets = [0; latency::BUCKETS];
+        let mut buckets = [0; sketch::BUCKETS];
         let mut trailing = None;
         let shards = self.shards.iter_mut().zip(&mut self.totals);
         for ((seen, total), counters) in shards.zip(counters.iter()) {
@@ -200,7 +157,7 @@ impl Tally {
             *seen = now;
         }
         calls.trailing = trailing.unwrap_or(calls.failed_hard);
-        calls.latency_s = latency::median_s(&buckets);
+        calls.latency_s = sketch::quantile_s(&buckets, 0.5);
         calls
     }
 
@@ -214,20 +171,6 @@ impl Tally {
 mod tests {
     use super::*;
     use crate::id::ShardId;
-
-    /// Goal: every latency lies in the bucket that claims it, and buckets ascend (H2). Method: both ends of
-    /// every bucket.
-    #[test]
-    fn buckets_are_contiguous() {
-        for at in 0..latency::BUCKETS - 1 {
-            let upper = latency::upper_ns(at);
-            assert_eq!(latency::bucket(upper - 1), at);
-            assert_eq!(latency::bucket(upper), at + 1);
-        }
-        assert_eq!(latency::bucket(u64::MAX), latency::BUCKETS - 1);
-        assert_eq!(latency::bucket(0), 0);
-        assert_eq!(latency::median_s(&[0; latency::BUCKETS]), None);
-    }
 
     /// Goal: a tick holds what was counted in it, by class, over all shards (H2). Method: two shards, counts
     /// before the first tick, in it, and none in the next.

@@ -119,6 +119,21 @@ impl Baseline {
         (mean * HEADROOM).max(self.floor)
     }
 
+    /// Requests offered per second, over the last second.
+    pub fn rate_1s(&self) -> f64 {
+        self.rate_1s
+    }
+
+    /// The same over five minutes.
+    pub fn rate_5min(&self) -> f64 {
+        self.rate_5min
+    }
+
+    /// Seconds of cost per second, over the last second.
+    pub fn cost(&self) -> f64 {
+        self.cost / 1e9
+    }
+
     /// Requests in flight at the last tick.
     pub fn in_flight(&self) -> f64 {
         self.in_flight

@@ -95,7 +95,7 @@ pub enum Verdict {
 }
 
 /// A shard's slots of one unit.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Slots {
     /// `None` is without limit.
     pub limit: Option<Share>,

@@ -10,10 +10,14 @@
 //! [`Limiter`] is the four of them in a row: samples and counts in, limits out. No clock, no I/O: an hour
 //! of it is a unit test.
 //!
+//! [`application`] is one rule at work over the counters of [`interface`].
+//!
 //! A *unit* is what is limited: one interface (what a caller calls) at one [`Priority`].
 
+pub mod application;
 pub mod baseline;
 pub mod decision;
+pub mod interface;
 pub mod regulator;
 pub mod watermark;
 
@@ -44,6 +48,14 @@ impl Priority {
         Priority::Normal,
         Priority::Critical,
     ];
+
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The priority of a word.
+    pub fn of(word: &[u8]) -> Option<Priority> {
+        Self::ALL.into_iter().find(|p| p.word().as_bytes() == word)
+    }
 
     /// The word in configuration, metrics and logs.
     pub const fn word(self) -> &'static str {
@@ -93,6 +105,8 @@ pub struct Limit {
     pub unit: usize,
     /// Requests in flight that it may have, over all shards.
     pub total: u32,
+    /// Slots that it could use.
+    pub demand: u64,
     /// The same, by shard.
     pub shares: Vec<Share>,
 }
@@ -108,6 +122,23 @@ pub struct Decided {
     pub epoch: u64,
     /// The units that are limited; the others are not.
     pub limits: Vec<Limit>,
+}
+
+/// What is known of one unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct UnitView {
+    /// Requests offered per second, over the last second.
+    pub rate: f64,
+    /// The same over five minutes.
+    pub usual_rate: f64,
+    /// Seconds of cost per second.
+    pub cost: f64,
+    /// Requests in flight at the last tick.
+    pub in_flight: f64,
+    /// Concurrency while the machine was well, with some headroom.
+    pub baseline: f64,
+    /// Requests in flight that it may have.
+    pub limit: Option<u32>,
 }
 
 /// The four steps in a row.
@@ -132,6 +163,39 @@ impl Limiter {
             epoch: 0,
             last: Vec::new(),
         }
+    }
+
+    /// Takes another policy; what was seen and decided stays.
+    pub fn set_policy(&mut self, policy: Policy) {
+        if policy.trigger_ticks != self.policy.trigger_ticks {
+            self.trigger = Trigger::new(policy.trigger_ticks);
+        }
+        self.policy = policy;
+    }
+
+    /// Keeps these units, by position and ascending, and moves them together.
+    pub fn keep(&mut self, units: &[usize]) {
+        let is_kept = |k: &mut usize| {
+            let at = *k;
+            *k += 1;
+            units.binary_search(&at).is_ok()
+        };
+        let (mut baseline, mut regulator) = (0, 0);
+        self.baselines.retain(|_| is_kept(&mut baseline));
+        self.regulators.retain(|_| is_kept(&mut regulator));
+    }
+
+    /// Every unit, by position.
+    pub fn units(&self) -> impl Iterator<Item = UnitView> {
+        let units = self.baselines.iter().zip(&self.regulators);
+        units.map(|(baseline, regulator)| UnitView {
+            rate: baseline.rate_1s(),
+            usual_rate: baseline.rate_5min(),
+            cost: baseline.cost(),
+            in_flight: baseline.in_flight(),
+            baseline: baseline.start(),
+            limit: regulator.limit(),
+        })
     }
 
     /// One tick. `units` holds, for each unit, its priority and its counts by shard; a unit keeps its
@@ -239,9 +303,11 @@ impl Limiter {
                 let floor = self.policy.floor.min(total);
                 let demands: Vec<u64> =
                     usage.iter().map(|u| (u.demand() * 1000.0) as u64).collect();
+                let demand = usage.iter().map(Usage::demand).sum::<f64>();
                 Some(Limit {
                     unit,
                     total,
+                    demand: demand.ceil() as u64,
                     shares: split(total, floor, &demands),
                 })
             })

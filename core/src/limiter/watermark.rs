@@ -3,7 +3,7 @@
 //! Each signal is divided by its target, and the largest quotient is the watermark: what is short first is
 //! what counts. A signal that is missing is left out, never read as zero (L1).
 
-/// What is measured, each as a fraction of what there is.
+/// What is measured: a fraction of what there is, unless said otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Signal {
     /// CPU time used, of the quota or of all CPUs.
@@ -14,9 +14,9 @@ pub enum Signal {
     PsiMemory,
     /// Memory used, of the limit.
     Memory,
-    /// How late a shard's loop runs what is due, p99, of the lateness that is bearable.
+    /// How late a shard's loop runs what is due, p99, in seconds.
     LoopLag,
-    /// Requests in flight, of a ceiling.
+    /// Requests in flight.
     InFlight,
     /// What the protected application says of itself (ORCA).
     App,
@@ -51,15 +51,15 @@ impl Signal {
     }
 }
 
-/// One look at the machine: a fraction by signal, `None` where it could not be measured.
+/// One look at the machine: a value by signal, `None` where it could not be measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sample([Option<f64>; Signal::COUNT]);
 
 impl Sample {
     /// Sets what one signal says. What is no number is as good as missing.
-    pub fn set(&mut self, signal: Signal, fraction: f64) {
+    pub fn set(&mut self, signal: Signal, value: f64) {
         if let Some(slot) = self.0.get_mut(signal as usize) {
-            *slot = (fraction.is_finite() && fraction >= 0.0).then_some(fraction);
+            *slot = (value.is_finite() && value >= 0.0).then_some(value);
         }
     }
 
@@ -76,15 +76,15 @@ pub struct Targets([Option<f64>; Signal::COUNT]);
 impl Default for Targets {
     /// 80 % of the CPU, as what autoscalers aim at leaves room for a burst; a quarter of the time waiting
     /// for a CPU and a tenth waiting for memory are felt by every caller; 90 % of the memory is one
-    /// allocation from the OOM killer. A guess to be revisited, all of them.
+    /// allocation from the OOM killer; a loop that is 20 ms late has queued requests for longer than most of
+    /// them take. A guess to be revisited, all of them.
     fn default() -> Self {
         let mut targets = Targets([None; Signal::COUNT]);
         targets.set(Signal::Cpu, 0.8);
         targets.set(Signal::PsiCpu, 0.25);
         targets.set(Signal::PsiMemory, 0.1);
         targets.set(Signal::Memory, 0.9);
-        targets.set(Signal::LoopLag, 1.0);
-        targets.set(Signal::InFlight, 1.0);
+        targets.set(Signal::LoopLag, 0.02);
         targets.set(Signal::App, 1.0);
         targets
     }

@@ -51,6 +51,11 @@ impl Split {
         }
     }
 
+    /// Every cluster that it leads to.
+    pub fn clusters(&self) -> impl Iterator<Item = ClusterId> {
+        self.thresholds.iter().map(|(_, cluster)| *cluster)
+    }
+
     /// The cluster for a hash or a random number; `None` only for an empty split.
     #[inline]
     pub fn pick(&self, hash: u64) -> Option<ClusterId> {

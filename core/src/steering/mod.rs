@@ -15,8 +15,8 @@ mod pattern;
 pub mod rewrite;
 pub mod route;
 
-pub use destination::{Split, hash_address, sticky_hash};
-pub(crate) use destination::{hash_bytes, mix};
+pub(crate) use destination::mix;
+pub use destination::{Split, hash_address, hash_bytes, sticky_hash};
 pub use host::HOST_LEN_MAX;
 pub use path::is_ambiguous_path;
 pub use pattern::{

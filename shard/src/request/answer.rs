@@ -31,6 +31,9 @@ use crate::{
 const DISCARD_BYTES_MAX: u64 = 64 << 10;
 /// And for how long.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
+/// Seconds after which a client may come again that was refused for overload (RFC 9110, 10.2.3): limits are
+/// decided anew ten times within.
+const RETRY_AFTER: &str = "1";
 /// The header that names the reason of a refusal.
 pub(super) const REASON_HEADER: &str = "x-tidegate-reason";
 
@@ -197,8 +200,15 @@ impl<'a> Exchange<'a> {
             body.push(')');
         }
         body.push('\n');
-        let headers = [(REASON_HEADER, refusal.reason.word())];
-        self.reply(status, &headers, None, "text/plain", body.as_bytes())
+        let headers = [
+            (REASON_HEADER, refusal.reason.word()),
+            ("retry-after", RETRY_AFTER),
+        ];
+        let headers = match refusal.reason {
+            Reason::Overloaded => &headers[..],
+            _ => &headers[..1],
+        };
+        self.reply(status, headers, None, "text/plain", body.as_bytes())
             .await
     }
 
@@ -265,6 +275,8 @@ impl<'a> Exchange<'a> {
         mut chunk: Chunk,
     ) -> Result<Next, Refusal> {
         let client = self.client;
+        // What follows is no request in flight, and may last for days.
+        self.pass = None;
         let mut head = client.local.driver.buffer();
         let edits = ResponseEdits {
             upgrade: true,

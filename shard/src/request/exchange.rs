@@ -1,6 +1,6 @@
 //! What is known of a request so far, and the steps that only compute.
 
-use std::{io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tidegate_codecs::{
     http1::{Framing, RequestHead, ResponseHead},
@@ -9,16 +9,19 @@ use tidegate_codecs::{
 use tidegate_core::{
     healing::counter::Fault,
     id::EndpointId,
+    limiter::Priority,
+    message::LimitRecord,
     reason::Reason,
     snapshot::{self, Forward, Http, Listener, Protocol, Route},
     stats::Phase,
-    steering::{RequestView, is_ambiguous_path, sticky_hash},
+    steering::{RequestView, hash_address, hash_bytes, is_ambiguous_path, sticky_hash},
 };
 
 use super::{answer::REASON_HEADER, retry::Failure, upload::Upload};
 use crate::{
     access_log, census,
     downstream::Client,
+    limit::Pass,
     local::Plane,
     ring::{Chunk, is_over_budget},
     upstream::{Connection, Destination, Endpoint, Fate, Ticket},
@@ -161,6 +164,10 @@ pub(crate) struct Exchange<'a> {
     /// Sent to the client; 0 before.
     pub(crate) status: u16,
     pub(crate) refusal: Option<Refusal>,
+    /// The limit that refused it.
+    pub(crate) over_limit: Option<Box<LimitRecord>>,
+    /// Its slot of the interface, where that is limited.
+    pub(super) pass: Option<Pass>,
     pub(crate) retries: u8,
     pub(crate) received_bytes: u64,
     pub(crate) sent_bytes: u64,
@@ -192,6 +199,8 @@ impl<'a> Exchange<'a> {
             endpoint: None,
             status: 0,
             refusal: None,
+            over_limit: None,
+            pass: None,
             retries: 0,
             received_bytes: 0,
             sent_bytes: 0,
@@ -241,6 +250,41 @@ impl<'a> Exchange<'a> {
             hash: self.hash(forward),
             preface: None,
         })
+    }
+
+    /// A slot of the interface that the route is of the cluster, where that is limited (L6).
+    pub(super) fn limit(&mut self, to: Destination<'_>, forward: &Forward) -> Result<(), Refusal> {
+        let Some(rule) = to.settings.config.adaptive_limit.as_deref() else {
+            return Ok(());
+        };
+        let (Some(interface), Some(usual)) = (forward.interface(to.settings.id), forward.priority)
+        else {
+            return Ok(());
+        };
+        let header = |name: &Option<Arc<str>>| {
+            let (head, bytes) = self.head();
+            head.field(bytes, name.as_deref()?)
+        };
+        let priority = header(&rule.priority_header).and_then(Priority::of);
+        let caller = match header(&rule.caller_header) {
+            Some(name) => hash_bytes(0, name),
+            None => self.client.peer().map_or(0, |peer| {
+                // The port says nothing about who the client is.
+                hash_address(SocketAddr::new(peer.ip(), 0))
+            }),
+        };
+        let interfaces = &to.cluster.interfaces;
+        let driver = &to.local.driver;
+        match interfaces.enter(rule, interface, priority.unwrap_or(usual), caller, driver) {
+            Some(Err(record)) => {
+                self.over_limit = Some(record);
+                Err(Reason::Overloaded.into())
+            }
+            entered => {
+                self.pass = entered.and_then(Result::ok);
+                Ok(())
+            }
+        }
     }
 
     /// From here on the route's time-out counts.

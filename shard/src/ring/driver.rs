@@ -15,7 +15,7 @@ use std::{
 };
 
 use io_uring::{cqueue, types::Timespec};
-use tidegate_core::config::model;
+use tidegate_core::{config::model, sketch};
 
 use super::{
     Deadline, Ring, Wait,
@@ -222,6 +222,11 @@ impl Driver {
             Poll::Pending
         })
         .await;
+    }
+
+    /// How late timers were served so far, by [`sketch`].
+    pub(crate) fn lag(&self) -> [u64; sketch::BUCKETS] {
+        *self.wheel.borrow().lag()
     }
 
     /// Numbers for the shard's counters.

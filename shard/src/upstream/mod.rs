@@ -32,7 +32,7 @@ pub(crate) use connection::Connection;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use replace::{follow, sweep};
 
-use crate::local::Local;
+use crate::{limit::Interfaces, local::Local};
 
 /// Where a request goes: a cluster's settings and this shard's state of it.
 #[derive(Clone, Copy)]
@@ -69,6 +69,8 @@ pub(crate) struct Cluster {
     balancer: RefCell<Balancer>,
     /// By [`EndpointId`] of the snapshot in use.
     endpoints: RefCell<Vec<Rc<Endpoint>>>,
+    /// What is limited, if it is.
+    pub(crate) interfaces: Interfaces,
     requests: Cell<u32>,
     connections: Cell<u32>,
     /// Retries in flight.
@@ -86,8 +88,11 @@ impl Cluster {
         let inputs = inputs(cluster);
         let mut balancer = Balancer::new(config.balance, config.slow_start, &inputs, now);
         balancer.set_return_ramp(return_ramp(config));
+        let interfaces = Interfaces::default();
+        interfaces.update(cluster, shard);
         Rc::new(Cluster {
             shard,
+            interfaces,
             heals: Cell::new(heals(config)),
             balancer: RefCell::new(balancer),
             endpoints: RefCell::new(endpoints),
@@ -119,6 +124,7 @@ impl Cluster {
         *self.endpoints.borrow_mut() = new;
         let config = &cluster.config;
         self.heals.set(heals(config));
+        self.interfaces.update(cluster, shard);
         let mut balancer = self.balancer.borrow_mut();
         balancer.set_return_ramp(return_ramp(config));
         balancer.update(config.balance, config.slow_start, &inputs(cluster), now);

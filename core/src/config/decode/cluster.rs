@@ -2,10 +2,13 @@
 
 use super::{matching::listed_twice, *};
 use crate::config::model::{
-    Balance, Circuit, Cluster, Endpoints, Heal, HealthCheck, PolicyMode, Probe, ProxyProtocolOut,
-    StaticEndpoint,
+    AdaptiveLimit, Balance, Circuit, Cluster, Endpoints, Heal, HealthCheck, PolicyMode, Probe,
+    ProxyProtocolOut, Scope, StaticEndpoint,
 };
-use crate::healing::ejection;
+use crate::{
+    healing::ejection,
+    limiter::{Policy, watermark::Signal},
+};
 
 /// Decodes one cluster.
 pub(super) fn cluster(
@@ -58,6 +61,9 @@ pub(super) fn cluster(
         heal: fields
             .section_opt("heal", &keys::HEAL)
             .map(|fields| heal(&fields)),
+        adaptive_limit: fields
+            .section_opt("adaptive_limit", &keys::ADAPTIVE_LIMIT)
+            .map(|fields| Box::new(adaptive_limit(&fields))),
     };
     if cluster.idle_connections > cluster.circuit.connections && fields.has("idle_connections") {
         let message = format!(
@@ -209,6 +215,67 @@ fn heal(fields: &Fields<'_>) -> Heal {
         mode: mode(fields),
         ejection,
         slow_start: fields.duration("slow_start"),
+    }
+}
+
+fn adaptive_limit(fields: &Fields<'_>) -> AdaptiveLimit {
+    let targets = fields.section("targets", &keys::TARGETS);
+    let signal = |key: &str| {
+        targets
+            .share_or_off(key)
+            .map(|points| f64::from(points) / 10_000.0)
+    };
+    let mut policy = Policy {
+        trigger_ticks: fields.integer("trigger_ticks"),
+        floor: fields.integer("floor"),
+        ..Policy::default()
+    };
+    for (key, of) in [
+        ("cpu", Signal::Cpu),
+        ("psi_cpu", Signal::PsiCpu),
+        ("psi_memory", Signal::PsiMemory),
+        ("memory", Signal::Memory),
+    ] {
+        policy.targets.set(of, signal(key).unwrap_or(0.0));
+    }
+    let loop_lag = targets
+        .duration_or_off("loop_lag")
+        .map(|lag| lag.as_secs_f64());
+    policy.targets.set(Signal::LoopLag, loop_lag.unwrap_or(0.0));
+    let in_flight = targets.integer_or_off::<u32>("in_flight").map(f64::from);
+    policy
+        .targets
+        .set(Signal::InFlight, in_flight.unwrap_or(0.0));
+    let header = |key: &str| {
+        let text = fields.text(key)?;
+        checked_opt(fields.report, key, &text, syntax::header_name(&text.text))
+    };
+    AdaptiveLimit {
+        mode: mode(fields),
+        scope: scope(fields),
+        policy,
+        priority_header: header("priority_header"),
+        caller_header: header("caller_header"),
+    }
+}
+
+fn scope(fields: &Fields<'_>) -> Scope {
+    match fields.at_most_one(&["scope", "cgroup", "pid"]) {
+        Some("cgroup") => {
+            let text = fields.text("cgroup").unwrap_or_default();
+            let path = checked_opt(fields.report, "cgroup", &text, syntax::path(&text.text));
+            if text.text.split('/').any(|part| part == "..") {
+                let help = "write the path below the mount point, as /proc/PID/cgroup shows it";
+                let why = "leads out of the tree of control groups";
+                fields::malformed(fields.report, codes::TEXT, "cgroup", &text, why, help);
+            }
+            Scope::Cgroup(path.unwrap_or_default())
+        }
+        Some("pid") => Scope::Pid(fields.integer("pid")),
+        _ => match fields.word("scope") {
+            Some("own") => Scope::Own,
+            _ => Scope::Host,
+        },
     }
 }
 

@@ -8,6 +8,7 @@ use crate::config::model::{
     Forward, HashOn, HeaderEdits, PathPattern, PathRewrite, Redirect, Respond, Retry, RetryOn,
     Route, RouteAction,
 };
+use crate::limiter::Priority;
 
 /// Decodes one route; also says where its name stands, or where it begins.
 pub(super) fn route(
@@ -40,7 +41,14 @@ fn action(fields: &Fields<'_>, path: &PathPattern, clusters: &Names<'_>) -> Rout
         let why = "for a route that answers by itself";
         let help = "only `to` and `split` make use of it: remove it";
         fields.refuse(
-            &["timeout", "retry", "hash", "rewrite", "request_headers"],
+            &[
+                "timeout",
+                "retry",
+                "hash",
+                "rewrite",
+                "priority",
+                "request_headers",
+            ],
             why,
             help,
         );
@@ -78,6 +86,10 @@ fn forward(
                 check_retry(&retry_fields, &retry, fields.duration_or_off("timeout"));
                 retry
             }),
+        priority: match fields.word("priority") {
+            Some("exempt") => None,
+            word => word.and_then(|word| Priority::of(word.as_bytes())),
+        },
     }
 }
 

@@ -56,6 +56,13 @@ pub(in super::super) static CLUSTER: Section = Section {
              `{}` is complete.",
         )
         .absent("endpoints are judged by `health` alone"),
+        Field::new(
+            "adaptive_limit",
+            Kind::Section(&ADAPTIVE_LIMIT),
+            "Holds back the requests that push the application's machine over its watermark, and only those. `{}` is \
+             complete. For clusters of HTTP routes.",
+        )
+        .absent("no request is refused for overload"),
     ],
     planned: &[
         ("zones", "steering between zones"),
@@ -65,7 +72,6 @@ pub(in super::super) static CLUSTER: Section = Section {
         ("http2", "HTTP/2"),
         ("h2", "HTTP/2"),
         ("protocol", "protocols other than HTTP/1.1 and TCP"),
-        ("adaptive_limit", "adaptive limiting"),
     ],
 };
 
@@ -160,6 +166,121 @@ pub(in super::super) static CIRCUIT: Section = Section {
         ("retries", "limits on retries; see `retry.budget`"),
     ],
 };
+
+pub(in super::super) static ADAPTIVE_LIMIT: Section = Section {
+    name: "adaptive limit",
+    place: "clusters.<name>.adaptive_limit",
+    doc: "Adaptive limiting: each route that leads to the cluster is an interface, and has a limit on what is in flight \
+          when, and as far as, it pushes the machine over its watermark. At most one of `scope`, `cgroup` and `pid`.",
+    fields: &[
+        Field::new(
+            "mode",
+            Kind::Word(&[
+                ("enforce", "requests are refused"),
+                ("shadow", "limits are computed, shown and counted, and nothing is refused"),
+            ]),
+            "Whether it acts.",
+        )
+        .default("enforce", "who writes it down wants it"),
+        Field::new(
+            "scope",
+            Kind::Word(&[
+                ("host", "the whole machine"),
+                ("own", "the control group that this process is in"),
+            ]),
+            "Whose resources are measured.",
+        )
+        .default("host", "on bare metal the application has the machine, with its sidecar"),
+        Field::new(
+            "cgroup",
+            Kind::Text("the path of a control group, `/system.slice/app.service`", TEXT_MAX),
+            "Measures that control group instead.",
+        )
+        .absent("see `scope`"),
+        Field::new(
+            "pid",
+            Kind::Integer(1, 1 << 22),
+            "Measures the control group of that process instead.",
+        )
+        .absent("see `scope`"),
+        Field::new("targets", Kind::Section(&TARGETS), "What counts as full.").absent("all its defaults"),
+        Field::new(
+            "trigger_ticks",
+            Kind::Integer(1, 600),
+            "Ticks of 100 ms in a row above the watermark that begin an overload; at half as much again it begins at once.",
+        )
+        .default("5", "half a second is no burst any more"),
+        Field::new(
+            "floor",
+            Kind::Integer(1, 1_000_000),
+            "Requests in flight that every interface keeps, but for batch and stress traffic.",
+        )
+        .default("1", "nobody is starved"),
+        Field::new(
+            "priority_header",
+            Kind::Text("the name of a header", 256),
+            "A request whose header of this name is `critical`, `normal`, `batch` or `stress` has that priority, \
+             whatever its route says. Take it from strangers only through a proxy that sets it.",
+        )
+        .absent("the route's `priority` holds"),
+        Field::new(
+            "caller_header",
+            Kind::Text("the name of a header", 256),
+            "Says who calls: the same caller has the same fate for as long as limits stay the same.",
+        )
+        .absent("the client's address"),
+    ],
+    planned: &[
+        ("interfaces", "a table of interfaces beside the routes"),
+        ("canary", "limits for a part of the callers"),
+        ("app", "what the application says of its load (ORCA)"),
+    ],
+};
+
+pub(in super::super) static TARGETS: Section = Section {
+    name: "targets",
+    place: "clusters.<name>.adaptive_limit.targets",
+    doc: "What counts as full. The watermark is the largest of what is measured over its target; what cannot be \
+          measured is left out.",
+    fields: &[
+        Field::new("cpu", SIGNAL, "CPU time, of the quota or of all CPUs.")
+            .default("80%", "what autoscalers aim at leaves room for a burst"),
+        Field::new(
+            "psi_cpu",
+            SIGNAL,
+            "Time in which some task waited for a CPU (PSI).",
+        )
+        .default("25%", "felt by every caller"),
+        Field::new(
+            "psi_memory",
+            SIGNAL,
+            "Time in which some task waited for memory (PSI).",
+        )
+        .default("10%", "the machine is about to thrash"),
+        Field::new(
+            "memory",
+            SIGNAL,
+            "Memory, of the limit or of the machine's.",
+        )
+        .default("90%", "one allocation from the OOM killer"),
+        Field::new(
+            "loop_lag",
+            Kind::Any(&[Kind::Duration(millis(1), seconds(10)), Kind::Off]),
+            "How late a shard's loop runs what is due, 99 of 100 times.",
+        )
+        .default("20ms", "queued for longer than most requests take"),
+        Field::new(
+            "in_flight",
+            Kind::Any(&[Kind::Integer(1, 10_000_000), Kind::Off]),
+            "Requests in flight to the cluster, over all shards.",
+        )
+        .default("off", "nobody knows it in advance"),
+    ],
+    planned: &[("app", "what the application says of its load (ORCA)")],
+};
+
+/// A share of what there is; off leaves the signal out.
+const SIGNAL: Kind = Kind::Any(&[Kind::Share(1, 10_000), Kind::Off]);
 
 pub(in super::super) static HEAL: Section = Section {
     name: "heal",

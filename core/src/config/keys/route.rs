@@ -65,6 +65,24 @@ pub(in super::super) static ROUTE: Section = Section {
         )
         .absent("both pass as they are"),
         Field::new(
+            "priority",
+            Kind::Word(&[
+                ("critical", "refused last"),
+                ("normal", "as most are"),
+                ("batch", "work that can wait"),
+                (
+                    "stress",
+                    "test traffic: none of it while the machine is over its watermark",
+                ),
+                (
+                    "exempt",
+                    "never refused, and not counted: health checks, heart-beats",
+                ),
+            ]),
+            "Which requests the cluster's `adaptive_limit` refuses first.",
+        )
+        .default("normal", "all alike"),
+        Field::new(
             "request_headers",
             Kind::Section(&HEADER_EDITS),
             "Edits of the request.",

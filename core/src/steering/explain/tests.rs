@@ -313,6 +313,7 @@ fn to(shares: &[(&str, u32)]) -> RouteAction {
         host_rewrite: None,
         timeout: None,
         retry: None,
+        priority: Some(crate::limiter::Priority::Normal),
     })
 }
 
@@ -354,5 +355,6 @@ fn cluster(balance: Balance, endpoints: &[(&str, u32)]) -> Cluster {
         tls: None,
         max_connection_age: None,
         heal: None,
+        adaptive_limit: None,
     }
 }

@@ -1,0 +1,267 @@
+//! One application's rule at work: what shards count goes in tick by tick, and what they are told comes out.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    Decided, Limiter, Priority, UnitView,
+    decision::{Share, cohort, spare},
+    interface::{Meter, Shared},
+    watermark::{Phase, Reading, Sample, Signal},
+};
+use crate::{
+    config::model::{AdaptiveLimit, PolicyMode},
+    id::InterfaceId,
+    snapshot,
+};
+
+/// A rule, and what it has seen.
+#[derive(Debug)]
+pub struct Application {
+    rule: AdaptiveLimit,
+    limiter: Limiter,
+    /// By position in the limiter. A unit is there once it was seen.
+    units: Vec<Unit>,
+    /// By [`InterfaceId`] of the snapshot that is followed.
+    interfaces: Vec<Known>,
+    /// Shards hold limits, and must be told when they end.
+    is_limiting: bool,
+    last: Option<Decided>,
+    sample: Sample,
+}
+
+#[derive(Debug)]
+struct Known {
+    name: Arc<str>,
+    shared: Arc<Shared>,
+    /// Priorities that are units already.
+    seen: Vec<Priority>,
+}
+
+#[derive(Debug)]
+struct Unit {
+    interface: InterfaceId,
+    name: Arc<str>,
+    priority: Priority,
+    shared: Arc<Shared>,
+    meter: Meter,
+}
+
+/// What shards are told of one application.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    /// How full the machine is, and of what.
+    pub reading: Reading,
+    /// Whether limits tighten.
+    pub phase: Phase,
+    /// Of these limits: it grows when they change.
+    pub epoch: u64,
+    /// Whether requests are refused.
+    pub enforced: bool,
+    /// The units that are limited; the others are not.
+    pub limits: Vec<UnitLimit>,
+}
+
+/// The limit of one interface at one priority.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnitLimit {
+    /// Which interface.
+    pub interface: InterfaceId,
+    /// Its name, `listener/route`.
+    pub name: Arc<str>,
+    /// Which priority.
+    pub priority: Priority,
+    /// Requests in flight over all shards.
+    pub total: u32,
+    /// The same by shard.
+    pub shares: Vec<Share>,
+    /// Callers that are let in while slots are scarce, in basis points.
+    pub cohort: u16,
+}
+
+/// One unit, for those who look.
+#[derive(Clone, Debug)]
+pub struct UnitStatus {
+    /// The interface's name, `listener/route`.
+    pub name: Arc<str>,
+    /// At this priority.
+    pub priority: Priority,
+    /// What is known of it.
+    pub view: UnitView,
+    /// Requests refused so far.
+    pub refused: u64,
+    /// Requests that would have been, so far.
+    pub would_refuse: u64,
+}
+
+impl Application {
+    /// A rule that has seen nothing.
+    pub fn new(cluster: &snapshot::Cluster, rule: &AdaptiveLimit) -> Application {
+        let mut application = Application {
+            limiter: Limiter::new(rule.policy.clone()),
+            rule: rule.clone(),
+            units: Vec::new(),
+            interfaces: Vec::new(),
+            is_limiting: false,
+            last: None,
+            sample: Sample::default(),
+        };
+        application.follow(cluster, rule);
+        application
+    }
+
+    /// A new snapshot describes the application: what is known of interfaces that stay is kept. Shards are
+    /// told at the next tick, as ids may have changed.
+    pub fn follow(&mut self, cluster: &snapshot::Cluster, rule: &AdaptiveLimit) {
+        self.rule = rule.clone();
+        self.limiter.set_policy(rule.policy.clone());
+        let interfaces = cluster.interfaces.iter();
+        self.interfaces = interfaces
+            .map(|interface| Known {
+                name: interface.name.clone(),
+                shared: interface.shared.clone(),
+                seen: Vec::new(),
+            })
+            .collect();
+        let numbered = self.interfaces.iter().enumerate();
+        // By name: one that came again under its old name counts from zero, and is another.
+        let by_name: BTreeMap<&str, usize> = numbered.map(|(k, i)| (&*i.name, k)).collect();
+        let place = |unit: &Unit| {
+            let place = by_name.get(&*unit.name).copied()?;
+            let interface = self.interfaces.get(place)?;
+            Arc::ptr_eq(&interface.shared, &unit.shared).then_some(place)
+        };
+        let places: Vec<Option<usize>> = self.units.iter().map(place).collect();
+        let kept: Vec<usize> = (0..self.units.len())
+            .filter(|k| places.get(*k).is_some_and(Option::is_some))
+            .collect();
+        self.limiter.keep(&kept);
+        let mut places = places.into_iter();
+        self.units.retain_mut(|unit| {
+            let place = places.next().flatten();
+            unit.interface = InterfaceId(place.unwrap_or_default() as u32);
+            place.is_some()
+        });
+        for unit in &self.units {
+            if let Some(interface) = self.interfaces.get_mut(unit.interface.index()) {
+                interface.seen.push(unit.priority);
+            }
+        }
+    }
+
+    /// One tick of `tick_s` seconds. What shards are to be told, if they are.
+    pub fn tick(&mut self, sample: &Sample, tick_s: f64) -> Option<Told> {
+        self.meet_new_units();
+        let usages: Vec<_> = self
+            .units
+            .iter_mut()
+            .map(|unit| {
+                (
+                    unit.priority,
+                    unit.meter.step(&unit.shared.counters, tick_s),
+                )
+            })
+            .collect();
+        self.sample = *sample;
+        let shards = usages.iter().flat_map(|(_, shards)| shards);
+        let in_flight: u64 = shards.map(|usage| u64::from(usage.in_flight)).sum();
+        self.sample.set(Signal::InFlight, in_flight as f64);
+        let decided = self.limiter.tick(&self.sample, &usages, tick_s);
+        let told = self.tell(&decided);
+        let is_limiting = !decided.limits.is_empty();
+        let speaks = is_limiting || self.is_limiting;
+        self.is_limiting = is_limiting;
+        self.last = Some(decided);
+        speaks.then_some(told)
+    }
+
+    /// The rule.
+    pub fn rule(&self) -> &AdaptiveLimit {
+        &self.rule
+    }
+
+    /// What the last tick decided.
+    pub fn last(&self) -> Option<&Decided> {
+        self.last.as_ref()
+    }
+
+    /// What was measured in the last tick.
+    pub fn sample(&self) -> &Sample {
+        &self.sample
+    }
+
+    /// Every unit that was seen.
+    pub fn units(&self) -> impl Iterator<Item = UnitStatus> {
+        self.units
+            .iter()
+            .zip(self.limiter.units())
+            .map(|(unit, view)| {
+                let sum = |read: fn(&crate::stats::InterfaceCounters) -> u64| {
+                    unit.shared
+                        .counters
+                        .sum(|slab| read(slab.of(unit.priority)))
+                };
+                UnitStatus {
+                    name: unit.name.clone(),
+                    priority: unit.priority,
+                    view,
+                    refused: sum(|c| c.refused.get()),
+                    would_refuse: sum(|c| c.would_refuse.get()),
+                }
+            })
+    }
+
+    fn meet_new_units(&mut self) {
+        for (k, interface) in (0u32..).zip(&mut self.interfaces) {
+            for priority in Priority::ALL {
+                if interface.seen.contains(&priority) || !interface.shared.is_used(priority) {
+                    continue;
+                }
+                interface.seen.push(priority);
+                self.units.push(Unit {
+                    interface: InterfaceId(k),
+                    name: interface.name.clone(),
+                    priority,
+                    meter: Meter::new(priority, interface.shared.counters.len()),
+                    shared: interface.shared.clone(),
+                });
+            }
+        }
+    }
+
+    fn tell(&self, decided: &Decided) -> Told {
+        let limits = decided.limits.iter().filter_map(|limit| {
+            let unit = self.units.get(limit.unit)?;
+            unit.shared
+                .spare(unit.priority)
+                .set(free(limit.total, unit));
+            Some(UnitLimit {
+                interface: unit.interface,
+                name: unit.name.clone(),
+                priority: unit.priority,
+                total: limit.total,
+                shares: limit.shares.clone(),
+                cohort: cohort(limit.total, limit.demand),
+            })
+        });
+        Told {
+            reading: decided.reading,
+            phase: decided.phase,
+            epoch: decided.epoch,
+            enforced: self.rule.mode == PolicyMode::Enforce,
+            limits: limits.collect(),
+        }
+    }
+}
+
+/// Slots that shards may borrow: those that are spare and not lent; none while more is in flight than the limit
+/// allows, as when it was lowered.
+fn free(total: u32, unit: &Unit) -> u32 {
+    let lent = unit.shared.borrowed(unit.priority);
+    let in_flight = unit.shared.in_flight(unit.priority);
+    let spare = u64::from(spare(total)).saturating_sub(lent);
+    let below = u64::from(total).saturating_sub(in_flight);
+    u32::try_from(spare.min(below)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! One rule over counters that a test moves, tick by tick.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+use super::*;
+use crate::{
+    config,
+    id::{Epoch, ShardId},
+    snapshot::Snapshot,
+};
+
+const TICK_S: f64 = 0.1;
+
+fn compile(routes: &str, rule: &str, previous: Option<&Snapshot>) -> Snapshot {
+    let text = format!(
+        "version: 1\nlisteners: {{ web: {{ bind: 127.0.0.1:0, routes: [{routes}] }} }}\nclusters:\n  app: {{ \
+         endpoints: {{ static: [127.0.0.1:1] }}, adaptive_limit: {{ {rule} }} }}\n"
+    );
+    let (config, _) = config::parse("test", &text).unwrap();
+    let epoch = Epoch(previous.map_or(1, |p| p.epoch.0 + 1));
+    Snapshot::compile(Arc::new(config), &Default::default(), previous, 2, epoch)
+}
+
+fn rule(snapshot: &Snapshot) -> AdaptiveLimit {
+    let rule = snapshot.clusters[0].config.adaptive_limit.as_deref();
+    rule.unwrap().clone()
+}
+
+fn application(snapshot: &Snapshot) -> Application {
+    Application::new(&snapshot.clusters[0], &rule(snapshot))
+}
+
+/// Sets what one shard has in flight of an interface, as if it had come in this tick.
+fn enter(snapshot: &Snapshot, interface: usize, shard: u16, in_flight: u64) {
+    let shared = &snapshot.clusters[0].interfaces[interface].shared;
+    let counters = shared
+        .counters
+        .get(ShardId(shard))
+        .unwrap()
+        .of(Priority::Normal);
+    counters.admitted.add(in_flight);
+    counters.in_flight.set(in_flight);
+}
+
+fn sample(cpu: f64) -> Sample {
+    let mut sample = Sample::default();
+    sample.set(Signal::Cpu, cpu);
+    sample
+}
+
+const ROUTES: &str = "{ name: a, match: { path: /a }, to: app }, { name: b, to: app }";
+
+/// Goal: without overload shards are told nothing; with it the interface that pushes, by its id and name, until
+/// it is over (L4, L6). Method: a steady interface, then another one that rises with the CPU.
+#[test]
+fn limits_are_told_while_there_are_any() {
+    let snapshot = compile(ROUTES, "", None);
+    let mut application = application(&snapshot);
+    for _ in 0..20 {
+        enter(&snapshot, 0, 0, 1);
+        assert_eq!(application.tick(&sample(0.3), TICK_S), None);
+    }
+    enter(&snapshot, 1, 0, 30);
+    enter(&snapshot, 1, 1, 10);
+    application.tick(&sample(0.3), TICK_S);
+    let told = application.tick(&sample(1.3), TICK_S).unwrap();
+    assert_eq!((told.phase, told.enforced), (Phase::Overloaded, true));
+    let [limit] = &told.limits[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!((limit.interface, &*limit.name), (InterfaceId(1), "web/b"));
+    // What is in flight already is more than it may be: nothing is lent on top.
+    let shared = &snapshot.clusters[0].interfaces[1].shared;
+    assert!(!shared.spare(Priority::Normal).borrow());
+    enter(&snapshot, 1, 0, 0);
+    enter(&snapshot, 1, 1, 0);
+    let ticks: Vec<_> = (0..100)
+        .map(|_| application.tick(&sample(0.1), TICK_S))
+        .collect();
+    let last = ticks.iter().flatten().last().unwrap();
+    assert_eq!(last.limits, []);
+    assert!(ticks.last().unwrap().is_none(), "told once that it is over");
+}
+
+/// Goal: a reload keeps what is known of interfaces whose name stays, under their new ids, and forgets the rest.
+/// Method: an overload over a snapshot that has another route in front.
+#[test]
+fn reloads_keep_what_is_known() {
+    let before = compile(ROUTES, "", None);
+    let mut application = application(&before);
+    enter(&before, 0, 0, 1);
+    enter(&before, 1, 0, 40);
+    application.tick(&sample(0.3), TICK_S);
+    let told = application.tick(&sample(1.3), TICK_S).unwrap();
+    assert!(told.limits.iter().any(|l| l.interface == InterfaceId(1)));
+    let routes = "{ name: new, match: { path: /n }, to: app }, { name: b, to: app }";
+    let after = compile(routes, "floor: 3", Some(&before));
+    application.follow(&after.clusters[0], &rule(&after));
+    let told = application.tick(&sample(1.3), TICK_S).unwrap();
+    let names: Vec<_> = told
+        .limits
+        .iter()
+        .map(|l| (l.interface.0, &*l.name))
+        .collect();
+    assert_eq!(names, [(1, "web/b")]);
+    assert_eq!(application.units().count(), 1);
+    let other = compile(ROUTES, "mode: shadow", Some(&after));
+    application.follow(&other.clusters[0], &rule(&other));
+    let told = application.tick(&sample(1.3), TICK_S).unwrap();
+    assert!(!told.enforced);
+}
+
+/// Goal: requests in flight may be what is short. Method: a ceiling, nothing else measured.
+#[test]
+fn requests_in_flight_are_a_signal() {
+    let snapshot = compile(ROUTES, "targets: { in_flight: 10 }", None);
+    let mut application = application(&snapshot);
+    enter(&snapshot, 0, 0, 20);
+    application.tick(&Sample::default(), TICK_S);
+    let told = application.tick(&Sample::default(), TICK_S).unwrap();
+    assert_eq!(told.reading.dominant, Some(Signal::InFlight));
+    assert_eq!(told.reading.watermark, 2.0);
+}

@@ -1,0 +1,198 @@
+//! Adaptive limiting on this shard: a request takes a slot of its interface, or is refused (L6, L8).
+//!
+//! A shard decides on its own numbers. What it shares with others is one word an interface, and that only
+//! when its own slots are used up.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
+
+use tidegate_core::{
+    config::model::{AdaptiveLimit, PolicyMode},
+    id::{InterfaceId, ShardId},
+    limiter::{
+        Priority,
+        decision::{Slots, Verdict},
+        interface::Shared,
+    },
+    message::{LimitCause, LimitRecord, ShardLimit},
+    snapshot,
+    stats::InterfaceCounters,
+};
+
+/// The interfaces of one cluster.
+#[derive(Default)]
+pub(crate) struct Interfaces {
+    /// By [`InterfaceId`] of the snapshot in use.
+    all: RefCell<Vec<Rc<Interface>>>,
+    cause: Cell<LimitCause>,
+}
+
+/// One interface on this shard. It outlives snapshots as long as its names stay.
+struct Interface {
+    name: Arc<str>,
+    shared: Arc<Shared>,
+    shard: ShardId,
+    by_priority: [Cell<Gate>; Priority::COUNT],
+}
+
+/// Requests of one priority.
+#[derive(Clone, Copy, Default)]
+struct Gate {
+    slots: Slots,
+    /// The limit over all shards, for the record.
+    total: u32,
+    /// In flight, borrowed slots and those of shadow included.
+    in_flight: u32,
+    /// When that changed, on the driver's clock.
+    changed_ns: u64,
+}
+
+/// A request that was let in. Dropping it gives its slot back.
+pub(crate) struct Pass {
+    interface: Rc<Interface>,
+    priority: Priority,
+    verdict: Verdict,
+    driver: Rc<crate::ring::Driver>,
+}
+
+impl Interfaces {
+    /// Takes over the interfaces of a new snapshot. Those that stay keep their slots.
+    pub(crate) fn update(&self, cluster: &snapshot::Cluster, shard: ShardId) {
+        let old = self.all.take();
+        let kept = |shared: &Arc<Shared>| old.iter().find(|i| Arc::ptr_eq(&i.shared, shared));
+        let new = cluster.interfaces.iter().map(|interface| {
+            let known = kept(&interface.shared).cloned();
+            known.unwrap_or_else(|| {
+                Rc::new(Interface {
+                    name: interface.name.clone(),
+                    shared: interface.shared.clone(),
+                    shard,
+                    by_priority: Default::default(),
+                })
+            })
+        });
+        self.all.replace(new.collect());
+    }
+
+    /// Takes new limits, in place of all before.
+    pub(crate) fn set(&self, cause: LimitCause, limits: &[ShardLimit]) {
+        self.cause.set(cause);
+        let all = self.all.borrow();
+        for interface in all.iter() {
+            for gate in &interface.by_priority {
+                let mut now = gate.get();
+                now.slots.limit = None;
+                gate.set(now);
+            }
+        }
+        for limit in limits {
+            let Some(interface) = all.get(limit.interface.index()) else {
+                continue;
+            };
+            let gate = interface.gate(limit.priority);
+            let mut now = gate.get();
+            now.slots.limit = Some(limit.share);
+            now.slots.cohort = limit.cohort;
+            now.total = limit.total;
+            gate.set(now);
+        }
+    }
+
+    /// Lets a request in, or says what limit it is over. `caller` is a hash of who calls.
+    pub(crate) fn enter(
+        &self,
+        rule: &AdaptiveLimit,
+        id: InterfaceId,
+        priority: Priority,
+        caller: u64,
+        driver: &Rc<crate::ring::Driver>,
+    ) -> Option<Result<Pass, Box<LimitRecord>>> {
+        let interface = self.all.borrow().get(id.index())?.clone();
+        let counters = interface.counters(priority)?;
+        let gate = interface.gate(priority);
+        let mut now = gate.get();
+        let cause = self.cause.get();
+        // The epoch in it: another caller is the unlucky one when limits change.
+        let caller = caller ^ cause.epoch.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut verdict = now.slots.take(caller, interface.shared.spare(priority));
+        if verdict == Verdict::Shed && rule.mode == PolicyMode::Shadow {
+            counters.would_refuse.add(1);
+            now.slots.in_flight += 1;
+            verdict = Verdict::Admit;
+        }
+        match verdict {
+            Verdict::Shed => {
+                counters.refused.add(1);
+                return Some(Err(Box::new(LimitRecord {
+                    interface: interface.name.clone(),
+                    priority,
+                    limit: now.total,
+                    in_flight: now.in_flight,
+                    cause,
+                })));
+            }
+            Verdict::AdmitBorrowed => counters.borrowed.add(1),
+            Verdict::Admit => {}
+        }
+        now.moves(driver.now_ns(), counters);
+        now.in_flight += 1;
+        counters.admitted.add(1);
+        counters.in_flight.set(u64::from(now.in_flight));
+        gate.set(now);
+        Some(Ok(Pass {
+            driver: driver.clone(),
+            interface,
+            priority,
+            verdict,
+        }))
+    }
+}
+
+impl Interface {
+    fn gate(&self, priority: Priority) -> &Cell<Gate> {
+        let [stress, batch, normal, critical] = &self.by_priority;
+        match priority {
+            Priority::Stress => stress,
+            Priority::Batch => batch,
+            Priority::Normal => normal,
+            Priority::Critical => critical,
+        }
+    }
+
+    fn counters(&self, priority: Priority) -> Option<&InterfaceCounters> {
+        Some(self.shared.counters.get(self.shard)?.of(priority))
+    }
+}
+
+impl Gate {
+    /// Counts the time up to now in which nothing changed.
+    fn moves(&mut self, now_ns: u64, counters: &InterfaceCounters) {
+        let passed = now_ns.saturating_sub(self.changed_ns);
+        counters
+            .in_flight_ns
+            .add(passed * u64::from(self.in_flight));
+        self.changed_ns = now_ns;
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let gate = self.interface.gate(self.priority);
+        let mut now = gate.get();
+        now.slots
+            .give_back(self.verdict, self.interface.shared.spare(self.priority));
+        if let Some(counters) = self.interface.counters(self.priority) {
+            now.moves(self.driver.now_ns(), counters);
+            now.in_flight = now.in_flight.saturating_sub(1);
+            counters.completed.add(1);
+            counters.in_flight.set(u64::from(now.in_flight));
+            if self.verdict == Verdict::AdmitBorrowed {
+                counters.borrowed.sub(1);
+            }
+        }
+        gate.set(now);
+    }
+}

@@ -1,0 +1,119 @@
+//! Metrics of adaptive limiting, by cluster, and by interface and priority (L10).
+
+use tidegate_core::limiter::{application::UnitStatus, watermark::Phase};
+
+use super::{Family, Source};
+use crate::{limits::ClusterLimits, status::Status};
+
+/// Labels, and a number.
+pub(super) type Sample = (Vec<String>, f64);
+
+/// Of clusters that are limited; none of the others.
+pub(super) fn families() -> Vec<Family> {
+    let family = |name: &str, kind, help: &str, labels, source| Family {
+        name: name.into(),
+        kind,
+        help: help.into(),
+        labels,
+        source: Source::Limits(source),
+    };
+    let interface: &[&str] = &["cluster", "interface", "priority"];
+    vec![
+        family(
+            "tidegate_limits_watermark",
+            "gauge",
+            "How full the machine is, by cluster: the largest signal over its target; 1 is the watermark.",
+            &["cluster"],
+            |status| clusters(status, |c| c.reading.watermark),
+        ),
+        family(
+            "tidegate_limits_overloaded",
+            "gauge",
+            "1 while the machine is overloaded, by cluster.",
+            &["cluster"],
+            |status| clusters(status, |c| f64::from(c.phase == Phase::Overloaded)),
+        ),
+        family(
+            "tidegate_limits_overloads_total",
+            "counter",
+            "Overloads that began, by cluster.",
+            &["cluster"],
+            |status| clusters(status, |c| c.overloads as f64),
+        ),
+        family(
+            "tidegate_limits_signal",
+            "gauge",
+            "What was measured over its target, by cluster and signal; a signal that cannot be measured is not there.",
+            &["cluster", "signal"],
+            signals,
+        ),
+        family(
+            "tidegate_interface_limit",
+            "gauge",
+            "Requests in flight that an interface may have over all shards; without limit it is not there.",
+            interface,
+            |status| units(status, |unit| unit.view.limit.map(f64::from)),
+        ),
+        family(
+            "tidegate_interface_in_flight",
+            "gauge",
+            "Requests of an interface in flight.",
+            interface,
+            |status| units(status, |unit| Some(unit.view.in_flight)),
+        ),
+        family(
+            "tidegate_interface_refused_total",
+            "counter",
+            "Requests of an interface refused for overload.",
+            interface,
+            |status| units(status, |unit| Some(unit.refused as f64)),
+        ),
+        family(
+            "tidegate_interface_would_refuse_total",
+            "counter",
+            "Requests of an interface that would have been refused, where the rule is in shadow.",
+            interface,
+            |status| units(status, |unit| Some(unit.would_refuse as f64)),
+        ),
+    ]
+}
+
+fn clusters(status: &Status, value: impl Fn(&ClusterLimits) -> f64) -> Vec<Sample> {
+    let live = status.live();
+    let clusters = live.limits.clusters.iter();
+    clusters
+        .map(|(name, cluster)| (vec![name.to_string()], value(cluster)))
+        .collect()
+}
+
+fn signals(status: &Status) -> Vec<Sample> {
+    let live = status.live();
+    let mut samples = Vec::new();
+    for (name, cluster) in &live.limits.clusters {
+        for signal in tidegate_core::limiter::watermark::Signal::ALL {
+            let target = cluster.rule.policy.targets.get(signal);
+            if let Some((value, target)) = cluster.sample.get(signal).zip(target) {
+                let labels = vec![name.to_string(), signal.word().to_owned()];
+                samples.push((labels, value / target));
+            }
+        }
+    }
+    samples
+}
+
+fn units(status: &Status, value: impl Fn(&UnitStatus) -> Option<f64>) -> Vec<Sample> {
+    let live = status.live();
+    let mut samples = Vec::new();
+    for (name, cluster) in &live.limits.clusters {
+        for unit in &cluster.units {
+            if let Some(value) = value(unit) {
+                let priority = unit.priority.word().to_owned();
+                samples.push((
+                    vec![name.to_string(), unit.name.to_string(), priority],
+                    value,
+                ));
+            }
+        }
+    }
+    samples
+}

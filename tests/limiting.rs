@@ -1,0 +1,273 @@
+//! Adaptive limiting end to end: what pushes the machine over is held back, and only that (L1–L12).
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
+
+mod common;
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use common::{Client, Origin, Proxy, eventually};
+use serde_json::Value;
+
+/// An application that answers heavy requests only when it is told to, and all others at once.
+struct Application {
+    origin: Origin,
+    gate: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Application {
+    fn start() -> Application {
+        let gate = Arc::new((Mutex::new(false), Condvar::new()));
+        let shared = gate.clone();
+        let origin = Origin::start(move |peer| {
+            while let Some(request) = peer.next_request()? {
+                if request.head.target().starts_with("/heavy") {
+                    let (open, changed) = &*shared;
+                    let open = open.lock().unwrap();
+                    drop(changed.wait_while(open, |open| !*open).unwrap());
+                }
+                peer.wire
+                    .send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+            }
+            Ok(())
+        });
+        Application { origin, gate }
+    }
+
+    fn open(&self) {
+        let (open, changed) = &*self.gate;
+        *open.lock().unwrap() = true;
+        changed.notify_all();
+    }
+}
+
+/// The watermark is of requests in flight alone, so that the test decides it.
+fn config(app: &Application, rule: &str) -> String {
+    format!(
+        "listeners:\n  web:\n    bind: 127.0.0.1:0\n    routes:\n      - {{ name: heavy, match: {{ path: /heavy/** }}, to: app }}\n      \
+         - {{ name: health, match: {{ path: /health }}, to: app, priority: exempt }}\n      \
+         - {{ name: pay, match: {{ path: /pay }}, to: app, priority: critical }}\n      \
+         - {{ name: rest, to: app }}\nclusters:\n  app:\n    endpoints: {{ static: [\"{}\"] }}\n    \
+         adaptive_limit: {{ targets: {{ cpu: off, psi_cpu: off, psi_memory: off, memory: off, loop_lag: off, in_flight: 8 }}{rule} }}\n",
+        app.origin
+    )
+}
+
+fn limits(proxy: &Proxy) -> Value {
+    let page: Value = serde_json::from_str(&proxy.admin_get("/limits").text()).unwrap();
+    page[0].clone()
+}
+
+fn interface(proxy: &Proxy, name: &str) -> Value {
+    let page = limits(proxy);
+    let interfaces = page["interfaces"].as_array().unwrap();
+    let found = interfaces.iter().find(|i| i["name"] == name).unwrap();
+    found.clone()
+}
+
+/// Waits until an interface is limited.
+#[track_caller]
+fn wait_for_limit(proxy: &Proxy, name: &str) {
+    eventually("a limit", || {
+        let page = limits(proxy);
+        let mut interfaces = page["interfaces"].as_array()?.iter();
+        let is_limited = |i: &&Value| i["name"] == name && i["limit"].is_number();
+        interfaces.find(is_limited).map(drop)
+    });
+}
+
+/// Clients that send one request after another until told to stop, and how their requests ended.
+struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Vec<u16>>>,
+}
+
+impl Load {
+    fn start(proxy: &Proxy, clients: usize, target: &'static str, headers: &'static str) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let clients = (0..clients).map(|_| {
+            let (address, stop) = (proxy.web(), stop.clone());
+            thread::spawn(move || {
+                // One connection for all: a refusal keeps it (L8).
+                let mut client = Client::connect(address);
+                let mut statuses = Vec::new();
+                while !stop.load(Ordering::SeqCst) {
+                    let request =
+                        format!("GET {target} HTTP/1.1\r\nHost: a.example\r\n{headers}\r\n");
+                    statuses.push(client.exchange(request).status);
+                }
+                statuses
+            })
+        });
+        Load {
+            clients: clients.collect(),
+            stop,
+        }
+    }
+
+    fn end(self) -> Vec<u16> {
+        self.stop.store(true, Ordering::SeqCst);
+        let clients = self.clients.into_iter();
+        clients.flat_map(|client| client.join().unwrap()).collect()
+    }
+}
+
+/// Goal: the interface that pushes is held to what was healthy, by answers that say so and cost little; the
+/// others go on; all of it can be explained; and it ends with the overload (L1, L2, L5, L7–L10). Method: an
+/// application that holds requests, a watermark of requests in flight, thirty clients on one interface.
+#[test]
+fn what_pushes_is_held_back() {
+    let app = Application::start();
+    let proxy = Proxy::start(config(&app, ""));
+    for target in ["/pay", "/other", "/health"] {
+        assert_eq!(proxy.client().get(target).status, 200);
+    }
+    let load = Load::start(&proxy, 30, "/heavy/a", "");
+    wait_for_limit(&proxy, "web/heavy");
+    let refused = eventually("a refusal", || {
+        let answer = proxy.client().get("/heavy/b");
+        (answer.status == 503).then_some(answer)
+    });
+    assert_eq!(refused.head.get("x-tidegate-reason"), Some("overloaded"));
+    assert_eq!(refused.head.get("retry-after"), Some("1"));
+    let mut client = proxy.client();
+    for _ in 0..20 {
+        for target in ["/pay", "/other", "/health"] {
+            assert_eq!(client.get(target).status, 200, "{target}");
+        }
+    }
+    let page = limits(&proxy);
+    assert!(page["watermark"].as_f64().unwrap() > 1.0, "{page}");
+    assert_eq!(page["signal"], "in_flight");
+    let heavy = interface(&proxy, "web/heavy");
+    assert!(heavy["limit"].as_u64().unwrap() <= 8, "{heavy}");
+    eventually("the refusals are shown", || {
+        (interface(&proxy, "web/heavy")["refused"].as_u64()? > 0).then_some(())
+    });
+    assert_eq!(interface(&proxy, "web/pay")["refused"], 0);
+    let decisions: Value =
+        serde_json::from_str(&proxy.admin_get("/limits/decisions").text()).unwrap();
+    let limit = &decisions[0]["limits"][0];
+    assert_eq!(
+        (&limit["interface"], &limit["priority"]),
+        (&"web/heavy".into(), &"normal".into())
+    );
+    let metrics = proxy.admin_get("/metrics").text();
+    for line in [
+        "tidegate_limits_overloaded{cluster=\"app\"} 1",
+        "tidegate_interface_limit{cluster=\"app\",interface=\"web/heavy\",priority=\"normal\"}",
+        "tidegate_refused_total{reason=\"overloaded\"}",
+    ] {
+        assert!(metrics.contains(line), "{line} in\n{metrics}");
+    }
+    assert!(
+        proxy
+            .admin_get("/limits?format=text")
+            .text()
+            .contains("web/heavy (normal)")
+    );
+    app.open();
+    let statuses = load.end();
+    assert!(
+        statuses.iter().all(|status| matches!(status, 200 | 503)),
+        "{statuses:?}"
+    );
+    eventually("the limit is dropped", || {
+        proxy.client().get("/other");
+        interface(&proxy, "web/heavy")["limit"]
+            .is_null()
+            .then_some(())
+    });
+    assert_eq!(limits(&proxy)["phase"], "healthy");
+    assert_eq!(proxy.client().get("/heavy/c").status, 200);
+    let lines = proxy.access_log(64);
+    let line = lines
+        .iter()
+        .find(|line| line["tidegate.reason"] == "overloaded")
+        .unwrap();
+    assert_eq!(line["tidegate.limit.interface"], "web/heavy");
+    assert_eq!(line["tidegate.limit.signal"], "in_flight");
+    for number in ["value", "in_flight", "watermark", "epoch"] {
+        assert!(
+            line[format!("tidegate.limit.{number}")].is_number(),
+            "{line}"
+        );
+    }
+    let log = proxy.stderr();
+    assert!(
+        log.contains("overloaded: watermark") && log.contains("no longer overloaded"),
+        "{log}"
+    );
+}
+
+/// Goal: in shadow, limits are computed, shown and counted, and nothing is refused (L11). Method: as above.
+#[test]
+fn shadow_refuses_nothing() {
+    let app = Application::start();
+    let proxy = Proxy::start(config(&app, ", mode: shadow"));
+    let load = Load::start(&proxy, 30, "/heavy/a", "");
+    wait_for_limit(&proxy, "web/heavy");
+    // In flight as before the limit: the next ones are over it.
+    let more = Load::start(&proxy, 4, "/heavy/b", "");
+    eventually("it is counted", || {
+        (interface(&proxy, "web/heavy")["would_refuse"].as_u64()? > 0).then_some(())
+    });
+    app.open();
+    let statuses = [load.end(), more.end()].concat();
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    assert_eq!(interface(&proxy, "web/heavy")["refused"], 0);
+}
+
+/// Goal: a header may say the priority, and stress traffic is refused first and whole (L7). Method: one
+/// interface, called as stress by some and without a word by others.
+#[test]
+fn stress_traffic_goes_first() {
+    let app = Application::start();
+    let proxy = Proxy::start(config(&app, ", priority_header: x-priority"));
+    let load = Load::start(&proxy, 12, "/heavy/a", "X-Priority: stress\r\n");
+    wait_for_limit(&proxy, "web/heavy");
+    let stress = eventually("stress is refused", || {
+        let request = "GET /rest HTTP/1.1\r\nHost: a.example\r\nX-Priority: stress\r\n\r\n";
+        let status = proxy.client().exchange(request).status;
+        (status == 503).then_some(status)
+    });
+    assert_eq!(stress, 503);
+    assert_eq!(proxy.client().get("/rest").status, 200);
+    app.open();
+    load.end();
+}
+
+/// Goal: limits follow a reload: interfaces that stay keep what is known of them, and without a rule nothing
+/// is refused. Method: reloads in the middle of an overload.
+#[test]
+fn reloads_keep_limits() {
+    let app = Application::start();
+    let proxy = Proxy::start(config(&app, ""));
+    let load = Load::start(&proxy, 30, "/heavy/a", "");
+    wait_for_limit(&proxy, "web/heavy");
+    proxy.reload(config(&app, ", floor: 2").replace("name: rest", "name: others"));
+    eventually("a refusal after the reload", || {
+        (proxy.client().get("/heavy/b").status == 503).then_some(())
+    });
+    let without = config(&app, "");
+    let rule = without.find("    adaptive_limit").unwrap();
+    proxy.reload(&without[..rule]);
+    app.open();
+    assert_eq!(proxy.client().get("/heavy/c").status, 200);
+    load.end();
+    eventually("nothing is shown", || {
+        limits(&proxy).is_null().then_some(())
+    });
+}
