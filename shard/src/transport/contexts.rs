@@ -27,7 +27,7 @@ use tidegate_core::{
 use super::{
     certificate::{Names, authorities, certified_key},
     own::OwnHandshakes,
-    tickets::TicketKeys,
+    tickets::{SealOnly, TicketKeys},
     tls::Lasting,
     verify::{ClientPolicy, ServerPolicy},
 };
@@ -225,6 +225,15 @@ impl ServerContext {
             policy,
             leaves,
         }))
+    }
+}
+
+impl ServerContext {
+    /// The configuration for clients whose session is not resumed: they get new tickets.
+    pub(super) fn unresumed(&self) -> ServerConfig {
+        let mut config = self.config.clone();
+        config.ticketer = Arc::new(SealOnly(config.ticketer.clone()));
+        config
     }
 }
 

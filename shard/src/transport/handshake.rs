@@ -158,11 +158,13 @@ async fn shake(
     server: &ShardServer,
 ) -> Result<Encrypted, Broken> {
     let connection = UnbufferedServerConnection::new(server.config.clone());
-    let mut session = Session::server(connection.map_err(Broken::Tls)?);
+    let mut session = Session::server(connection?);
+    let declining = server.unresumed.as_ref().map(|_| server);
     let counted = local.handshakes.begin();
     let mut server_name = None;
     let result = {
-        let mut driving = Box::pin(drive(&mut session, &stream.socket, &mut server_name));
+        let driving = drive(&mut session, &stream.socket, declining, &mut server_name);
+        let mut driving = Box::pin(driving);
         let racing = std::future::poll_fn(|cx| match counted.poll_evicted(cx) {
             Poll::Ready(()) => Poll::Ready(Err(Broken::Evicted)),
             Poll::Pending => driving.as_mut().poll(cx),
@@ -172,13 +174,8 @@ async fn shake(
     };
     drop(counted);
     let rest = result?;
-    if let Some(policy) = &server.context.policy
-        && session.is_resumed()
-    {
-        policy
-            .recheck(session.peer_certificates(), UnixTime::now())
-            .map_err(Broken::Tls)?;
-    }
+    // What resumed after a second hello could not be declined any more.
+    server.recheck(&session)?;
     let facts = facts(&session, server_name.unwrap_or_default(), 0);
     Ok(Encrypted::new(session, facts, rest))
 }
@@ -212,7 +209,7 @@ pub(crate) async fn secure(
     let deadline = local.driver.deadline();
     deadline.set_after(tls.map_or(HANDSHAKE_TIMEOUT, |tls| tls.handshake_timeout));
     let mut unasked = None;
-    let driving = Box::pin(drive(&mut session, &socket, &mut unasked));
+    let driving = Box::pin(drive(&mut session, &socket, None, &mut unasked));
     let driven = deadline.bound(driving).await;
     let rest = driven
         .unwrap_or(Err(Broken::TooLate))
@@ -222,7 +219,10 @@ pub(crate) async fn secure(
             .context
             .policy
             .recheck(session.peer_certificates(), &name, UnixTime::now())
-            .map_err(|error| failed(verdict(&error).name))?;
+            .map_err(|error| {
+                client.forget(address);
+                failed(verdict(&error).name)
+            })?;
     }
     let facts = facts(&session, Box::default(), client.context.generation);
     match facts.resumed {
@@ -245,6 +245,12 @@ enum Broken {
     TooLong,
     TooLate,
     Evicted,
+}
+
+impl From<rustls::Error> for Broken {
+    fn from(error: rustls::Error) -> Broken {
+        Broken::Tls(error)
+    }
 }
 
 impl From<io::Error> for Broken {
@@ -297,13 +303,18 @@ fn refuse(local: &Local, error: &rustls::Error) -> Refused {
     Refused::with(reason, verdict.name)
 }
 
-/// Runs a handshake to its end. `server_name` is filled in with the client's wish, on the server's side.
+/// Runs a handshake to its end. `server_name` is filled in with the client's wish, on the server's side. A
+/// session that is not to be resumed any more is declined by `declining` before the client hears of it, and the
+/// handshake becomes a full one: there the client can show another certificate, or is told what is wrong with its
+/// own. (rustls sends no alert of ours once a handshake is through.)
 async fn drive(
     session: &mut Session,
     socket: &Socket,
+    mut declining: Option<&ShardServer>,
     server_name: &mut Option<Box<str>>,
 ) -> Result<Rest, Broken> {
     let driver = socket.driver();
+    let mut hello = Vec::new();
     let mut input = Vec::new();
     let mut plain = Vec::new();
     loop {
@@ -312,6 +323,17 @@ async fn drive(
         input.drain(..discard);
         if let Some(name) = take_server_name() {
             *server_name = Some(name);
+        }
+        if !out.is_empty()
+            && let Some(server) = declining.take()
+        {
+            let hello = std::mem::take(&mut hello);
+            if progress.is_ok() && server.recheck(session).is_err() {
+                *session = Session::server(server.unresumed()?);
+                driver.keep_buffer(out);
+                input = hello;
+                continue;
+            }
         }
         match out.is_empty() {
             true => driver.keep_buffer(out),
@@ -324,7 +346,7 @@ async fn drive(
                 }
             },
         }
-        match progress.map_err(Broken::Tls)? {
+        match progress? {
             Progress::Handshaking => {}
             progress => {
                 return Ok(Rest {
@@ -339,6 +361,9 @@ async fn drive(
         }
         let chunk = socket.receive().await?.ok_or(Broken::Gone)?;
         input.extend_from_slice(&chunk);
+        if declining.is_some() {
+            hello.extend_from_slice(&chunk);
+        }
     }
 }
 

@@ -12,12 +12,16 @@ use std::{
     sync::Arc,
 };
 
-use rustls::{ClientConfig, ServerConfig, client::Resumption};
+use rustls::{
+    ClientConfig, Error, ServerConfig, client::Resumption, pki_types::UnixTime,
+    server::UnbufferedServerConnection,
+};
 use tidegate_core::message::TlsContexts;
 
 use super::{
     contexts::{ClientContext, Contexts, ServerContext},
     own::OwnHandshakes,
+    session::Session,
     sessions::Sessions,
 };
 use crate::ring::Socket;
@@ -90,6 +94,8 @@ impl<T: Share> Shares<T> {
 pub(super) struct ShardServer {
     pub(super) context: Arc<ServerContext>,
     pub(super) config: Arc<ServerConfig>,
+    /// The same without resumption, where a session may not be good any more.
+    pub(super) unresumed: Option<Arc<ServerConfig>>,
 }
 
 /// A cluster's context on one shard.
@@ -103,9 +109,11 @@ impl Share for ShardServer {
     type Context = ServerContext;
 
     fn new(context: &Arc<ServerContext>) -> ShardServer {
+        let may_decline = context.policy.is_some() && context.config.ticketer.enabled();
         ShardServer {
             context: context.clone(),
             config: Arc::new(context.config.clone()),
+            unresumed: may_decline.then(|| Arc::new(context.unresumed())),
         }
     }
 
@@ -170,7 +178,30 @@ impl ShardTls {
     }
 }
 
+impl ShardServer {
+    /// Whether the client of a resumed session is still let in.
+    pub(super) fn recheck(&self, session: &Session) -> Result<(), Error> {
+        match &self.context.policy {
+            Some(policy) if session.is_resumed() => {
+                policy.recheck(session.peer_certificates(), UnixTime::now())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A connection that resumes nothing.
+    pub(super) fn unresumed(&self) -> Result<UnbufferedServerConnection, Error> {
+        let config = self.unresumed.as_ref().unwrap_or(&self.config);
+        UnbufferedServerConnection::new(config.clone())
+    }
+}
+
 impl ShardClient {
+    /// Forgets the sessions with `address`: the next handshake is a full one.
+    pub(super) fn forget(&self, address: SocketAddr) {
+        self.configs.borrow_mut().remove(&address);
+    }
+
     /// The configuration for links to `address`.
     pub(super) fn config(&self, address: SocketAddr) -> Arc<ClientConfig> {
         let mut configs = self.configs.borrow_mut();
