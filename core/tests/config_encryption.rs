@@ -167,6 +167,7 @@ fn every_key_of_a_listener_lands_in_its_field() {
             Secret::TrustedCa {
                 certificates: "/etc/tidegate/ca.pem".into(),
                 crl: Some("/etc/tidegate/crl.pem".into()),
+                expired_crl: ExpiredCrl::Refuse,
             },
         ),
     ]);
@@ -437,6 +438,7 @@ fn differences_are_words() {
         "cluster c: endpoint 10.0.0.2:80 tls.epoch 1 → 2",
         "cluster c: tls.rollout.share 20% → 50%",
         "secret ca: crl crl.pem added",
+        "secret ca: expired_crl use added",
         "secret web: private_key web.key → new.key",
         "secret api: added",
     ];

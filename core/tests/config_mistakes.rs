@@ -247,6 +247,7 @@ const SECRETS: &[Mistake] = &[
     ("TG-C020", "exactly one", "web: { certificate: a.pem, private_key: a.key, «trusted_ca»: b.pem }"),
     ("TG-C011", "add `private_key: FILE`", "web: { «certificate»: a.pem }"),
     ("TG-C011", "add `certificate: FILE`", "web: { «private_key»: a.key }"),
+    ("TG-C022", "add `crl: FILE`", "ca: { trusted_ca: a.pem, «expired_crl»: refuse }"),
     ("TG-C022", "beside `trusted_ca`", "web: { certificate: a.pem, private_key: a.key, «crl»: b.pem }"),
     ("TG-C022", "without their keys", "web: { trusted_ca: a.pem, «private_key»: a.key }"),
     ("TG-C010", "did you mean `certificate`?", "web: { «ssl_certificate»: a.pem, certificate: a.pem, private_key: a.key }"),

@@ -56,12 +56,17 @@ pub(super) fn read(secret: &Secret) -> Result<Content, SecretFault> {
                 private_key: Arc::new(key.bytes),
             }
         }
-        Secret::TrustedCa { certificates, crl } => Material::TrustedCa {
+        Secret::TrustedCa {
+            certificates,
+            crl,
+            expired_crl,
+        } => Material::TrustedCa {
             certificates: without_keys(&read_part(SecretPart::TrustedCa, certificates)?.bytes),
             crl: match crl {
                 Some(crl) => Some(read_part(SecretPart::Crl, crl)?.bytes.as_slice().into()),
                 None => None,
             },
+            expired_crl: *expired_crl,
         },
     };
     Ok(Content { material, warnings })

@@ -178,6 +178,10 @@ impl Secrets {
                     "secret `{name}` has expired and peers refuse it: {}",
                     in_words(&facts, now_unix_s)
                 ),
+                Alarm::CrlOverdue => tracing::warn!(
+                    "secret `{name}`: its revocations should have been renewed; `expired_crl` says what \
+                     becomes of peers meanwhile"
+                ),
             }
         }
     }

@@ -37,6 +37,8 @@ pub enum Material {
         certificates: Arc<[u8]>,
         /// Revocations.
         crl: Option<Arc<[u8]>>,
+        /// What becomes of peers once these are out of date.
+        expired_crl: model::ExpiredCrl,
     },
 }
 
@@ -138,6 +140,8 @@ pub enum Alarm {
     Expiring,
     /// It has ended.
     Expired,
+    /// Its revocations should have been renewed.
+    CrlOverdue,
 }
 
 /// What became of new content.
@@ -220,6 +224,7 @@ impl SecretLife {
     /// lasts. To be asked at every tick.
     pub fn alarm(&mut self, now_unix_s: u64) -> Option<Alarm> {
         let alarm = match self.state(now_unix_s) {
+            SecretState::Good if self.is_crl_overdue(now_unix_s) => Alarm::CrlOverdue,
             SecretState::Missing | SecretState::Good => return None,
             SecretState::Expiring => Alarm::Expiring,
             SecretState::Expired => Alarm::Expired,
@@ -232,6 +237,16 @@ impl SecretLife {
         }
         self.told = Some((alarm, now_unix_s));
         Some(alarm)
+    }
+}
+
+impl SecretLife {
+    fn is_crl_overdue(&self, now_unix_s: u64) -> bool {
+        let next = self
+            .good
+            .as_ref()
+            .and_then(|good| good.facts.crl_next_update_unix_s);
+        next.is_some_and(|next| now_unix_s >= next)
     }
 }
 
@@ -385,6 +400,25 @@ mod tests {
         life.offer(Ok(facts(90 * DAY, 180 * DAY)), 90 * DAY + 2);
         assert_eq!(life.alarm(90 * DAY + 2), None);
         assert_eq!(life.state(90 * DAY + 2), SecretState::Good);
+    }
+
+    /// Goal: revocations that are out of date are told of once a day, until they are renewed. Method: at the second
+    /// before their next update, at it, a day later, and with new ones.
+    #[test]
+    fn overdue_revocations_are_told() {
+        let with_crl = |next| SecretFacts {
+            crl_next_update_unix_s: Some(next),
+            ..facts(0, 90 * DAY)
+        };
+        let mut life = SecretLife::default();
+        life.offer(Ok(with_crl(7 * DAY)), 0);
+        assert_eq!(life.alarm(7 * DAY - 1), None);
+        assert_eq!(life.alarm(7 * DAY), Some(Alarm::CrlOverdue));
+        assert_eq!(life.alarm(8 * DAY - 1), None);
+        assert_eq!(life.alarm(8 * DAY), Some(Alarm::CrlOverdue));
+        assert_eq!(life.state(8 * DAY), SecretState::Good, "it is used");
+        life.offer(Ok(with_crl(15 * DAY)), 8 * DAY);
+        assert_eq!(life.alarm(8 * DAY), None);
     }
 
     /// Goal: no time makes arithmetic fail. Method: the ends of the range.

@@ -10,7 +10,10 @@ use rustls::{
     },
     sign::CertifiedKey,
 };
-use tidegate_core::encryption::secret::{Material, SecretFacts, SecretFault, SecretPart};
+use tidegate_core::{
+    config::model::ExpiredCrl,
+    encryption::secret::{Material, SecretFacts, SecretFault, SecretPart},
+};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::prelude::{
     CertificateRevocationList, FromDer, GeneralName, ParsedExtension, X509Certificate,
@@ -96,10 +99,20 @@ pub(super) fn certified_key(material: &Material) -> Result<CertifiedKey, SecretF
 }
 
 /// Authorities to trust, and what they have revoked.
-pub(super) fn authorities(
-    material: &Material,
-) -> Result<(RootCertStore, Vec<CertificateRevocationListDer<'static>>), SecretFault> {
-    let Material::TrustedCa { certificates, crl } = material else {
+pub(super) struct Authorities {
+    pub(super) roots: RootCertStore,
+    pub(super) crls: Vec<CertificateRevocationListDer<'static>>,
+    pub(super) expired_crl: ExpiredCrl,
+}
+
+/// The authorities of a secret.
+pub(super) fn authorities(material: &Material) -> Result<Authorities, SecretFault> {
+    let Material::TrustedCa {
+        certificates,
+        crl,
+        expired_crl,
+    } = material
+    else {
         return Err(wrong_kind(SecretPart::TrustedCa, "authorities"));
     };
     let mut roots = RootCertStore::empty();
@@ -116,7 +129,11 @@ pub(super) fn authorities(
         Some(crl) => revocations(crl)?,
         None => Vec::new(),
     };
-    Ok((roots, crls))
+    Ok(Authorities {
+        roots,
+        crls,
+        expired_crl: *expired_crl,
+    })
 }
 
 /// See [`super::tls::check`].
@@ -130,7 +147,7 @@ pub(super) fn check(material: &Material, now_unix_s: u64) -> Result<SecretFacts,
             Ok(facts)
         }
         Material::TrustedCa { certificates, .. } => {
-            let (_, crls) = authorities(material)?;
+            let crls = authorities(material)?.crls;
             let chain = self::certificates(SecretPart::TrustedCa, certificates)?;
             let mut facts = facts(SecretPart::TrustedCa, &chain)?;
             check_dates(SecretPart::TrustedCa, &facts, now_unix_s)?;

@@ -244,9 +244,9 @@ fn client_policy(
     let Some(trusted_ca) = &inputs.trusted_ca else {
         return Ok(None);
     };
-    let (roots, crls) = authorities(trusted_ca).map_err(in_words)?;
+    let authorities = authorities(trusted_ca).map_err(in_words)?;
     let (mode, names) = (inputs.client.mode, inputs.client.subject_alt_names.clone());
-    let policy = ClientPolicy::new(provider, roots, crls, mode, names);
+    let policy = ClientPolicy::new(provider, authorities, mode, names);
     policy
         .map(|policy| Some(Arc::new(policy)))
         .map_err(|error| error.to_string())
@@ -287,9 +287,9 @@ impl ClientContext {
         });
         let server_name = server_name.transpose()?;
         let provider = provider(&inputs.parameters)?;
-        let (roots, crls) = authorities(&inputs.trusted_ca).map_err(in_words)?;
+        let authorities = authorities(&inputs.trusted_ca).map_err(in_words)?;
         let names = inputs.subject_alt_names.clone();
-        let policy = ServerPolicy::new(&provider, roots, crls, names)
+        let policy = ServerPolicy::new(&provider, authorities, names)
             .map(Arc::new)
             .map_err(|error| error.to_string())?;
         let builder = ClientConfig::builder_with_provider(provider)

@@ -2,28 +2,29 @@
 //! own rule (E15).
 //!
 //! Where revocations are given, each certificate of a chain needs a list of its issuer: what cannot be
-//! looked up counts as revoked (as Envoy and OpenSSL do). A list past its next update is still used: it
-//! is shown, and an authority that is late must not end all traffic.
+//! looked up counts as revoked (as Envoy and OpenSSL do). A list past its next update is still used, and
+//! told of, unless `expired_crl: refuse` says otherwise.
 
 use std::sync::Arc;
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime},
+    pki_types::{CertificateDer, ServerName, UnixTime},
     server::{
         VerifierBuilderError, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
 };
-use tidegate_core::config::model::{ClientCertificateMode, SanKind, SanMatch, SanPattern};
+use tidegate_core::config::model::{
+    ClientCertificateMode, ExpiredCrl, SanKind, SanMatch, SanPattern,
+};
 
-use super::certificate::Names;
+use super::certificate::{Authorities, Names};
 
 /// Whether clients' certificates will do.
 #[derive(Debug)]
@@ -35,14 +36,16 @@ pub(super) struct ClientPolicy {
 impl ClientPolicy {
     pub(super) fn new(
         provider: &Arc<CryptoProvider>,
-        roots: RootCertStore,
-        crls: Vec<CertificateRevocationListDer<'static>>,
+        authorities: Authorities,
         mode: ClientCertificateMode,
         names: Vec<SanMatch>,
     ) -> Result<ClientPolicy, VerifierBuilderError> {
-        let roots = Arc::new(roots);
+        let roots = Arc::new(authorities.roots);
         let builder = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
-        let builder = builder.with_crls(crls);
+        let mut builder = builder.with_crls(authorities.crls);
+        if authorities.expired_crl == ExpiredCrl::Refuse {
+            builder = builder.enforce_revocation_expiration();
+        }
         let chain = match mode {
             ClientCertificateMode::Require => builder.build()?,
             _ => builder.allow_unauthenticated().build()?,
@@ -119,13 +122,16 @@ pub(super) struct ServerPolicy {
 impl ServerPolicy {
     pub(super) fn new(
         provider: &Arc<CryptoProvider>,
-        roots: RootCertStore,
-        crls: Vec<CertificateRevocationListDer<'static>>,
+        authorities: Authorities,
         names: Vec<SanMatch>,
     ) -> Result<ServerPolicy, VerifierBuilderError> {
-        let roots = Arc::new(roots);
+        let roots = Arc::new(authorities.roots);
         let builder = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
-        let chain = builder.with_crls(crls).build()?;
+        let mut builder = builder.with_crls(authorities.crls);
+        if authorities.expired_crl == ExpiredCrl::Refuse {
+            builder = builder.enforce_revocation_expiration();
+        }
+        let chain = builder.build()?;
         Ok(ServerPolicy { chain, names })
     }
 

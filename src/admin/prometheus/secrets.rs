@@ -44,6 +44,17 @@ pub(super) fn families() -> Vec<Family> {
             |s| by_secret(s, |life| Some(life.good()?.facts.not_after_unix_s as f64)),
         ),
         by_secret_family(
+            "tidegate_secret_crl_expiry_seconds",
+            "gauge",
+            "Time until the secret's revocations should be renewed; negative behind it.",
+            |s| {
+                let now = unix_s() as f64;
+                by_secret(s, |life| {
+                    Some(life.good()?.facts.crl_next_update_unix_s? as f64 - now)
+                })
+            },
+        ),
+        by_secret_family(
             "tidegate_secret_generation",
             "gauge",
             "How often content of the secret was taken; 0 while it is missing.",

@@ -1,7 +1,7 @@
 //! Secrets: where they lie, and who refers to them.
 
 use super::*;
-use crate::config::model::Secret;
+use crate::config::model::{ExpiredCrl, Secret};
 
 /// Every secret of the file by name, also those that were reported.
 #[derive(Default)]
@@ -144,7 +144,7 @@ fn secret(report: &Report<'_>, entry: &Entry) -> Option<Secret> {
     match fields.exactly_one(&["certificate", "trusted_ca"])? {
         "certificate" => {
             let help = "authorities revoke, not certificates: write it beside `trusted_ca`";
-            fields.refuse(&["crl"], "beside `certificate`", help);
+            fields.refuse(&["crl", "expired_crl"], "beside `certificate`", help);
             if !fields.has("private_key") {
                 report.add(lacks(&fields, "certificate", "private_key"));
             }
@@ -156,9 +156,17 @@ fn secret(report: &Report<'_>, entry: &Entry) -> Option<Secret> {
         _ => {
             let help = "authorities are trusted without their keys: remove it";
             fields.refuse(&["private_key"], "beside `trusted_ca`", help);
+            if !fields.has("crl") {
+                let help = "without revocations nothing expires: remove it, or add `crl: FILE`";
+                fields.refuse(&["expired_crl"], "without `crl`", help);
+            }
             Some(Secret::TrustedCa {
                 certificates: file(&fields, "trusted_ca")?,
                 crl: file(&fields, "crl"),
+                expired_crl: match fields.word("expired_crl") {
+                    Some("refuse") => ExpiredCrl::Refuse,
+                    _ => ExpiredCrl::Use,
+                },
             })
         }
     }

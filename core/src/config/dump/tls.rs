@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::config::model::{
-    CapabilityState, ClientCertificate, ClientCertificateMode, ClusterTls, ListenerTls, SanKind,
-    SanMatch, SanPattern, Secret, ServerMode, TlsCapability, TlsParameters, TlsVersion,
+    CapabilityState, ClientCertificate, ClientCertificateMode, ClusterTls, ExpiredCrl, ListenerTls,
+    SanKind, SanMatch, SanPattern, Secret, ServerMode, TlsCapability, TlsParameters, TlsVersion,
     UpstreamTls,
 };
 
@@ -17,9 +17,18 @@ pub(super) fn secret(secret: &Secret) -> Value {
             object.put("certificate", &**certificate);
             object.put("private_key", &**private_key);
         }
-        Secret::TrustedCa { certificates, crl } => {
+        Secret::TrustedCa {
+            certificates,
+            crl,
+            expired_crl,
+        } => {
             object.put("trusted_ca", &**certificates);
             object.put_opt("crl", crl.as_deref());
+            let word = match expired_crl {
+                ExpiredCrl::Use => "use",
+                ExpiredCrl::Refuse => "refuse",
+            };
+            object.put_opt("expired_crl", crl.as_ref().map(|_| word));
         }
     }
     object.into()

@@ -59,6 +59,21 @@ pub(in super::super) static SECRET: Section = Section {
             "With `trusted_ca`: revocations by these authorities.",
         )
         .absent("revocation is not looked at"),
+        Field::new(
+            "expired_crl",
+            Kind::Word(&[
+                (
+                    "use",
+                    "the list serves on, and a warning is logged every day",
+                ),
+                (
+                    "refuse",
+                    "peers are refused until the list is renewed: links that are made anew fail",
+                ),
+            ]),
+            "With `crl`: what happens when a list is past its next update.",
+        )
+        .default("use", "an authority that is late must not end all traffic"),
     ],
     planned: &[
         ("sds", "secrets from xDS"),

@@ -19,7 +19,19 @@ pub enum Secret {
         certificates: Arc<str>,
         /// PEM, revocations by any of the authorities.
         crl: Option<Arc<str>>,
+        /// What becomes of peers once these are out of date.
+        expired_crl: ExpiredCrl,
     },
+}
+
+/// What becomes of peers whose revocation cannot be told, since the list is past its next update.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExpiredCrl {
+    /// The list is used as it is.
+    #[default]
+    Use,
+    /// They are refused.
+    Refuse,
 }
 
 /// TLS on a listener.

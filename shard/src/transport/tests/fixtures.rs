@@ -16,7 +16,10 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use tidegate_core::{
-    config::{self, model::Config},
+    config::{
+        self,
+        model::{Config, ExpiredCrl},
+    },
     encryption::secret::Material,
     message::TlsContexts,
 };
@@ -82,14 +85,25 @@ impl Authority {
         Material::TrustedCa {
             certificates: self.pem().into_bytes().into(),
             crl: None,
+            expired_crl: ExpiredCrl::Use,
         }
     }
 
     /// The same, with `serial` revoked.
     pub(super) fn material_revoking(&self, serial: u64) -> Material {
+        self.material_until(2100, serial, ExpiredCrl::Use)
+    }
+
+    /// The same, with revocations that are to be renewed at the beginning of a year.
+    pub(super) fn material_until(
+        &self,
+        year: i32,
+        serial: u64,
+        expired_crl: ExpiredCrl,
+    ) -> Material {
         let params = CertificateRevocationListParams {
             this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(2100, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: vec![RevokedCertParams {
@@ -104,6 +118,7 @@ impl Authority {
         Material::TrustedCa {
             certificates: self.pem().into_bytes().into(),
             crl: Some(crl.into_bytes().into()),
+            expired_crl,
         }
     }
 

@@ -14,7 +14,7 @@ use std::{
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tidegate_core::{
-    config::model,
+    config::model::{self, ExpiredCrl},
     encryption::secret::Material,
     id::{Epoch, ShardId},
     message::{AccessRecord, Directive, TlsContexts},
@@ -443,6 +443,7 @@ fn rotations_replace_links() {
         Material::TrustedCa {
             certificates: (authority.pem() + &others).into_bytes().into(),
             crl: None,
+            expired_crl: ExpiredCrl::Use,
         }
     };
     let mut shard = Switched::start();

@@ -14,7 +14,7 @@ use rustls::{
     pki_types::ServerName, server::WebPkiClientVerifier,
 };
 use tidegate_core::{
-    config::model,
+    config::model::{self, ExpiredCrl},
     id::{Epoch, ShardId},
     message::{AccessRecord, Directive, TlsContexts},
     reason::Reason,
@@ -392,6 +392,37 @@ fn resumption_keeps_the_policy() {
                     (Some(Reason::ClientCertificate), detail)
                 );
             }
+        }
+    }
+}
+
+/// Goal: revocations past their next update are used, or everybody is refused, as the configuration says (E15).
+/// Method: a good and a revoked certificate before lists of both kinds.
+#[test]
+fn expired_revocations() {
+    let authority = Authority::new("ca");
+    let good = authority.issue(&["spiffe://mesh/pay"]);
+    let revoked = authority.issue_with(&["spiffe://mesh/pay"], |params| {
+        params.serial_number = Some(7_u64.into());
+    });
+    let web = authority.issue(&["web.example"]).material();
+    for (year, expired_crl, detail) in [
+        (2100, ExpiredCrl::Refuse, None),
+        (2025, ExpiredCrl::Use, None),
+        (2025, ExpiredCrl::Refuse, Some("unknown_ca")),
+    ] {
+        let ca = authority.material_until(year, 7, expired_crl);
+        let asked = respond("client_certificate: { trusted_ca: ca }");
+        let mut running = Running::start(&asked, &[("web", web.clone()), ("ca", ca)]);
+        for (shown, detail) in [
+            (&good, detail),
+            (&revoked, detail.or(Some("certificate_revoked"))),
+        ] {
+            let config = client_config(&authority, Some(shown));
+            let answer = exchange(&mut running.secure(&config), GET);
+            let record = running.logged();
+            assert_eq!(answer.is_ok(), detail.is_none(), "{year} {expired_crl:?}");
+            assert_eq!(record.detail, detail.unwrap_or_default());
         }
     }
 }

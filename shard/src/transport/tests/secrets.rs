@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use tidegate_core::encryption::secret::{Material, SecretPart};
+use tidegate_core::{
+    config::model::ExpiredCrl,
+    encryption::secret::{Material, SecretPart},
+};
 use zeroize::Zeroizing;
 
 use super::fixtures::*;
@@ -42,6 +45,7 @@ fn faults_are_named() {
     let trusted = |pem: &str, crl: Option<&str>| Material::TrustedCa {
         certificates: pem.as_bytes().into(),
         crl: crl.map(|crl| crl.as_bytes().into()),
+        expired_crl: ExpiredCrl::Use,
     };
     let unrelated = format!("{}{}", one.chain, Authority::new("x").pem());
     let good = format!("{}{}", one.chain, authority.pem());
