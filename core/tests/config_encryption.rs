@@ -66,6 +66,7 @@ fn defaults_are_strict() {
             mode: ClientCertificateMode::Require,
             trusted_ca: Some("ca".into()),
             subject_alt_names: vec![],
+            drain_timeout: Duration::from_secs(30),
         },
         parameters: TlsParameters::default(),
         alpn: names(&["http/1.1"]),
@@ -138,6 +139,7 @@ fn every_key_of_a_listener_lands_in_its_field() {
                 san(SanKind::Dns, SanPattern::Prefix("pay.".into())),
                 san(SanKind::Dns, SanPattern::Exact("pay.example".into())),
             ],
+            drain_timeout: Duration::from_secs(5),
         },
         parameters: TlsParameters {
             min_version: TlsVersion::Tls13,

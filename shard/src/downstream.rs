@@ -109,11 +109,13 @@ impl Client {
     }
 
     /// Whether `listener`, its own as it is now, would not take it any more: it is plaintext, and strict was
-    /// forced. It is ended as politely as a drain does it.
+    /// forced, which is ended as politely as a drain does it; or its certificate is not trusted any more, and
+    /// then no further request is served.
     pub(crate) fn is_unwelcome(&self, listener: &Listener) -> bool {
         let tls = listener.tls.as_ref();
         let is_strict = tls.is_some_and(|tls| tls.mode == ServerMode::Strict);
-        is_strict && self.socket.kind() == LinkKind::Plaintext
+        let is_plaintext = self.socket.kind() == LinkKind::Plaintext;
+        is_strict && is_plaintext || self.socket.is_distrusted()
     }
 
     /// Counts a request, or a relayed connection, by how its bytes travelled (E1).
@@ -162,6 +164,7 @@ impl Drop for Client {
             }
         }
         census::disconnected(self);
+        self.local.let_in.remove(&self.socket);
         self.local.release_connection();
     }
 }
@@ -222,6 +225,9 @@ async fn wait_for_request(client: &Client, wait: Duration) -> Option<Chunk> {
         .now_ns()
         .saturating_add(wait.as_nanos() as u64);
     let waiting = std::future::poll_fn(|cx| {
+        if client.socket.is_distrusted() {
+            return Poll::Ready(None);
+        }
         if let Poll::Ready(received) = client.socket.poll_receive(cx) {
             return Poll::Ready(received.ok().flatten());
         }

@@ -4,7 +4,7 @@ use std::{cell::Cell, collections::HashMap, net::SocketAddr, os::fd::OwnedFd, rc
 
 use tidegate_core::{message::Directive, reason::Reason};
 
-use crate::{listener::Listening, local::Local, upstream};
+use crate::{executor, listener::Listening, local::Local, transport, upstream};
 
 /// Directives that may wait; the coordinator retries at its next tick when the ring is full.
 pub(crate) const CAPACITY: usize = 64;
@@ -53,6 +53,7 @@ fn obey(
         Directive::Tls(contexts) => {
             local.install_tls(&contexts);
             upstream::follow(local);
+            executor::spawn(&local.driver, transport::recheck_clients(local.clone()));
         }
         Directive::Health { epoch, verdicts } => {
             let Some(plane) = local.plane().filter(|p| p.snapshot.epoch == epoch) else {

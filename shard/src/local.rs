@@ -22,7 +22,7 @@ use crate::{
     drain::Drain,
     request::Scratch,
     ring::Driver,
-    transport::{Handshakes, ShardTls},
+    transport::{Handshakes, LetIn, ShardTls},
     upstream,
 };
 
@@ -42,6 +42,8 @@ pub(crate) struct Local {
     tls: RefCell<ShardTls>,
     /// Handshakes with clients that go on.
     pub(crate) handshakes: Handshakes,
+    /// Clients in TLS.
+    pub(crate) let_in: LetIn,
     access_log: RefCell<Option<rtrb::Producer<AccessRecord>>>,
     random: Cell<u64>,
     /// Client connections open.
@@ -72,6 +74,7 @@ impl Local {
             plane: RefCell::new(None),
             tls: RefCell::default(),
             handshakes: Handshakes::default(),
+            let_in: LetIn::default(),
             access_log: RefCell::new(access_log),
             // Zero would stay zero.
             random: Cell::new(settings.seed | 1),

@@ -103,6 +103,7 @@ clusters:
             mode: ClientCertificateMode::Require,
             trusted_ca: Some("ca".into()),
             subject_alt_names: Vec::new(),
+            ..ClientCertificate::default()
         };
         config.listeners.get_mut("web").unwrap().tls = Some(Box::new(listener));
         let mut off = fixture::listener_tls(&["unused"]);

@@ -7,6 +7,7 @@ use std::{
     cell::{Cell, RefCell, RefMut},
     collections::VecDeque,
     io,
+    net::SocketAddr,
     os::fd::OwnedFd,
     rc::Rc,
     sync::Arc,
@@ -15,6 +16,7 @@ use std::{
 };
 
 use io_uring::{cqueue, types::Timespec};
+use socket2::SockRef;
 use tidegate_core::{config::model, sketch};
 
 use super::{
@@ -211,6 +213,30 @@ impl Driver {
         self.mark_runnable();
     }
 
+    /// Wakes the reader of the socket in this place.
+    pub(crate) fn wake_reader(&self, index: u32) {
+        let mut inner = self.inner.borrow_mut();
+        let waker = inner.sockets.get_mut(index).and_then(|s| s.reader.take());
+        drop(inner);
+        waker.into_iter().for_each(Waker::wake);
+        self.mark_runnable();
+    }
+
+    /// See [`Socket::cut`](super::Socket::cut), of the socket in this place.
+    pub(crate) fn cut(&self, index: u32) {
+        self.inner().with_fd(index, |fd| {
+            // An error means that it is gone already.
+            let _ = SockRef::from(fd).shutdown(std::net::Shutdown::Both);
+        });
+    }
+
+    /// The peer's address, of the socket in this place.
+    pub(crate) fn peer_address(&self, index: u32) -> Option<SocketAddr> {
+        let inner = self.inner();
+        let address = inner.with_fd(index, |fd| SockRef::from(fd).peer_addr())?;
+        address.ok()?.as_socket()
+    }
+
     /// Resolves when another thread has written to the shard's eventfd.
     pub(crate) async fn rung(&self) {
         std::future::poll_fn(|cx| {
@@ -334,7 +360,7 @@ impl Inner {
     pub(super) fn shutdown_write(&mut self, index: u32) {
         if let Some(slot) = self.sockets.get(index) {
             // An error means that the connection is gone, which the next receive tells.
-            let _ = socket2::SockRef::from(&slot.fd).shutdown(std::net::Shutdown::Write);
+            let _ = SockRef::from(&slot.fd).shutdown(std::net::Shutdown::Write);
         }
     }
 

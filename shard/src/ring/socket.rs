@@ -210,11 +210,12 @@ impl Socket {
 
     /// Ends the connection both ways, under the hands of whoever uses it, who sees its end.
     pub(crate) fn cut(&self) {
-        let inner = self.driver.inner();
-        inner.with_fd(self.index, |fd| {
-            // An error means that it is gone already.
-            let _ = SockRef::from(fd).shutdown(std::net::Shutdown::Both);
-        });
+        self.driver.cut(self.index);
+    }
+
+    /// Its place among the driver's sockets, as long as it lives.
+    pub(crate) fn index(&self) -> u32 {
+        self.index
     }
 
     /// Whether it may be used for the next exchange: nothing came unasked, nothing is under way.
@@ -255,11 +256,7 @@ impl Socket {
 
     /// The peer's address.
     pub(crate) fn peer_address(&self) -> Option<SocketAddr> {
-        let inner = self.driver.inner();
-        let address = inner
-            .with_fd(self.index, |fd| SockRef::from(fd).peer_addr())?
-            .ok()?;
-        address.as_socket()
+        self.driver.peer_address(self.index)
     }
 
     /// Our own address on this connection.

@@ -3,7 +3,7 @@
 //!
 //! A shard makes its own [share](super::shares) of them.
 
-use std::{cell::Cell, collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{cell::Cell, collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use aws_lc_rs::digest;
 use rustls::{
@@ -157,6 +157,12 @@ impl ServerInputs {
         })
     }
 
+    /// Whether the same clients are let in.
+    fn lets_in_as(&self, other: &ServerInputs) -> bool {
+        (&self.client, &self.trusted_ca, &self.parameters)
+            == (&other.client, &other.trusted_ca, &other.parameters)
+    }
+
     /// What a ticket is bound to: it must not resume where clients are asked for something else.
     fn ticket_purpose(&self, listener: &str) -> Vec<u8> {
         let mut context = digest::Context::new(&digest::SHA256);
@@ -183,14 +189,17 @@ impl ServerContext {
         old: Option<&Arc<ServerContext>>,
     ) -> Result<Arc<ServerContext>, String> {
         let tickets = &lasting.tickets;
-        let old = old.filter(|old| old.inputs == inputs);
-        if let Some(old) = old.filter(|old| Arc::ptr_eq(&old.tickets, tickets)) {
-            return Ok(old.clone());
+        let same = old.filter(|old| old.inputs == inputs);
+        if let Some(same) = same.filter(|old| Arc::ptr_eq(&old.tickets, tickets)) {
+            return Ok(same.clone());
         }
         let provider = provider(&inputs.parameters)?;
         let resolver = Certificates::new(&inputs.certificates)?;
         let leaves = resolver.leaves();
-        let policy = client_policy(&provider, &inputs)?;
+        let policy = match old.filter(|old| old.inputs.lets_in_as(&inputs)) {
+            Some(old) => old.policy.clone(),
+            None => client_policy(&provider, &inputs)?,
+        };
         let builder = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&versions(&inputs.parameters))
             .map_err(|error| error.to_string())?;
@@ -220,7 +229,7 @@ impl ServerContext {
             is_proxied: inputs.is_proxied,
             inputs,
             tickets: tickets.clone(),
-            generation: old.map_or(generation, |old| old.generation),
+            generation: same.map_or(generation, |old| old.generation),
             config,
             policy,
             leaves,
@@ -229,6 +238,11 @@ impl ServerContext {
 }
 
 impl ServerContext {
+    /// How long a client that is let in no more may finish what is in flight.
+    pub(super) fn drain_timeout(&self) -> Duration {
+        self.inputs.client.drain_timeout
+    }
+
     /// The configuration for clients whose session is not resumed: they get new tickets.
     pub(super) fn unresumed(&self) -> ServerConfig {
         let mut config = self.config.clone();

@@ -5,10 +5,12 @@
 //! goes when it is empty, so an idle connection holds no buffer.
 
 use std::{
-    cell::{RefCell, RefMut},
+    cell::{Cell, Ref, RefCell, RefMut},
     io,
     task::{Context, Poll, ready},
 };
+
+use rustls::pki_types::CertificateDer;
 
 use super::{
     TlsFacts,
@@ -22,6 +24,10 @@ const RECORD_HEADER: usize = 5;
 /// The TLS side of a connection.
 pub(super) struct Encrypted {
     pub(super) facts: TlsFacts,
+    /// The peer was let in, and would not be any more.
+    pub(super) distrusted: Cell<bool>,
+    /// Its place among the clients that were let in.
+    pub(super) place: Cell<usize>,
     state: RefCell<State>,
 }
 
@@ -52,6 +58,8 @@ impl Encrypted {
     pub(super) fn new(session: Session, facts: TlsFacts, rest: Rest) -> Encrypted {
         Encrypted {
             facts,
+            distrusted: Cell::new(false),
+            place: Cell::new(0),
             state: RefCell::new(State {
                 session,
                 input: Input {
@@ -64,6 +72,13 @@ impl Encrypted {
                 is_reset: false,
             }),
         }
+    }
+
+    /// What the peer has shown, the leaf first.
+    pub(super) fn peer_certificates(&self) -> Ref<'_, [CertificateDer<'static>]> {
+        Ref::map(self.state.borrow(), |state| {
+            state.session.peer_certificates()
+        })
     }
 
     /// See [`Stream::poll_receive`](super::Stream::poll_receive). The end of the stream without a

@@ -99,7 +99,8 @@ pub(crate) async fn establish(
     counters.tls_handshakes_active.sub(1);
     let encrypted = shaken.map_err(|broken| broken.refuse(local))?;
     count(counters, &encrypted.facts);
-    stream.tls = Some(Box::new(encrypted));
+    stream.tls = Some(Rc::new(encrypted));
+    local.let_in.add(stream, &listener.name, &server);
     Ok(())
 }
 
@@ -230,7 +231,7 @@ pub(crate) async fn secure(
         false => counters.upstream_tls_handshakes_full.add(1),
     }
     let mut stream = Stream::plain(socket);
-    stream.tls = Some(Box::new(Encrypted::new(session, facts, rest)));
+    stream.tls = Some(Rc::new(Encrypted::new(session, facts, rest)));
     Ok(stream)
 }
 

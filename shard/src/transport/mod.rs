@@ -12,7 +12,7 @@
 //!   handshakes with itself; `key_log.rs`: its secrets, if they are asked for.
 //! * `contexts.rs`: what connections are encrypted with; `shares.rs`: a shard's share of it.
 //! * `certificate.rs`, `verify.rs`: whether a secret or a peer's certificate will do; `tickets.rs`,
-//!   `sessions.rs`: resumption, by clients and by us.
+//!   `sessions.rs`: resumption, by clients and by us; `trust.rs`: what becomes of connections when trust changes.
 
 mod alert;
 mod certificate;
@@ -30,11 +30,13 @@ mod sessions;
 mod shares;
 mod tickets;
 pub mod tls;
+mod trust;
 mod verify;
 
 use std::{
     io,
     net::SocketAddr,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -44,6 +46,7 @@ pub(crate) use handshake::{establish, secure};
 pub(crate) use handshakes::Handshakes;
 pub(crate) use proxy_header::read_proxy_header;
 pub(crate) use shares::ShardTls;
+pub(crate) use trust::{LetIn, recheck_clients, recheck_link};
 
 use crate::ring::{Chunk, Failed, Payload, Socket};
 use encrypted::Encrypted;
@@ -52,7 +55,7 @@ use encrypted::Encrypted;
 pub(crate) struct Stream {
     socket: Socket,
     /// `None`: bytes as they are.
-    tls: Option<Box<Encrypted>>,
+    tls: Option<Rc<Encrypted>>,
 }
 
 /// What a handshake came to.
@@ -145,6 +148,11 @@ impl Stream {
             return Poll::Pending;
         }
         self.poll_receive(cx).map_err(Failed::Source)
+    }
+
+    /// Whether the peer was let in, and would not be any more.
+    pub(crate) fn is_distrusted(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.distrusted.get())
     }
 
     /// Received bytes that are already here.

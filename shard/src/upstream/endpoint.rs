@@ -3,13 +3,16 @@
 use std::{
     cell::{Cell, RefCell},
     net::SocketAddr,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
 };
 
 use tidegate_core::{
-    encryption::replacement::{Make, Old, Pace, Plan, Standing, Target, plan},
+    encryption::{
+        replacement::{Make, Old, Pace, Plan, Standing, Target, plan},
+        rollout::LinkKind,
+    },
     id::{EndpointId, ShardId},
     snapshot,
     stats::{EndpointCounters, PerShard},
@@ -206,6 +209,16 @@ impl Endpoint {
         }
     }
 
+    /// Links in TLS that were made with another context than the one in use.
+    pub(super) fn made_otherwise(&self) -> Vec<Weak<Link>> {
+        let wanted = self.wanted();
+        let links = self.links.borrow();
+        let others = links
+            .iter()
+            .filter(|link| link.make().kind == LinkKind::Tls && link.make() != wanted);
+        others.map(Rc::downgrade).collect()
+    }
+
     /// Drains links that were never given back and are not as wanted.
     pub(super) fn drain_lasting(&self, now: Duration) {
         let wanted = self.wanted();
@@ -272,7 +285,7 @@ impl Endpoint {
     }
 
     /// Retires links for which `condition` holds; their drain counts from `since`.
-    fn retire_where(&self, since: Duration, condition: impl Fn(&Link) -> bool) {
+    pub(super) fn retire_where(&self, since: Duration, condition: impl Fn(&Link) -> bool) {
         let matching = |link: &&Rc<Link>| condition(link);
         self.links
             .borrow()

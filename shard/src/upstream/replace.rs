@@ -1,7 +1,8 @@
 //! Replacing links in the background: warmed first, selected second, the old one drained third. What is to
 //! be replaced is decided by [`tidegate_core::encryption`]; here it is done.
 //!
-//! * [`follow`]: what the links of each endpoint ought to be, after each change of policy or secrets.
+//! * [`follow`]: what the links of each endpoint ought to be, after each change of policy or secrets; and which of
+//!   them are not trusted any more.
 //! * `replace`: a task while an endpoint has links to replace.
 //! * [`sweep`]: every second, what time alone brings about.
 
@@ -21,6 +22,7 @@ use crate::{
     executor,
     local::{Local, Plane},
     ring::Deadline,
+    transport::recheck_link,
 };
 
 /// How often idle connections are looked through for those that were closed or are too old.
@@ -28,11 +30,15 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a replacement looks what came of its warm-ups: the time of a handshake.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
+/// The pause after each link whose endpoint is checked again, which costs 0.2 ms.
+const RECHECK_PAUSE: Duration = Duration::from_millis(1);
+
 /// Tells every endpoint what its links ought to be, and begins to replace those that are not. To be called
 /// whenever a snapshot or a context was installed. An endpoint whose links ought to be what they were is
 /// left alone, whatever else changed (E11).
 pub(crate) fn follow(local: &Rc<Local>) {
     let Some(plane) = local.plane() else { return };
+    let mut has_changed = false;
     let node_id = &*plane.snapshot.config.node.id;
     for (settings, cluster) in plane.clusters() {
         let generation = local.client_generation(&settings.name);
@@ -61,6 +67,35 @@ pub(crate) fn follow(local: &Rc<Local>) {
             }
             if endpoint.aim(make, old, local.now()) {
                 begin(local, settings, cluster, endpoint);
+                has_changed = true;
+            }
+        }
+    }
+    if has_changed {
+        executor::spawn(&local.driver, distrust(local.clone()));
+    }
+}
+
+/// Takes links out of use whose endpoint would not be trusted any more, replaced or not: what they were made with
+/// says nothing about it. They finish what is in flight, within `drain_timeout`. One link after the other, since
+/// each costs signatures.
+async fn distrust(local: Rc<Local>) {
+    let pause = local.driver.deadline();
+    let Some(plane) = local.plane() else { return };
+    for (settings, cluster) in plane.clusters() {
+        for endpoint in cluster.endpoints() {
+            for link in endpoint.made_otherwise() {
+                // Held no longer than the check takes: it closes with the last who holds it.
+                let checked = match link.upgrade() {
+                    Some(link) => recheck_link(&local, &link, &settings.name, endpoint.address),
+                    None => continue,
+                };
+                if let Err(fault) = checked {
+                    endpoint.note_fault(fault);
+                    endpoint.retire_where(local.now(), |l| std::ptr::eq(l, link.as_ptr()));
+                }
+                pause.set_after(RECHECK_PAUSE);
+                pause.reached().await;
             }
         }
     }

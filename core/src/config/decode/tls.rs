@@ -148,6 +148,7 @@ fn client_certificate(fields: &Fields<'_>, secrets: &Secrets) -> ClientCertifica
         mode,
         trusted_ca: secret(&fields, "trusted_ca", secrets, Wanted::TrustedCa),
         subject_alt_names: subject_alt_names(&fields),
+        drain_timeout: fields.duration("drain_timeout"),
     }
 }
 

@@ -71,6 +71,7 @@ fn client_certificate(client: &ClientCertificate) -> Object {
         "subject_alt_names",
         subject_alt_names(&client.subject_alt_names),
     );
+    object.put("drain_timeout", duration(client.drain_timeout));
     object
 }
 

@@ -261,6 +261,13 @@ pub(in super::super) static CLIENT_CERTIFICATE: Section = Section {
             "Any of these must be in it.",
         )
         .absent("every certificate of the authorities is taken"),
+        Field::new(
+            "drain_timeout",
+            Kind::Duration(seconds(0), DAY),
+            "When authorities, revocations or names change: how long a connection whose client would not be let in \
+             any more may finish what is in flight on it. It takes no further request.",
+        )
+        .default("30s", "as towards endpoints"),
     ],
     planned: &[
         ("allow_expired", "certificates that are past their time"),

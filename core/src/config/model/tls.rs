@@ -85,6 +85,8 @@ pub struct ClientCertificate {
     pub trusted_ca: Option<Arc<str>>,
     /// Any of these must match; empty takes every certificate of the authorities.
     pub subject_alt_names: Vec<SanMatch>,
+    /// How long a connection whose client is let in no more may finish what is in flight on it.
+    pub drain_timeout: Duration,
 }
 
 /// Whether a client certificate is asked for.
