@@ -11,4 +11,5 @@ mod fixtures;
 mod links;
 mod memory;
 mod on_a_shard;
+mod policy;
 mod secrets;

@@ -14,7 +14,7 @@ use rustls::{
     pki_types::ServerName, server::WebPkiClientVerifier,
 };
 use tidegate_core::{
-    config::model::{self, ExpiredCrl},
+    config::model,
     id::{Epoch, ShardId},
     message::{AccessRecord, Directive, TlsContexts},
     reason::Reason,
@@ -29,7 +29,7 @@ use crate::{Shard, ShardSettings, bind, tls};
 type Secure = StreamOwned<ClientConnection, TcpStream>;
 
 /// A shard that serves a configuration, until it is dropped.
-struct Running {
+pub(super) struct Running {
     shard: Option<Shard>,
     address: SocketAddr,
     counters: Arc<PerShard<ShardCounters>>,
@@ -39,7 +39,7 @@ struct Running {
 
 impl Running {
     /// Serves the listener `web` of `yaml` on a free port.
-    fn start(
+    pub(super) fn start(
         yaml: &str,
         secrets: &[(&str, tidegate_core::encryption::secret::Material)],
     ) -> Running {
@@ -86,7 +86,7 @@ impl Running {
         socket
     }
 
-    fn secure(&self, config: &Arc<ClientConfig>) -> Secure {
+    pub(super) fn secure(&self, config: &Arc<ClientConfig>) -> Secure {
         let name = ServerName::try_from("web.example").unwrap();
         let connection = ClientConnection::new(config.clone(), name).unwrap();
         StreamOwned::new(connection, self.dial())
@@ -97,7 +97,7 @@ impl Running {
     }
 
     /// The next record of the access log.
-    fn logged(&mut self) -> AccessRecord {
+    pub(super) fn logged(&mut self) -> AccessRecord {
         let mut record = None;
         eventually(|| {
             record = self.log.pop().ok();
@@ -127,7 +127,7 @@ fn eventually(mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn client_config(authority: &Authority, shown: Option<&Issued>) -> Arc<ClientConfig> {
+pub(super) fn client_config(authority: &Authority, shown: Option<&Issued>) -> Arc<ClientConfig> {
     let builder = ClientConfig::builder().with_root_certificates(authority.roots());
     Arc::new(match shown {
         None => builder.with_no_client_auth(),
@@ -139,7 +139,7 @@ fn client_config(authority: &Authority, shown: Option<&Issued>) -> Arc<ClientCon
 }
 
 /// Sends a request and reads an answer whose body has `len` bytes.
-fn exchange(stream: &mut (impl Read + Write), request: &str) -> io::Result<String> {
+pub(super) fn exchange(stream: &mut (impl Read + Write), request: &str) -> io::Result<String> {
     stream.write_all(request.as_bytes())?;
     let mut head = Vec::new();
     let mut byte = [0];
@@ -159,9 +159,9 @@ fn exchange(stream: &mut (impl Read + Write), request: &str) -> io::Result<Strin
     Ok(head + &String::from_utf8_lossy(&body))
 }
 
-const GET: &str = "GET / HTTP/1.1\r\nHost: web.example\r\n\r\n";
+pub(super) const GET: &str = "GET / HTTP/1.1\r\nHost: web.example\r\n\r\n";
 
-fn respond(tls: &str) -> String {
+pub(super) fn respond(tls: &str) -> String {
     format!(
         "listeners:\n  web:\n    bind: 127.0.0.1:0\n    tls: {{ certificates: web, {tls} }}\n    \
          routes: [{{ respond: {{ status: 200, body: hello }} }}]\n"
@@ -336,95 +336,6 @@ fn client_certificates() {
     }
     let failed = &running.counters().tls_handshakes_failed_certificate;
     assert_eq!(failed.get(), 5);
-}
-
-/// Goal: a session is resumed only where clients are asked for the same, and only while its certificate is still
-/// good (E7, E15). Method: tickets of one listener offered to others: the same again, one without a policy, one
-/// with another name, one that has revoked the certificate since, which the client is told by its alert in either
-/// version.
-#[test]
-fn resumption_keeps_the_policy() {
-    let authority = Authority::new("ca");
-    let shown = authority.issue_with(&["spiffe://mesh/pay"], |params| {
-        params.serial_number = Some(7_u64.into());
-    });
-    let web = authority.issue(&["web.example"]).material();
-    let (ca, revoking) = (authority.material(), authority.material_revoking(7));
-    let asked =
-        "client_certificate: { trusted_ca: ca, subject_alt_names: [{ uri: 'spiffe://mesh/pay' }] }";
-    let others =
-        "client_certificate: { trusted_ca: ca, subject_alt_names: [{ uri: 'spiffe://mesh/*' }] }";
-    let (old, old_asked) = (
-        "max_version: '1.2', ",
-        format!("max_version: '1.2', {asked}"),
-    );
-    for (tls, ca_then, resumed) in [
-        (asked, &ca, Ok(true)),
-        (&old_asked, &ca, Ok(true)),
-        (others, &ca, Ok(false)),
-        ("mode: strict", &ca, Ok(false)),
-        // The ticket opens, but what it stands for is no longer good.
-        (asked, &revoking, Err("certificate_revoked")),
-        (&old_asked, &revoking, Err("certificate_revoked")),
-    ] {
-        let config = client_config(&authority, Some(&shown));
-        let first = match tls.starts_with(old) {
-            true => &*old_asked,
-            false => asked,
-        };
-        let first = Running::start(&respond(first), &[("web", web.clone()), ("ca", ca.clone())]);
-        assert!(exchange(&mut first.secure(&config), GET).is_ok());
-        let secrets = [("web", web.clone()), ("ca", ca_then.clone())];
-        let mut then = Running::start(&respond(tls), &secrets);
-        let mut stream = then.secure(&config);
-        let answer = exchange(&mut stream, GET);
-        let record = then.logged();
-        match resumed {
-            Ok(resumed) => {
-                assert!(answer.unwrap().ends_with("hello"));
-                assert_eq!(record.tls_resumed, resumed, "{tls}");
-            }
-            Err(detail) => {
-                let told = answer.unwrap_err().to_string();
-                assert!(told.contains("CertificateRevoked"), "{tls}: {told}");
-                assert_eq!(
-                    (record.reason, record.detail),
-                    (Some(Reason::ClientCertificate), detail)
-                );
-            }
-        }
-    }
-}
-
-/// Goal: revocations past their next update are used, or everybody is refused, as the configuration says (E15).
-/// Method: a good and a revoked certificate before lists of both kinds.
-#[test]
-fn expired_revocations() {
-    let authority = Authority::new("ca");
-    let good = authority.issue(&["spiffe://mesh/pay"]);
-    let revoked = authority.issue_with(&["spiffe://mesh/pay"], |params| {
-        params.serial_number = Some(7_u64.into());
-    });
-    let web = authority.issue(&["web.example"]).material();
-    for (year, expired_crl, detail) in [
-        (2100, ExpiredCrl::Refuse, None),
-        (2025, ExpiredCrl::Use, None),
-        (2025, ExpiredCrl::Refuse, Some("unknown_ca")),
-    ] {
-        let ca = authority.material_until(year, 7, expired_crl);
-        let asked = respond("client_certificate: { trusted_ca: ca }");
-        let mut running = Running::start(&asked, &[("web", web.clone()), ("ca", ca)]);
-        for (shown, detail) in [
-            (&good, detail),
-            (&revoked, detail.or(Some("certificate_revoked"))),
-        ] {
-            let config = client_config(&authority, Some(shown));
-            let answer = exchange(&mut running.secure(&config), GET);
-            let record = running.logged();
-            assert_eq!(answer.is_ok(), detail.is_none(), "{year} {expired_crl:?}");
-            assert_eq!(record.detail, detail.unwrap_or_default());
-        }
-    }
 }
 
 /// Goal: what a handshake may make us keep has a limit. Method: a hello that claims to be long, in records of
