@@ -14,10 +14,12 @@ mod common;
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, TcpStream},
+    thread,
 };
 
 use common::{
-    Client, Origin, Proxy, eventually, pattern, pause, proxy,
+    Client, Origin, Proxy, eventually, pattern, pause,
+    proxy::{self, Setup},
     tls::{self, Authority, Leaf, SERVER_NAME, Session},
 };
 use rustls::ClientConfig;
@@ -44,6 +46,11 @@ impl Target {
 
     #[track_caller]
     fn start_as(protocol: &str, tls: &str) -> Target {
+        Self::start_with(&Setup::default(), protocol, tls)
+    }
+
+    #[track_caller]
+    fn start_with(setup: &Setup, protocol: &str, tls: &str) -> Target {
         let authority = Authority::new();
         let server = authority.issue(&Leaf::server(SERVER_NAME));
         let origin = Origin::echo();
@@ -51,12 +58,13 @@ impl Target {
             "tcp" => "to: app",
             _ => "routes: [{ to: app }]",
         };
-        let proxy = Proxy::start(format!(
+        let config = format!(
             "secrets:\n{}listeners:\n  web: {{ bind: 127.0.0.1:0, protocol: {protocol}, \
              tls: {{ certificates: own, {tls} }}, {to} }}\n\
              clusters:\n  app: {{ endpoints: {{ static: ['{origin}'] }} }}\n",
             server.secret("own"),
-        ));
+        );
+        let proxy = Proxy::start_with(setup, config);
         let client = tls::client_config(&authority, None);
         Target {
             _authority: authority,
@@ -351,6 +359,161 @@ fn handshake_flood() {
     assert!(grown_kib < 64 << 10, "{grown_kib} KiB");
     drop(flood);
     target.serves();
+}
+
+/// Goal: floods keep nobody out whose session is there, on no shard (E14). Method: two shards; half-open handshakes
+/// beyond what both keep at once, then whole ones by several clients, while sessions from before ask on.
+#[test]
+fn floods_over_shards() {
+    const HALF_OPEN: usize = 2 * 1024 + 200;
+    let setup = Setup {
+        shards: Some(2),
+        ..Setup::default()
+    };
+    let target = Target::start_with(&setup, "http", "handshake_timeout: 60s");
+    // Enough for both shards to have some.
+    let mut kept: Vec<Session> = (0..16).map(|_| target.session()).collect();
+    let mut ask_all = || {
+        for session in &mut kept {
+            let (head, _) = session.ask("/kept").unwrap();
+            assert_eq!(head.status().unwrap(), 200);
+        }
+    };
+    ask_all();
+    let hello = tls::hello(SERVER_NAME, &target.client);
+    let mut flood = Vec::with_capacity(HALF_OPEN);
+    for i in 0..HALF_OPEN {
+        let mut stream = target.socket();
+        let cut = if i % 2 == 0 { hello.len() } else { 100 };
+        stream.write_all(&hello[..cut]).unwrap();
+        flood.push(stream);
+        if i % 400 == 0 {
+            ask_all();
+        }
+    }
+    ask_all();
+    target.serves();
+    drop(flood);
+    thread::scope(|scope| {
+        let floods: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| (0..100).for_each(|_| drop(target.session()))))
+            .collect();
+        while floods.iter().any(|flood| !flood.is_finished()) {
+            ask_all();
+        }
+    });
+    target.serves();
+}
+
+/// PROXY protocol version 2: 203.0.113.7:4711 to 198.51.100.1:443.
+const PROXY_V2: &[u8] =
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x07\xc6\x33\x64\x01\x12\x67\x01\xbb";
+/// The same in version 1.
+const PROXY_V1: &[u8] = b"PROXY TCP4 203.0.113.7 198.51.100.1 4711 443\r\n";
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+
+/// A permissive port behind a balancer that sends PROXY headers.
+#[track_caller]
+fn proxied() -> Target {
+    Target::start_with(
+        &Setup::default(),
+        "http, proxy_protocol: require",
+        "mode: permissive, inspect_timeout: 300ms, handshake_timeout: 300ms",
+    )
+}
+
+/// Goal: a PROXY header before TLS or plaintext on one port is understood however it is cut, and only it says who
+/// the client is. Method: both versions byte by byte, and cut around its end, before a hello and before a request.
+#[test]
+fn proxy_headers_before_either_kind() {
+    let target = proxied();
+    let seen_as = |answer: &str| {
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(
+            answer.contains("X-Forwarded-For: 203.0.113.7\r\n"),
+            "{answer}"
+        );
+    };
+    for header in [PROXY_V1, PROXY_V2] {
+        let around = header.len() - 2..header.len() + 7;
+        for cut in around.map(Some).chain([None]) {
+            let send = |mut stream: &TcpStream, bytes: &[u8]| match cut {
+                Some(cut) => {
+                    let (first, second) = bytes.split_at(cut);
+                    stream.write_all(first).unwrap();
+                    stream.write_all(second).unwrap();
+                }
+                None => bytes.iter().for_each(|b| stream.write_all(&[*b]).unwrap()),
+            };
+            let stream = target.socket();
+            send(&stream, &[header, GET].concat());
+            seen_as(&String::from_utf8_lossy(&last_words(&stream)));
+
+            let mut session = Session::silent(target.socket(), SERVER_NAME, &target.client);
+            let hello = session.outgoing();
+            send(session.socket(), &[header, &hello].concat());
+            seen_as(&session.get("/").unwrap());
+        }
+    }
+}
+
+/// Goal: whatever stands where a PROXY header should, or behind it, reaches no origin, and ends (with a reason, if it
+/// is TLS or none). Method: headers that are missing, too long, broken or doubled, in the clear and within TLS; garbage,
+/// half of a record and nothing at all behind a good one.
+#[test]
+fn attacks_around_proxy_headers() {
+    let target = proxied();
+    let hello = tls::hello(SERVER_NAME, &target.client);
+    let ends = |bytes: &[u8]| {
+        let mut stream = target.socket();
+        // It may have closed before everything was sent.
+        let _ = stream.write_all(bytes);
+        last_words(&stream)
+    };
+    let too_long = [&PROXY_V2[..14], &[0xff, 0xff], &[0; 8192]].concat();
+    let no_line_end = [b"PROXY TCP4 ".as_slice(), &[b'1'; 300]].concat();
+    let other_version = [&PROXY_V2[..12], &[0x31], &PROXY_V2[13..]].concat();
+    let bad: [&[u8]; 6] = [
+        &hello,
+        GET,
+        &too_long,
+        &no_line_end,
+        &other_version,
+        b"PROXY TCP4 203.0.113.7 198.51.100.1 4711 443\nGET / HTTP/1.1\r\n\r\n",
+    ];
+    for bytes in bad {
+        assert!(ends(bytes).is_empty());
+    }
+    target.refused("proxy_header", bad.len());
+
+    for behind in [
+        PROXY_V1,
+        PROXY_V2,
+        &[0xff; 4096],
+        &pattern(100_000),
+        &record(21, &[2, 40]),
+        &record(22, &[2, 0, 0, 1, 0]),
+    ] {
+        let words = ends(&[PROXY_V2, behind, GET].concat());
+        let is_refused = words.is_empty() || words.starts_with(b"HTTP/1.1 400 ");
+        assert!(is_refused, "{words:?}");
+    }
+    for half in [&[][..], &hello[..3], &hello[..100], &hello] {
+        ends(&[PROXY_V2, half].concat());
+    }
+    target.refused("tls_handshake_timeout", 4);
+
+    let mut session = Session::silent(target.socket(), SERVER_NAME, &target.client);
+    let hello = session.outgoing();
+    let opening = [PROXY_V2, &hello].concat();
+    session.socket().write_all(&opening).unwrap();
+    session.send([PROXY_V1, GET].concat()).unwrap();
+    let words = session.rest().unwrap();
+    assert!(words.starts_with(b"HTTP/1.1 400 "), "{words:?}");
+
+    assert!(target._origin.requests().is_empty());
+    assert!(ends(&[PROXY_V1, GET].concat()).starts_with(b"HTTP/1.1 200 "));
 }
 
 /// Goal: plaintext on a strict port is told so, on both sides. Method: HTTP gets 400 in the clear with its

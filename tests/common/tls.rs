@@ -418,6 +418,18 @@ impl Session {
         self.tls.conn.complete_io(&mut self.tls.sock).map(drop)
     }
 
+    /// One GET on a connection that goes on, answered with a `Content-Length`: the head and the body.
+    pub fn ask(&mut self, target: &str) -> io::Result<(Head, Vec<u8>)> {
+        self.send(format!(
+            "GET {target} HTTP/1.1\r\nHost: {SERVER_NAME}\r\n\r\n"
+        ))?;
+        let head = read_head(&mut self.tls)?;
+        let len = head.get("content-length").and_then(|len| len.parse().ok());
+        let mut body = vec![0; len.unwrap_or_default()];
+        self.tls.read_exact(&mut body)?;
+        Ok((head, body))
+    }
+
     /// One GET that closes the connection; everything that comes back.
     pub fn get(&mut self, target: &str) -> io::Result<String> {
         self.send(format!(
