@@ -160,11 +160,10 @@ async fn shake(
 ) -> Result<Encrypted, Broken> {
     let connection = UnbufferedServerConnection::new(server.config.clone());
     let mut session = Session::server(connection?);
-    let declining = server.unresumed.as_ref().map(|_| server);
     let counted = local.handshakes.begin();
     let mut server_name = None;
     let result = {
-        let driving = drive(&mut session, &stream.socket, declining, &mut server_name);
+        let driving = drive(&mut session, &stream.socket, Some(server), &mut server_name);
         let mut driving = Box::pin(driving);
         let racing = std::future::poll_fn(|cx| match counted.poll_evicted(cx) {
             Poll::Ready(()) => Poll::Ready(Err(Broken::Evicted)),
@@ -175,8 +174,6 @@ async fn shake(
     };
     drop(counted);
     let rest = result?;
-    // What resumed after a second hello could not be declined any more.
-    server.recheck(&session)?;
     let facts = facts(&session, server_name.unwrap_or_default(), 0);
     Ok(Encrypted::new(session, facts, rest))
 }
@@ -305,17 +302,18 @@ fn refuse(local: &Local, error: &rustls::Error) -> Refused {
 }
 
 /// Runs a handshake to its end. `server_name` is filled in with the client's wish, on the server's side. A
-/// session that is not to be resumed any more is declined by `declining` before the client hears of it, and the
-/// handshake becomes a full one: there the client can show another certificate, or is told what is wrong with its
-/// own. (rustls sends no alert of ours once a handshake is through.)
+/// session that is resumed is checked by `unchecked`. One that is not good any more is declined before the client
+/// hears of it, and the handshake becomes a full one: there the client can show another certificate, or is told what
+/// is wrong with its own. (rustls sends no alert of ours.)
 async fn drive(
     session: &mut Session,
     socket: &Socket,
-    mut declining: Option<&ShardServer>,
+    mut unchecked: Option<&ShardServer>,
     server_name: &mut Option<Box<str>>,
 ) -> Result<Rest, Broken> {
     let driver = socket.driver();
-    let mut hello = Vec::new();
+    // What the client has sent, as long as it has no answer.
+    let mut hello = unchecked.and_then(|server| server.unresumed.as_ref().map(|_| Vec::new()));
     let mut input = Vec::new();
     let mut plain = Vec::new();
     loop {
@@ -325,16 +323,19 @@ async fn drive(
         if let Some(name) = take_server_name() {
             *server_name = Some(name);
         }
-        if !out.is_empty()
-            && let Some(server) = declining.take()
+        if progress.is_ok()
+            && session.is_resumed()
+            && let Some(server) = unchecked.take()
+            && let Err(error) = server.recheck(session)
         {
-            let hello = std::mem::take(&mut hello);
-            if progress.is_ok() && server.recheck(session).is_err() {
-                *session = Session::server(server.unresumed()?);
-                driver.keep_buffer(out);
-                input = hello;
-                continue;
-            }
+            // After a second hello there is no way back.
+            input = hello.take().ok_or(error)?;
+            *session = Session::server(server.unresumed()?);
+            driver.keep_buffer(out);
+            continue;
+        }
+        if !out.is_empty() {
+            hello = None;
         }
         match out.is_empty() {
             true => driver.keep_buffer(out),
@@ -357,12 +358,13 @@ async fn drive(
                 });
             }
         }
-        if input.len() > HANDSHAKE_BYTES_MAX {
+        let kept = hello.as_ref().map_or(0, Vec::len).max(input.len());
+        if kept > HANDSHAKE_BYTES_MAX {
             return Err(Broken::TooLong);
         }
         let chunk = socket.receive().await?.ok_or(Broken::Gone)?;
         input.extend_from_slice(&chunk);
-        if declining.is_some() {
+        if let Some(hello) = &mut hello {
             hello.extend_from_slice(&chunk);
         }
     }

@@ -8,8 +8,9 @@ use std::{
 };
 
 /// Handshakes with clients at once, on one shard. Each may hold [`HANDSHAKE_BYTES_MAX`] of what it was
-/// sent, 64 MiB in all. A core makes about 2,500 a second, so this is the work of 0.4 seconds: more clients
-/// than a round trip of theirs brings at that pace.
+/// sent, 64 MiB in all, and twice that where clients show certificates. A core makes about 2,500 a
+/// second, so this is the work of 0.4 seconds: more clients than a round trip of theirs brings at that
+/// pace.
 ///
 /// [`HANDSHAKE_BYTES_MAX`]: super::handshake::HANDSHAKE_BYTES_MAX
 pub(super) const HANDSHAKES_MAX: usize = 1024;
