@@ -10,6 +10,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::detector::{Calls, Rate, Run, Sequential, Slow, Stalled};
 
 /// Settings of a group. The defaults are complete.
@@ -64,11 +66,14 @@ pub enum State {
 }
 
 /// Which detector fired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// Hard failures in a row.
+    #[serde(rename = "failures_in_row")]
     Run,
     /// More failures than the peers.
+    #[serde(rename = "failure_rate")]
     Rate,
     /// Slower than the peers.
     Latency,
@@ -77,6 +82,7 @@ pub enum Cause {
     /// It failed on probation.
     Probation,
     /// An operator asked for it.
+    #[serde(rename = "by_hand")]
     Hand,
 }
 
@@ -105,15 +111,18 @@ impl Cause {
 }
 
 /// Why a sick node is kept in (H10).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Guard {
     /// There would be none left.
     LastNode,
     /// `max_ejection_percent` are out.
+    #[serde(rename = "max_ejection_percent")]
     Percent,
     /// The rest could not bear the load.
     Capacity,
     /// Too many are sick at once: what they depend on is.
+    #[serde(rename = "dependency")]
     CommonMode,
 }
 

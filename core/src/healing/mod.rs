@@ -5,9 +5,14 @@
 //! * [`detector`] finds sick nodes in what their calls came to (H1, H2).
 //! * [`ejection`] takes them out and lets them back, within guards (H3, H8–H11).
 //! * [`ward`]: the four of them for one cluster, tick by tick.
+//! * [`report`] queues what the center is told, [`directive`] judges what it asks for (H4, H5, H12).
+//! * [`center`] is the center's own policy: many reports, one verdict, and what is done about it.
 
+pub mod center;
 pub mod counter;
 pub mod detector;
+pub mod directive;
 pub mod ejection;
 pub mod probe;
+pub mod report;
 pub mod ward;

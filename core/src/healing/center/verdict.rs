@@ -1,0 +1,346 @@
+//! From claims to a verdict.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use serde_json::json;
+
+use super::{
+    Center,
+    record::{Asked, Claim, ClaimKind, EndpointRecord, Verdict},
+};
+use crate::healing::{
+    directive::Action,
+    report::{DirectiveAck, Outcome},
+};
+
+/// Nodes that are asked to probe one endpoint. Three answers settle what one cannot.
+const PROBES: usize = 3;
+
+impl Center {
+    /// Services of which too many endpoints are sick at once, with the verdict for all of them (H10).
+    pub(super) fn common_modes(&self, now: Duration) -> BTreeMap<Box<str>, Verdict> {
+        #[derive(Default)]
+        struct Service {
+            group: usize,
+            sick: usize,
+            overloaded: usize,
+        }
+        let mut services: BTreeMap<&str, Service> = BTreeMap::new();
+        for record in self.endpoints.values() {
+            let service = services.entry(&record.service).or_default();
+            let mut live = record.claims.values().filter(|claim| claim.until >= now);
+            let any = live.clone().next().is_some();
+            service.sick += usize::from(any);
+            service.overloaded +=
+                usize::from(any && live.all(|claim| claim.kind == ClaimKind::Overload));
+            service.group = service.group.max(record.group as usize);
+        }
+        for (name, fronted) in self.fronted() {
+            if let Some(service) = services.get_mut(name) {
+                service.group = service.group.max(fronted.len());
+            }
+        }
+        services
+            .into_iter()
+            .filter(|(_, service)| {
+                let percent = service.sick * 100 / service.group.max(service.sick).max(1);
+                service.sick > 1 && percent > self.settings.common_mode_percent as usize
+            })
+            .map(|(name, service)| {
+                let verdict = match service.overloaded == service.sick {
+                    true => Verdict::Capacity,
+                    false => Verdict::Dependency,
+                };
+                (name.into(), verdict)
+            })
+            .collect()
+    }
+
+    /// By application: where connected nodes front it.
+    fn fronted(&self) -> BTreeMap<&str, BTreeSet<SocketAddr>> {
+        let mut fronted: BTreeMap<&str, BTreeSet<SocketAddr>> = BTreeMap::new();
+        for record in self.nodes.values().filter(|record| record.connected) {
+            let addresses = fronted.entry(&record.node.application).or_default();
+            addresses.extend(&record.node.fronts);
+        }
+        fronted
+    }
+
+    pub(super) fn judge(
+        &mut self,
+        now: Duration,
+        address: SocketAddr,
+        common: &BTreeMap<Box<str>, Verdict>,
+    ) {
+        let Some(record) = self.endpoints.get_mut(&address) else {
+            return;
+        };
+        let before = record.claims.len();
+        record.claims.retain(|_, claim| claim.until >= now);
+        if record.claims.len() != before {
+            self.dirty_endpoints.insert(address);
+        }
+        let votes = record.claims.len();
+        let service = record.service.clone();
+        match record.verdict.clone() {
+            Verdict::Sick { by_hand: true } => self.treat(now, address),
+            Verdict::None | Verdict::Well if votes == 0 => {}
+            _ if votes == 0 => self.conclude(now, address, Verdict::None),
+            _ if common.contains_key(&service) => {
+                let verdict = common.get(&service).cloned().unwrap_or_default();
+                self.conclude(now, address, verdict);
+            }
+            Verdict::Sick { .. } => self.treat(now, address),
+            _ if self.enough(votes, &service, address) => {
+                self.conclude(now, address, Verdict::Sick { by_hand: false });
+                self.confirm_ejections(now, address);
+                self.treat(now, address);
+            }
+            Verdict::Probing { until, asked } => self.settle(now, address, until, &asked),
+            Verdict::Unsettled => {}
+            Verdict::None | Verdict::Well | Verdict::Dependency | Verdict::Capacity => {
+                self.ask(now, address);
+            }
+        }
+    }
+
+    /// Whether so many nodes suffice.
+    fn enough(&self, votes: usize, service: &str, address: SocketAddr) -> bool {
+        if votes >= self.settings.quorum {
+            return true;
+        }
+        let claims = self.endpoints.get(&address).map(|record| &record.claims);
+        let is_reporter = |id: &str| claims.is_some_and(|claims| claims.contains_key(id));
+        let callers = self.nodes.values().filter(|record| {
+            record.connected
+                && !is_reporter(&record.node.id)
+                && record.node.calls.iter().any(|called| **called == *service)
+        });
+        let callers = callers.count() + votes;
+        votes >= 2 && votes * 100 >= callers * self.settings.percent as usize
+    }
+
+    /// Asks others to probe: callers that have nothing against the endpoint, then who fronts it.
+    fn ask(&mut self, now: Duration, address: SocketAddr) {
+        let Some(record) = self.endpoints.get(&address) else {
+            return;
+        };
+        let askable = self
+            .nodes
+            .values()
+            .filter(|node| node.connected && !record.claims.contains_key(&node.node.id));
+        let (calls, rest): (Vec<_>, Vec<_>) =
+            askable.partition(|node| node.node.calls.contains(&record.service));
+        let fronts = rest
+            .into_iter()
+            .filter(|node| node.node.fronts.contains(&address));
+        let chosen: Vec<Box<str>> = calls
+            .into_iter()
+            .chain(fronts)
+            .take(PROBES)
+            .map(|node| node.node.id.clone())
+            .collect();
+        let mut asked = Vec::new();
+        for node in chosen {
+            let action = Action::ProbeNow { endpoint: address };
+            if let Some(directive) = self.direct(now, &node, action) {
+                asked.push(Asked {
+                    node,
+                    directive,
+                    well: None,
+                });
+            }
+        }
+        let verdict = match asked.is_empty() {
+            true => Verdict::Unsettled,
+            false => Verdict::Probing {
+                until: now + self.settings.probe_patience,
+                asked,
+            },
+        };
+        self.conclude(now, address, verdict);
+    }
+
+    /// Every answer is there, or nobody waits any longer.
+    fn settle(&mut self, now: Duration, address: SocketAddr, until: Duration, asked: &[Asked]) {
+        let answers = |well| {
+            asked
+                .iter()
+                .filter(|asked| asked.well == Some(well))
+                .count()
+        };
+        if now < until && answers(true) + answers(false) < asked.len() {
+            return;
+        }
+        let pause = self.settings.clear_pause;
+        let cleared = self
+            .endpoints
+            .get(&address)
+            .and_then(|record| record.cleared);
+        let again = cleared.is_some_and(|cleared| now < cleared + pause);
+        if answers(true) > answers(false) && !again {
+            self.clear_ejections(now, address);
+        } else {
+            self.conclude(now, address, Verdict::Unsettled);
+        }
+    }
+
+    fn confirm_ejections(&mut self, now: Duration, address: SocketAddr) {
+        let extend = self.settings.extend;
+        for node in self.ejected_by(address) {
+            let action = Action::Confirm {
+                endpoint: address,
+                extend,
+            };
+            let sent = self.direct(now, &node, action).is_some();
+            let record = self.endpoints.get_mut(&address);
+            if let Some(claim) = record.and_then(|record| record.claims.get_mut(&node))
+                && sent
+            {
+                claim.until = claim.until.saturating_add(extend);
+            }
+        }
+    }
+
+    fn clear_ejections(&mut self, now: Duration, address: SocketAddr) {
+        for node in self.ejected_by(address) {
+            self.direct(now, &node, Action::Clear { endpoint: address });
+        }
+        if let Some(record) = self.endpoints.get_mut(&address) {
+            record.claims.clear();
+            record.cleared = Some(now);
+        }
+        self.conclude(now, address, Verdict::Well);
+    }
+
+    fn ejected_by(&self, address: SocketAddr) -> Vec<Box<str>> {
+        let record = self.endpoints.get(&address);
+        let claims = record.into_iter().flat_map(|record| &record.claims);
+        claims
+            .filter(|(_, claim)| claim.kind == ClaimKind::Ejected)
+            .map(|(node, _)| node.clone())
+            .collect()
+    }
+
+    /// Sets a verdict, and says so if it is another one.
+    pub(super) fn conclude(&mut self, now: Duration, address: SocketAddr, verdict: Verdict) {
+        let Some(record) = self.endpoints.get_mut(&address) else {
+            return;
+        };
+        self.dirty_endpoints.insert(address);
+        if record.verdict.word() == verdict.word() {
+            record.verdict = verdict;
+            return;
+        }
+        match verdict {
+            Verdict::Sick { .. } => self.counts.sick += 1,
+            Verdict::Well => self.counts.well += 1,
+            Verdict::Dependency | Verdict::Capacity => self.counts.common_mode += 1,
+            Verdict::None | Verdict::Probing { .. } | Verdict::Unsettled => {}
+        }
+        let what = format!("verdict_{}", verdict.word());
+        let detail = json!({
+            "service": record.service,
+            "before": record.verdict.word(),
+            "claims": record.claims.len(),
+        });
+        (record.verdict, record.verdict_since) = (verdict, now);
+        // What was being done has done its work, or is no longer right.
+        if !matches!(record.verdict, Verdict::Sick { .. }) {
+            record.treatment.running = None;
+        }
+        self.note(now, &what, "", Some(address), detail);
+    }
+
+    /// A directive was carried out or refused.
+    pub(super) fn acted(&mut self, now: Duration, id: &str, ack: &DirectiveAck) {
+        let with_probe = self.endpoints.iter().find_map(|(address, record)| {
+            let Verdict::Probing { asked, .. } = &record.verdict else {
+                return None;
+            };
+            let by_id = |asked: &Asked| asked.directive == ack.id && *asked.node == *id;
+            asked.iter().any(by_id).then_some(*address)
+        });
+        match with_probe {
+            Some(address) => self.probed(now, address, id, ack),
+            None => self.treated(now, id, ack),
+        }
+    }
+
+    fn probed(&mut self, now: Duration, address: SocketAddr, id: &str, ack: &DirectiveAck) {
+        let until = now + self.settings.window;
+        let Some(record) = self.endpoints.get_mut(&address) else {
+            return;
+        };
+        let well = match ack.outcome {
+            Outcome::ProbeSucceeded => true,
+            Outcome::ProbeFailed => false,
+            // It could not probe: nobody waits for it any longer.
+            Outcome::Done | Outcome::Failed | Outcome::Refused => {
+                record.withdraw(ack.id);
+                return;
+            }
+        };
+        record.answer(ack.id, well);
+        self.dirty_endpoints.insert(address);
+        if !well && record.claims.len() < super::CLAIMS_MAX {
+            let claim = Claim {
+                kind: ClaimKind::Probe,
+                at: now,
+                until,
+                finding: None,
+            };
+            record.claims.insert(id.into(), claim);
+        }
+    }
+
+    /// A person says that an endpoint is sick; false if nothing was ever reported of it.
+    pub fn confirm(&mut self, now: Duration, address: SocketAddr) -> bool {
+        if !self.endpoints.contains_key(&address) {
+            return false;
+        }
+        self.note(now, "confirmed_by_hand", "", Some(address), json!({}));
+        self.conclude(now, address, Verdict::Sick { by_hand: true });
+        self.confirm_ejections(now, address);
+        true
+    }
+
+    /// A person says that an endpoint is well; false if nothing was ever reported of it.
+    pub fn clear(&mut self, now: Duration, address: SocketAddr) -> bool {
+        if !self.endpoints.contains_key(&address) {
+            return false;
+        }
+        self.note(now, "cleared_by_hand", "", Some(address), json!({}));
+        self.clear_ejections(now, address);
+        if let Some(record) = self.endpoints.get_mut(&address) {
+            record.treatment = Default::default();
+        }
+        true
+    }
+}
+
+impl EndpointRecord {
+    fn asked(&mut self) -> Option<&mut Vec<Asked>> {
+        match &mut self.verdict {
+            Verdict::Probing { asked, .. } => Some(asked),
+            _ => None,
+        }
+    }
+
+    fn answer(&mut self, directive: u64, well: bool) {
+        let asked = self.asked().into_iter().flatten();
+        for asked in asked.filter(|asked| asked.directive == directive) {
+            asked.well = Some(well);
+        }
+    }
+
+    fn withdraw(&mut self, directive: u64) {
+        if let Some(asked) = self.asked() {
+            asked.retain(|asked| asked.directive != directive);
+        }
+    }
+}
