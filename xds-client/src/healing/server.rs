@@ -1,0 +1,324 @@
+//! A center's end of the healing protocol: connections, streams and messages within their limits. What is
+//! said on them goes to the center as [`Event`]s, and comes back as [`Answer`]s; nothing is decided here.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures_lite::{Stream, stream};
+use hyper::server::conn::http2;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tidegate_core::healing::{
+    center::Arrival,
+    directive::Directive,
+    report::{Bucket, Node},
+};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, mpsc, oneshot},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::{LEADER, MESSAGE_MAX, translate};
+use crate::pb::{
+    self as grpc, MetadataValue, Request, Response, Status, Streaming,
+    healing::{
+        self as pb,
+        healing_server::{Healing, HealingServer},
+    },
+};
+
+/// Connections at a time; one more waits. As many as nodes that a center knows, and some that are ending.
+pub const CONNECTIONS_MAX: usize = 11_000;
+
+/// Streams on one connection. A proxy needs one.
+pub const STREAMS_MAX: u32 = 4;
+
+/// For the first message of a stream.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A stream on which nothing is said for so long is ended. Clients say something every five seconds.
+pub const SILENCE: Duration = Duration::from_secs(30);
+
+/// Messages that one stream may send at once, and per second in the long run. Ten times what a proxy
+/// allows itself: whoever exceeds it is read more slowly, and nothing is lost.
+pub const BURST: u32 = 500;
+/// See [`BURST`].
+pub const RATE: f64 = 100.0;
+
+/// Answers that wait for one stream. Who does not read them is cut off. Directives come in bursts, one for
+/// each endpoint that the node had ejected.
+pub const ANSWERS_MAX: usize = 1024;
+
+/// Bytes of the fields of one request.
+const HEADERS_MAX: u32 = 16 * 1024;
+
+/// Between the server's own pings, and for the answer to one: a dead peer gives its place back.
+const PING: Duration = Duration::from_secs(10);
+
+/// The pause after a failed accept (EMFILE and the like): no spinning.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What is said to a center. Streams are numbered in the order in which they open.
+#[derive(Debug)]
+pub enum Event {
+    /// A node has opened a stream and said who it is.
+    Opened {
+        /// Which stream.
+        stream: u64,
+        /// Who.
+        node: Node,
+        /// What its clock shows.
+        clock: Duration,
+        /// Where answers go. When it is dropped, the stream ends.
+        answers: mpsc::Sender<Answer>,
+    },
+    /// A report or keep-alive.
+    Arrived {
+        /// On which stream.
+        stream: u64,
+        /// What.
+        arrival: Arrival,
+    },
+    /// The stream has ended.
+    Closed {
+        /// Which one.
+        stream: u64,
+    },
+}
+
+/// What a center answers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// Everything up to `sequence` is stored.
+    Acknowledge {
+        /// The newest report.
+        sequence: u64,
+        /// The fencing epoch.
+        epoch: u64,
+    },
+    /// Do this.
+    Direct {
+        /// As in [`Answer::Acknowledge`].
+        sequence: u64,
+        /// What to do.
+        directive: Directive,
+    },
+    /// Another center leads; its address if it is known.
+    NotLeading(Option<Box<str>>),
+    /// The node is not let in.
+    Refuse(&'static str),
+}
+
+impl Answer {
+    fn into_message(self) -> Result<pb::Directive, Status> {
+        match self {
+            Answer::Acknowledge { sequence, epoch } => Ok(pb::Directive {
+                acknowledged: sequence,
+                epoch,
+                ..pb::Directive::default()
+            }),
+            Answer::Direct {
+                sequence,
+                directive,
+            } => Ok(translate::directive_to_pb(sequence, directive)),
+            Answer::NotLeading(leader) => {
+                let mut status = Status::unavailable("another center leads");
+                if let Some(leader) = leader.and_then(|l| MetadataValue::try_from(&*l).ok()) {
+                    status.metadata_mut().insert(LEADER, leader);
+                }
+                Err(status)
+            }
+            Answer::Refuse(why) => Err(Status::failed_precondition(why)),
+        }
+    }
+}
+
+/// Takes connections until the task is dropped. Whoever does not know `token`, if there is one, gets no
+/// further than his first request.
+pub async fn serve(listener: TcpListener, token: Option<Box<str>>, events: flume::Sender<Event>) {
+    let service = HealingServer::new(Streams {
+        token: token.map(|token| format!("Bearer {token}").into()),
+        events,
+        opened: Arc::default(),
+    })
+    .max_decoding_message_size(MESSAGE_MAX);
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(permit) = connections.clone().acquire_owned().await else {
+            return;
+        };
+        let socket = match listener.accept().await {
+            Ok((socket, _)) => socket,
+            Err(e) => {
+                tracing::warn!("center: accept: {e}");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let _ = socket.set_nodelay(true);
+        let service = TowerToHyperService::new(service.clone());
+        tokio::spawn(async move {
+            let served = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(STREAMS_MAX)
+                .max_header_list_size(HEADERS_MAX)
+                .keep_alive_interval(PING)
+                .keep_alive_timeout(PING)
+                .serve_connection(TokioIo::new(socket), service)
+                .await;
+            if let Err(e) = served {
+                tracing::debug!("center: {e}");
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// The service: makes a pair of tasks of each stream.
+struct Streams {
+    token: Option<Arc<str>>,
+    events: flume::Sender<Event>,
+    opened: Arc<std::sync::atomic::AtomicU64>,
+}
+
+type Directives = Pin<Box<dyn Stream<Item = Result<pb::Directive, Status>> + Send>>;
+
+#[grpc::async_trait]
+impl Healing for Streams {
+    type StreamStream = Directives;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<pb::Report>>,
+    ) -> Result<Response<Directives>, Status> {
+        if let Some(token) = &self.token {
+            let given = request.metadata().get("authorization");
+            if !given.is_some_and(|given| same(given.as_bytes(), token.as_bytes())) {
+                return Err(Status::unauthenticated("a token is needed"));
+            }
+        }
+        let number = self
+            .opened
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let (answers, waiting) = mpsc::channel(ANSWERS_MAX);
+        // Dropped with the answers: by the center, or since the connection is gone.
+        let (alive, ended) = oneshot::channel::<()>();
+        let reader = Reader {
+            stream: number,
+            reports: request.into_inner(),
+            events: self.events.clone(),
+        };
+        tokio::spawn(async move {
+            tokio::select! {
+                () = reader.run(answers) => {}
+                _ = ended => {}
+            }
+        });
+        let directives = stream::unfold((waiting, alive), |(mut waiting, alive)| async {
+            let answer: Answer = waiting.recv().await?;
+            Some((answer.into_message(), (waiting, alive)))
+        });
+        Ok(Response::new(Box::pin(directives)))
+    }
+}
+
+/// Compares in a time that does not tell how much is right.
+fn same(given: &[u8], token: &[u8]) -> bool {
+    let differ = given
+        .iter()
+        .zip(token)
+        .fold(0, |differ, (a, b)| differ | (a ^ b));
+    given.len() == token.len() && differ == 0
+}
+
+/// Reads one stream.
+struct Reader {
+    stream: u64,
+    reports: Streaming<pb::Report>,
+    events: flume::Sender<Event>,
+}
+
+impl Reader {
+    async fn run(mut self, answers: mpsc::Sender<Answer>) {
+        let hello = timeout(HELLO_TIMEOUT, self.reports.message()).await;
+        let Ok(Ok(Some(hello))) = hello else {
+            return refuse(&answers, "no first message in time");
+        };
+        let clock = Duration::from_millis(hello.sent_ms);
+        let node = hello
+            .node
+            .ok_or("the first message does not say who is there");
+        let node = match node.and_then(translate::node_from_pb) {
+            Ok(node) => node,
+            Err(wrong) => return refuse(&answers, wrong),
+        };
+        let closing = Closing {
+            stream: self.stream,
+            events: self.events.clone(),
+        };
+        // The center's copy alone keeps the stream open.
+        let last_words = answers.downgrade();
+        let opened = Event::Opened {
+            stream: self.stream,
+            node,
+            clock,
+            answers,
+        };
+        if self.events.send_async(opened).await.is_err() {
+            return;
+        }
+        if let Some(wrong) = self.read().await
+            && let Some(answers) = last_words.upgrade()
+        {
+            refuse(&answers, wrong);
+        }
+        drop(closing);
+    }
+
+    /// Until the stream ends, or something is wrong with a message.
+    async fn read(&mut self) -> Option<translate::Wrong> {
+        let began = Instant::now();
+        let mut bucket = Bucket::new(BURST, RATE);
+        loop {
+            while let Err(at) = bucket.take(began.elapsed()) {
+                sleep_until(began + at).await;
+            }
+            let message = match timeout(SILENCE, self.reports.message()).await {
+                Ok(message) => message.ok()??,
+                Err(_) => return Some("silent for too long"),
+            };
+            let arrival = match translate::arrival_from_pb(message) {
+                Ok(arrival) => arrival,
+                Err(wrong) => return Some(wrong),
+            };
+            let stream = self.stream;
+            let arrived = Event::Arrived { stream, arrival };
+            self.events.send_async(arrived).await.ok()?;
+        }
+    }
+}
+
+fn refuse(answers: &mpsc::Sender<Answer>, why: &'static str) {
+    // If it is full, its reader is no better served by a reason.
+    let _ = answers.try_send(Answer::Refuse(why));
+}
+
+/// Says that a stream has ended, however its reader came to its end.
+struct Closing {
+    stream: u64,
+    events: flume::Sender<Event>,
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let stream = self.stream;
+        let closed = Event::Closed { stream };
+        if let Err(unsent) = self.events.try_send(closed) {
+            // The queue is full: it must not be lost, and a destructor cannot wait.
+            let events = self.events.clone();
+            tokio::spawn(async move { events.send_async(unsent.into_inner()).await });
+        }
+    }
+}
