@@ -10,12 +10,14 @@
 //! 5. `fleet`: the shards as the coordinator sees them.
 //! 6. `status`: what the coordinator shares with the admin server, all of it read-mostly.
 //! 7. `admin`, `access_log`, `key_log`: off the data path, each on its own thread.
-//! 8. `apps`, `demo`: small applications and gentle load for a first run.
+//! 8. `center`: the healing center, a service of its own.
+//! 9. `apps`, `demo`: small applications and gentle load for a first run.
 #![forbid(unsafe_code)]
 
 mod access_log;
 mod admin;
 mod apps;
+mod center;
 mod cli;
 mod coordinator;
 mod demo;

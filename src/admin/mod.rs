@@ -6,7 +6,7 @@
 
 mod certs;
 pub(crate) mod encryption;
-mod guard;
+pub(crate) mod guard;
 pub(crate) mod healing;
 pub(crate) mod limits;
 pub(crate) mod prometheus;
@@ -98,11 +98,16 @@ async fn serve(listener: TcpListener, service: Handle, log: LogLevel) -> io::Res
         log,
         stream,
     });
-    let listener = tokio::net::TcpListener::from_std(listener)?;
+    accept(tokio::net::TcpListener::from_std(listener)?, router).await;
+    Ok(())
+}
+
+/// Serves `router` to [`CONNECTIONS_MAX`] connections at a time, until the task is dropped.
+pub(crate) async fn accept(listener: tokio::net::TcpListener, router: Router) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else {
-            return Ok(());
+            return;
         };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,

@@ -1,6 +1,7 @@
 //! The command line: one file a verb. Results go to standard output, progress and problems to standard
 //! error; colour only on a terminal and never with `NO_COLOR`.
 
+mod center;
 mod check;
 mod ctl;
 mod demo;
@@ -64,6 +65,8 @@ enum Verb {
     Check(check::Args),
     /// Say why a request goes where it goes
     Explain(explain::Args),
+    /// Serve as healing center: judge what many proxies report, and act on it
+    Center(center::Args),
     /// Ask a running process to show or to change something
     Ctl(ctl::Args),
     /// Print the JSON Schema of the configuration, for editors
@@ -91,6 +94,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Proxy(args) => proxy::run(args),
         Verb::Check(args) => check::run(&args),
         Verb::Explain(args) => explain::run(&args),
+        Verb::Center(args) => center::run(args),
         Verb::Ctl(args) => ctl::run(&args),
         Verb::Schema(args) => schema::run(&args),
         Verb::Version(args) => version::run(&args),

@@ -16,6 +16,7 @@
     missing_docs
 )]
 
+pub mod center;
 pub mod client;
 pub mod origin;
 pub mod peer;

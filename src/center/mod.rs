@@ -1,0 +1,171 @@
+//! The healing center (`tidegate center`): proxies report what they find, it judges many reports together
+//! and says what to do (H5). The policy is `tidegate_core::healing::center`; here are its edges.
+//!
+//! 1. `engine`: the loop that takes reports in, stores what follows from them, and only then answers.
+//! 2. `store`: where that is kept; one file for one center, etcd for several, which elect a leader.
+//! 3. `admin`: page, JSON, metrics, and what a person may say.
+
+mod admin;
+mod engine;
+mod metrics;
+mod store;
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use serde_json::json;
+use tidegate_core::healing::center::{Center, Settings};
+use tidegate_xds::healing::server;
+
+use crate::{
+    exit::{Exit, Failure},
+    service::sockets,
+    signals::{Asked, Signals},
+};
+use engine::Engine;
+use store::Store;
+
+/// Events of streams that wait for the engine. Behind them streams are read no further.
+const EVENTS_MAX: usize = 1024;
+
+/// Words of people that wait for the engine.
+const WORDS_MAX: usize = 16;
+
+/// How a center is started.
+pub(crate) struct Options {
+    /// Where proxies report.
+    pub(crate) listen: SocketAddr,
+    /// Where people look in.
+    pub(crate) admin: Option<SocketAddr>,
+    /// What is kept, and where.
+    pub(crate) keep: Keep,
+    /// The address that proxies are told when this center leads; `listen` as bound if nothing is said.
+    pub(crate) advertise: Option<Box<str>>,
+    /// What proxies must know, if anything.
+    pub(crate) token: Option<Box<str>>,
+    /// The policy.
+    pub(crate) settings: Settings,
+    /// A file that is written once both addresses are known.
+    pub(crate) announce: Option<PathBuf>,
+}
+
+/// Where a center keeps its state.
+pub(crate) enum Keep {
+    /// In memory: it is gone when the process ends.
+    Memory,
+    /// In a file.
+    File(PathBuf),
+    /// In etcd, at these URLs, shared with other centers.
+    Etcd(Vec<String>),
+}
+
+/// What the engine shares with the admin server.
+struct Shared {
+    standing: RwLock<Standing>,
+    settings: Settings,
+    advertise: Box<str>,
+}
+
+/// Whether this center leads.
+enum Standing {
+    /// It does, and knows everything.
+    Leading(Box<Center>),
+    /// It does not. Who does, if that is known.
+    Following(Option<Box<str>>),
+}
+
+impl Shared {
+    fn standing(&self) -> RwLockReadGuard<'_, Standing> {
+        self.standing.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn standing_mut(&self) -> RwLockWriteGuard<'_, Standing> {
+        self.standing
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs a center until a signal ends it.
+pub(crate) fn run(options: Options) -> Result<(), Failure> {
+    let listener = bind("center", options.listen)?;
+    let listening = listener.local_addr()?;
+    let admin = options
+        .admin
+        .map(|address| bind("admin", address))
+        .transpose()?;
+    let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
+    let advertise = options
+        .advertise
+        .unwrap_or_else(|| listening.to_string().into());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // The embedded store writes there, one transaction at a time.
+        .max_blocking_threads(1)
+        .build()?;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let store = Store::open(&options.keep, advertise.clone())?;
+        let shared = Arc::new(Shared {
+            standing: RwLock::new(Standing::Following(None)),
+            settings: options.settings,
+            advertise,
+        });
+        let (event_tx, events) = flume::bounded(EVENTS_MAX);
+        let (word_tx, words) = flume::bounded(WORDS_MAX);
+        let mut engine = Engine::new(shared.clone(), store, events, words);
+        // Whoever is told that the center is there finds it leading, if it can.
+        engine.campaign().await;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        tokio::spawn(server::serve(listener, options.token, event_tx));
+        if let Some(admin) = admin {
+            admin::start(admin, shared, word_tx)?;
+        }
+        if let Some(path) = &options.announce {
+            announce(path, listening, admin_address)?;
+        }
+        tracing::info!("healing center: listening on {listening}");
+        if let Some(address) = admin_address {
+            tracing::info!("healing center: http://{address}/");
+        }
+        tokio::select! {
+            () = engine.run() => {}
+            () = ended(&mut signals) => {}
+        }
+        engine.resign().await;
+        Ok(())
+    })
+}
+
+async fn ended(signals: &mut Signals) {
+    while !matches!(signals.next().await, Asked::Terminate | Asked::Interrupt) {}
+}
+
+fn bind(who: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    let listener = TcpListener::bind(address).map_err(|e| sockets::refused(who, address, &e))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Writes the addresses that were really bound, as JSON, all or nothing.
+fn announce(path: &Path, listen: SocketAddr, admin: Option<SocketAddr>) -> Result<(), Failure> {
+    let addresses = json!({
+        "listen": listen.to_string(),
+        "admin": admin.map(|address| address.to_string()),
+        "pid": std::process::id(),
+    });
+    let temporary = path.with_extension("tmp");
+    fs::write(&temporary, format!("{addresses}\n"))
+        .and_then(|()| fs::rename(&temporary, path))
+        .map_err(|e| {
+            Failure::new(
+                Exit::Runtime,
+                format!("cannot write `{}`: {e}", path.display()),
+                "--announce needs a directory where this user may write",
+            )
+        })
+}

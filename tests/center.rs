@@ -1,0 +1,366 @@
+//! The healing center as a process: real sockets, real clients, a store that survives it.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
+
+mod common;
+
+use std::{fs, path::Path, process::Command, time::Duration};
+
+use common::{
+    center::{Center, Folder, Reporter, ejected, endpoint, node},
+    eventually, peer,
+};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tidegate_core::healing::report::{Node, OutboxLimits};
+use tidegate_xds::healing::{
+    client::{Settings, Times},
+    lifecycle::{self, Hook, Lifecycle},
+};
+
+/// A client whose times suit a test, for `centers`.
+fn settings(node: Node, centers: &[&Center]) -> Settings {
+    Settings {
+        centers: centers
+            .iter()
+            .map(|center| center.listen.to_string().into())
+            .collect(),
+        node,
+        token: None,
+        lifecycle: None,
+        outbox: OutboxLimits::default(),
+        times: Times {
+            answer: Duration::from_secs(1),
+            keep_alive: Duration::from_millis(100),
+            silence: Duration::from_secs(1),
+            backoff_min: Duration::from_millis(20),
+            backoff_max: Duration::from_millis(200),
+        },
+    }
+}
+
+fn store(folder: &Folder) -> String {
+    folder.file("center.redb").display().to_string()
+}
+
+/// Goal: ejections of several proxies arrive, are acknowledged, and are shown with their numbers (H4).
+/// Method: two clients of one center, its JSON and metrics.
+#[test]
+fn ejections_arrive_and_are_acknowledged() {
+    let folder = Folder::new();
+    let center = Center::anywhere(&folder, &[]);
+    let reporters = ["a", "b"].map(|id| Reporter::start(settings(node(id, &[]), &[&center])));
+    for reporter in &reporters {
+        reporter.report(ejected(80));
+        reporter.wait_acknowledged(1);
+    }
+    assert_eq!(center.ports("ejected", "a"), [80]);
+    assert_eq!(center.ports("ejected", "b"), [80]);
+    // Both callers agree.
+    let endpoints = eventually("a verdict", || {
+        let endpoints = center.json("/endpoints");
+        (endpoints[0]["verdict"] == "sick").then_some(endpoints)
+    });
+    assert_eq!(endpoints[0]["health_status"], "UNHEALTHY");
+    let finding = endpoints[0].pointer("/claims/0/finding").unwrap();
+    assert_eq!(
+        (&finding["reason"], &finding["calls"]),
+        (&Value::from("failures_in_row"), &Value::from(20))
+    );
+    for reporter in &reporters {
+        let order = reporter.orders.recv_timeout(common::PATIENCE).unwrap();
+        assert_eq!(order.directive.action.word(), "confirm");
+    }
+    assert_eq!(center.metric("tidegate_center_reports_total"), 2);
+    assert_eq!(center.metric("tidegate_center_nodes_connected"), 2);
+    let nodes = center.json("/nodes");
+    assert!(
+        nodes
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|node| node["connected"] == true)
+    );
+}
+
+/// Goal: a center that dies loses nothing that was acknowledged, and gets the rest once (H12). Method: kill
+/// it with reports on both sides of its death, start it again with its store on the same port.
+#[test]
+fn killed_center_loses_nothing() {
+    let folder = Folder::new();
+    let store = store(&folder);
+    let center = Center::anywhere(&folder, &["--store", &store]);
+    let (listen, epoch) = (center.listen, center.metric("tidegate_center_epoch"));
+    let reporter = Reporter::start(settings(node("a", &[]), &[&center]));
+    (1..=3).for_each(|port| reporter.report(ejected(port)));
+    reporter.wait_acknowledged(3);
+    center.kill();
+    (4..=8).for_each(|port| reporter.report(ejected(port)));
+    eventually("five reports that wait", || {
+        let status = reporter.status();
+        (status.center.is_none() && status.waiting == 5).then_some(())
+    });
+    let center = Center::start(&folder, "again", listen, &["--store", &store]);
+    reporter.wait_acknowledged(8);
+    assert_eq!(center.ports("ejected", "a"), (1..=8).collect::<Vec<u16>>());
+    assert_eq!(center.metric("tidegate_center_epoch"), epoch + 1);
+    assert_eq!(center.metric("tidegate_center_reports_lost_total"), 0);
+}
+
+/// Goal: a center that freezes is left, and reports that it had taken without an acknowledgement count once
+/// (H12). Method: stop the process with reports on their way, and let it go on.
+#[test]
+fn frozen_center_is_left() {
+    let folder = Folder::new();
+    let center = Center::anywhere(&folder, &[]);
+    let reporter = Reporter::start(settings(node("a", &[]), &[&center]));
+    reporter.report(ejected(1));
+    reporter.wait_acknowledged(1);
+    center.signal(Signal::SIGSTOP);
+    (2..=4).for_each(|port| reporter.report(ejected(port)));
+    let status = eventually("the client to leave", || {
+        let status = reporter.status();
+        (status.center.is_none() && status.waiting == 3).then_some(status)
+    });
+    let error = status.last_error.unwrap();
+    assert!(error.contains("silent"), "{error}");
+    center.signal(Signal::SIGCONT);
+    reporter.wait_acknowledged(4);
+    assert_eq!(center.ports("ejected", "a"), [1, 2, 3, 4]);
+}
+
+/// Goal: a storm is bounded where it begins, and what is dropped is counted on both sides (H4, H12).
+/// Method: two thousand ejections at once into a queue of a hundred.
+#[test]
+fn storm_is_bounded() {
+    let folder = Folder::new();
+    let center = Center::anywhere(&folder, &[]);
+    let mut storm = settings(node("a", &[]), &[&center]);
+    storm.outbox = OutboxLimits {
+        len_max: 100,
+        burst: 20,
+        rate: 200.0,
+    };
+    let reporter = Reporter::start(storm);
+    reporter.wait_connected();
+    (1..=2000).for_each(|port| reporter.report(ejected(port)));
+    let counts = eventually("the end of the storm", || {
+        let status = reporter.status();
+        assert!(status.waiting <= 100, "{status:?}");
+        let over = status.counts.reported >= 2000 && status.waiting == 0;
+        over.then_some(status.counts)
+    });
+    assert!(counts.dropped > 0, "{counts:?}");
+    assert_eq!(counts.acknowledged + counts.dropped, counts.reported);
+    let stored = center.metric("tidegate_center_reports_total");
+    let lost = center.metric("tidegate_center_reports_lost_total");
+    // Some were stored, and dropped before that was acknowledged.
+    assert_eq!(stored + lost, counts.reported);
+    assert!(
+        stored >= counts.acknowledged && lost > 0,
+        "{stored}, {lost}, {counts:?}"
+    );
+}
+
+/// Goal: from three reports to a restarted application, through the proxy that fronts it and nobody else
+/// (H5). Method: a hook that writes down what it was asked.
+#[test]
+fn conviction_restarts_the_application() {
+    let folder = Folder::new();
+    let center = Center::anywhere(&folder, &[]);
+    let written = folder.file("restarted");
+    let script = format!(
+        "echo $TIDEGATE_ACTION $TIDEGATE_APPLICATION $TIDEGATE_ENDPOINT > {0}.new; mv {0}.new {0}",
+        written.display()
+    );
+    let mut fronting = settings(node("f", &[80]), &[&center]);
+    fronting.lifecycle = Some(Lifecycle {
+        hook: Hook::Command(vec!["sh".into(), "-c".into(), script.into()]),
+        timeout: lifecycle::TIMEOUT,
+    });
+    let fronting = Reporter::start(fronting);
+    fronting.wait_connected();
+    let reporters = ["a", "b", "c"].map(|id| Reporter::start(settings(node(id, &[]), &[&center])));
+    reporters
+        .iter()
+        .for_each(|reporter| reporter.report(ejected(80)));
+    let said = eventually("the hook", || fs::read_to_string(&written).ok());
+    assert_eq!(said.trim(), format!("restart pay {}", endpoint(80)));
+    let actions = eventually("the end of the restart", || {
+        let actions = center.json("/actions");
+        (actions.pointer("/0/running/done") == Some(&Value::Bool(true))).then_some(actions)
+    });
+    assert_eq!(actions[0]["restarts"], 1);
+    assert_eq!(actions.pointer("/0/running/node"), Some(&Value::from("f")));
+    assert_eq!(center.metric("tidegate_center_restarts_total"), 1);
+}
+
+/// Goal: a person's word is taken, from this machine's own pages only (H5). Method: confirm and clear, an
+/// unknown endpoint, a post that a browser sent from elsewhere.
+#[test]
+fn people_confirm_and_clear() {
+    let folder = Folder::new();
+    let center = Center::anywhere(&folder, &["--quorum", "9"]);
+    let reporter = Reporter::start(settings(node("a", &[]), &[&center]));
+    reporter.report(ejected(80));
+    reporter.wait_acknowledged(1);
+    let target = |word: &str, port| format!("/{word}?endpoint={}", endpoint(port));
+    assert_eq!(center.ask("POST", &target("confirm", 81), "").status, 409);
+    let elsewhere = "Origin: https://evil.example\r\n";
+    assert_eq!(
+        center.ask("POST", &target("confirm", 80), elsewhere).status,
+        403
+    );
+    assert_eq!(center.ask("GET", &target("confirm", 80), "").status, 405);
+    for (word, verdict, action) in [("confirm", "sick", "confirm"), ("clear", "well", "clear")] {
+        assert_eq!(center.ask("POST", &target(word, 80), "").status, 200);
+        assert_eq!(center.json("/endpoints")[0]["verdict"], verdict);
+        let order = reporter.orders.recv_timeout(common::PATIENCE).unwrap();
+        assert_eq!(order.directive.action.word(), action);
+    }
+    assert!(center.get("/").text().contains("Healing center"));
+}
+
+/// Goal: whoever does not know the token is not let in, and a center open to the network has one. Method: no
+/// token, a wrong one, the right one; an address that is not loopback.
+#[test]
+fn tokens_are_checked() {
+    let folder = Folder::new();
+    let token = folder.file("token");
+    fs::write(&token, "secret\n").unwrap();
+    let center = Center::anywhere(&folder, &["--token-file", token.to_str().unwrap()]);
+    for wrong in [None, Some("secreT"), Some("secret2")] {
+        let mut settings = settings(node("a", &[]), &[&center]);
+        settings.token = wrong.map(Into::into);
+        let reporter = Reporter::start(settings);
+        let error = eventually("a refusal", || reporter.status().last_error);
+        assert!(error.contains("token"), "{error}");
+        assert_eq!(reporter.status().streams, 0);
+    }
+    let mut settings = settings(node("a", &[]), &[&center]);
+    settings.token = Some("secret".into());
+    Reporter::start(settings).wait_connected();
+    let open = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["center", "--listen", "0.0.0.0:0"])
+        .output()
+        .unwrap();
+    assert_eq!(open.status.code(), Some(2));
+}
+
+/// Goal: one store, one center. Method: a second one on the same file.
+#[test]
+fn store_has_one_center() {
+    let folder = Folder::new();
+    let store = store(&folder);
+    let mut center = Center::anywhere(&folder, &["--store", &store]);
+    let second = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args([
+            "center",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "off",
+            "--store",
+            &store,
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(second.status.code(), Some(4));
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains("another center uses it"), "{said}");
+    center.signal(Signal::SIGTERM);
+    assert_eq!(center.wait().code(), Some(0));
+}
+
+/// Goal: the protocol is plain gRPC, for whoever writes a client. Method: Google's gRPC in Python: reports,
+/// a repeated one, acknowledgements, a directive, and messages out of bounds.
+#[test]
+fn python_speaks_the_protocol() {
+    let Some(python) = peer::python("grpc") else {
+        return;
+    };
+    let folder = Folder::new();
+    let center = Center::anywhere(&folder, &["--quorum", "1"]);
+    let said = peer::run(
+        Command::new(python)
+            .arg(peer::script("healing_client.py"))
+            .arg(center.listen.to_string()),
+    );
+    assert!(said.contains("all right"), "{said}");
+    assert_eq!(center.ports("ejected", "python"), [80]);
+    assert_eq!(center.metric("tidegate_center_reports_repeated_total"), 1);
+}
+
+/// Goal: a leader that dies is replaced, nothing is lost, nothing counts twice, and the new one's epoch is
+/// higher (H12). Method: two centers on one etcd; kill the leader between reports.
+#[test]
+fn followers_take_over() {
+    let Some(etcd) = peer::program("etcd") else {
+        return;
+    };
+    let folder = Folder::new();
+    let etcd = peer::Server::start(|folder, address| run_etcd(&etcd, folder, address));
+    let url = format!("http://{}", etcd.address);
+    let anywhere = "127.0.0.1:0".parse().unwrap();
+    let first = Center::start(&folder, "first", anywhere, &["--etcd", &url]);
+    let second = Center::start(&folder, "second", anywhere, &["--etcd", &url]);
+    assert_eq!(first.get("/ready").status, 200);
+    assert_eq!(second.get("/ready").status, 503);
+    let epoch = first.metric("tidegate_center_epoch");
+    // The follower stands first in the list: it has to say who leads.
+    let reporter = Reporter::start(settings(node("a", &[]), &[&second, &first]));
+    (1..=3).for_each(|port| reporter.report(ejected(port)));
+    reporter.wait_acknowledged(3);
+    assert_eq!(
+        reporter.status().center.as_deref(),
+        Some(&*first.listen.to_string())
+    );
+    first.kill();
+    (4..=6).for_each(|port| reporter.report(ejected(port)));
+    reporter.wait_acknowledged(6);
+    assert_eq!(second.get("/ready").status, 200);
+    assert_eq!(second.ports("ejected", "a"), [1, 2, 3, 4, 5, 6]);
+    assert!(second.metric("tidegate_center_epoch") > epoch);
+
+    // One that was frozen for longer than its lease finds out, and follows.
+    let third = Center::start(&folder, "third", anywhere, &["--etcd", &url]);
+    second.signal(Signal::SIGSTOP);
+    eventually("the third to lead", || {
+        (third.get("/ready").status == 200).then_some(())
+    });
+    second.signal(Signal::SIGCONT);
+    eventually("the second to follow", || {
+        (second.get("/ready").status == 503).then_some(())
+    });
+    assert_eq!(third.ports("ejected", "a"), [1, 2, 3, 4, 5, 6]);
+}
+
+fn run_etcd(program: &Path, folder: &Path, address: std::net::SocketAddr) -> Command {
+    let mut command = Command::new(program);
+    let client = format!("http://{address}");
+    command
+        .arg("--data-dir")
+        .arg(folder.join("data"))
+        .args([
+            "--listen-client-urls",
+            &client,
+            "--advertise-client-urls",
+            &client,
+        ])
+        // Alone in its cluster, it has no peers: any port will do.
+        .args(["--listen-peer-urls", "http://127.0.0.1:0"])
+        .args([
+            "--unsafe-no-fsync",
+            "--logger",
+            "zap",
+            "--log-level",
+            "warn",
+        ]);
+    command
+}
