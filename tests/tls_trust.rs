@@ -14,10 +14,11 @@ mod common;
 use std::{
     fs,
     io::{self, Read, Write},
+    process::{Command, Stdio},
 };
 
 use common::{
-    Client, Origin, Proxy,
+    Client, Origin, Proxy, eventually, peer,
     tls::{self, Authority, CLIENT_ID, Leaf, SERVER_NAME, Session, client_config},
 };
 use serde_json::Value;
@@ -102,7 +103,63 @@ fn revoked_clients_are_gone() {
     }
 }
 
-/// Goal: likewise for links to endpoints whose certificate is not trusted any more: none is used again, and what is
+/// Goal: whoever resumes a session of a certificate that was revoked since is told so by the alert (E7, E15). Method:
+/// `openssl s_client` saves a session in either version, and comes back with it once the list is there.
+#[test]
+fn revoked_sessions_get_the_alert() {
+    let Some(openssl) = peer::program("openssl") else {
+        return;
+    };
+    for version in ["-tls1_2", "-tls1_3"] {
+        let (authority, origin) = (Authority::new(), Origin::echo());
+        let server = authority.issue(&Leaf::server(SERVER_NAME));
+        let client = authority.issue(&Leaf::client(CLIENT_ID));
+        let crl = authority.revoke(&[]);
+        let proxy = Proxy::start(format!(
+            "secrets:\n{}  ca: {{ trusted_ca: '{}', crl: '{}' }}\nlisteners:\n  web: {{ bind: 127.0.0.1:0, \
+             routes: [{{ to: app }}], tls: {{ certificates: web, client_certificate: {{ trusted_ca: ca }} }} }}\n\
+             clusters:\n  app: {{ endpoints: {{ static: ['{origin}'] }} }}\n",
+            server.secret("web"),
+            authority.pem().display(),
+            crl.display(),
+        ));
+        let session = authority.folder().join("session");
+        let come = |how: &str| {
+            let mut child = Command::new(&openssl)
+                .args(["s_client", "-ign_eof", version, "-connect"])
+                .arg(proxy.web().to_string())
+                .arg("-cert")
+                .arg(&client.certificate)
+                .arg("-key")
+                .arg(&client.private_key)
+                .arg(how)
+                .arg(&session)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+            // It may have been refused before.
+            let _ = child.stdin.take().unwrap().write_all(request);
+            let output = child.wait_with_output().unwrap();
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+        };
+        assert!(come("-sess_out").contains("HTTP/1.1 200"));
+        let again = come("-sess_in");
+        assert!(
+            again.contains("Reused, ") && again.contains("HTTP/1.1 200"),
+            "{again}"
+        );
+        authority.revoke(&[&client]);
+        proxy.wait_for_metric("tidegate_secret_generation", |n| n == 3.0);
+        eventually("the alert of a revoked certificate", || {
+            come("-sess_in").contains("alert number 44").then_some(())
+        });
+    }
+}
+
+/// Goal: links to endpoints whose certificate is not trusted any more are gone, too: none is used again, and what is
 /// in flight is cut after `drain_timeout`, though no new link can be made (E16). Method: an idle link and one with
 /// an answer that never ends; then another authority.
 #[test]

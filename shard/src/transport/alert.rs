@@ -16,14 +16,31 @@ pub(super) struct Verdict {
 /// What `error` stands for. rustls keeps to itself which alert it has sent; the ones for these errors
 /// are fixed.
 pub(super) fn verdict(error: &Error) -> Verdict {
-    let alert = match error {
-        Error::AlertReceived(alert) => {
-            return Verdict {
-                is_certificate: false,
-                is_peers: true,
-                name: received(*alert),
-            };
-        }
+    if let Error::AlertReceived(alert) = error {
+        return Verdict {
+            is_certificate: false,
+            is_peers: true,
+            name: received(*alert),
+        };
+    }
+    Verdict {
+        is_certificate: matches!(
+            error,
+            Error::InvalidCertificate(_) | Error::NoCertificatesPresented
+        ),
+        is_peers: false,
+        name: name(ours(error)),
+    }
+}
+
+/// The record that tells the peer of `error` before anything is encrypted (RFC 8446, 5.1 and 6): an alert, in
+/// the version that records have on the wire, 2 bytes long, fatal.
+pub(super) fn in_the_clear(error: &Error) -> [u8; 7] {
+    [21, 3, 3, 0, 2, 2, ours(error).into()]
+}
+
+fn ours(error: &Error) -> AlertDescription {
+    match error {
         Error::InvalidCertificate(error) => certificate_alert(error),
         Error::NoCertificatesPresented => AlertDescription::CertificateRequired,
         Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
@@ -47,14 +64,6 @@ pub(super) fn verdict(error: &Error) -> Verdict {
             AlertDescription::UnrecognisedName
         }
         _ => AlertDescription::InternalError,
-    };
-    Verdict {
-        is_certificate: matches!(
-            error,
-            Error::InvalidCertificate(_) | Error::NoCertificatesPresented
-        ),
-        is_peers: false,
-        name: name(alert),
     }
 }
 

@@ -16,7 +16,7 @@ use tidegate_core::{
 
 use super::{
     Stream, TlsFacts,
-    alert::verdict,
+    alert::{in_the_clear, verdict},
     certificate::Names,
     contexts::{suite_name, take_server_name},
     encrypted::{Encrypted, Rest},
@@ -328,10 +328,16 @@ async fn drive(
             && let Some(server) = unchecked.take()
             && let Err(error) = server.recheck(session)
         {
-            // After a second hello there is no way back.
-            input = hello.take().ok_or(error)?;
-            *session = Session::server(server.unresumed()?);
             driver.keep_buffer(out);
+            let Some(hello) = hello.take() else {
+                // This was a second hello (RFC 8446, 4.1.4): there is no way back, and nothing is encrypted yet.
+                let told = Payload::head(in_the_clear(&error).to_vec());
+                socket.send(told).await?;
+                socket.flush().await?;
+                return Err(error.into());
+            };
+            *session = Session::server(server.unresumed()?);
+            input = hello;
             continue;
         }
         if !out.is_empty() {

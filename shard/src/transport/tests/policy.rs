@@ -27,6 +27,7 @@ fn resumption_keeps_the_policy() {
         "max_version: '1.2', ",
         format!("max_version: '1.2', {asked}"),
     );
+    let regrouped = format!("groups: [secp384r1], {asked}");
     for (tls, ca_then, resumed) in [
         (asked, &ca, Ok(true)),
         (&old_asked, &ca, Ok(true)),
@@ -35,6 +36,9 @@ fn resumption_keeps_the_policy() {
         // The ticket opens, but what it stands for is no longer good.
         (asked, &revoking, Err("certificate_revoked")),
         (&old_asked, &revoking, Err("certificate_revoked")),
+        // The same after a second hello, since the client's first one guesses another group.
+        (&regrouped, &revoking, Err("certificate_revoked")),
+        (&regrouped, &ca, Ok(true)),
     ] {
         let config = client_config(&authority, Some(&shown));
         let first = match tls.starts_with(old) {
