@@ -15,9 +15,11 @@
 //! 2. [`sniff`]: which protocol the first bytes are.
 //! 3. [`proxy_protocol`]: who the client is, as told by the balancer in front.
 //! 4. [`http1`]: heads, framing, bodies, forwarding, own replies.
+//! 5. [`http2`]: connections, streams, header compression.
 #![forbid(unsafe_code)]
 
 pub mod http1;
+pub mod http2;
 pub mod limits;
 pub mod proxy_protocol;
 pub mod sniff;

@@ -382,7 +382,7 @@ const TRAILER_NAME_MAX: usize = 19;
 
 /// Fields that must not come after the body: they frame it, route the message, concern one connection,
 /// authenticate, or say what the content is (RFC 9110, 6.5.1), or are ours to vouch for.
-static TRAILERS_FORBIDDEN: [&[u8]; 21] = [
+pub(crate) static TRAILERS_FORBIDDEN: [&[u8]; 21] = [
     b"authorization",
     b"connection",
     b"content-encoding",

@@ -40,7 +40,7 @@ impl Span {
 
     /// Heads are limited to far below 4 GiB (see [`lexer`](super::lexer)), so offsets fit.
     #[inline]
-    pub(super) fn at(start: usize, len: usize) -> Span {
+    pub(crate) fn at(start: usize, len: usize) -> Span {
         Span {
             start: start as u32,
             end: (start + len) as u32,
@@ -252,7 +252,7 @@ pub(super) fn trim(mut value: &[u8]) -> &[u8] {
 }
 
 /// Whether this is a token (RFC 9110, 5.6.2).
-pub(super) fn is_token(bytes: &[u8]) -> bool {
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&byte| is_token_byte(byte))
 }
 

@@ -461,7 +461,7 @@ fn write_status_line(bytes: &[u8], head: &ResponseHead, lines: &Lines<'_>, out: 
 }
 
 /// Appends one field line.
-pub(super) fn push_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub(crate) fn push_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     debug_assert!(
         memchr::memchr3(b'\r', b'\n', 0, value).is_none(),
         "a field value with a line end"
@@ -473,7 +473,7 @@ pub(super) fn push_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// Appends a number in decimal.
-pub(super) fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0u8; 20];
     let mut start = digits.len();
     for digit in digits.iter_mut().rev() {

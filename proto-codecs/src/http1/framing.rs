@@ -129,7 +129,7 @@ impl FramingFields {
 }
 
 /// Digits only: no sign, no list, no white space inside, no more than 64 bits (RFC 9110, 8.6).
-fn parse_length(value: &[u8]) -> Option<u64> {
+pub(crate) fn parse_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() {
         return None;
     }

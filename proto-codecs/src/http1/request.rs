@@ -38,7 +38,7 @@ pub enum Method {
 }
 
 impl Method {
-    fn of(method: &[u8]) -> Method {
+    pub(crate) fn of(method: &[u8]) -> Method {
         match method {
             b"GET" => Method::Get,
             b"HEAD" => Method::Head,

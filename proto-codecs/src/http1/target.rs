@@ -20,17 +20,17 @@ pub enum TargetForm {
 
 /// A target taken apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) form: TargetForm,
+pub(crate) struct Target {
+    pub(crate) form: TargetForm,
     /// Empty unless the target holds one.
-    pub(super) authority: Span,
-    pub(super) path: Span,
-    pub(super) query: Option<Span>,
+    pub(crate) authority: Span,
+    pub(crate) path: Span,
+    pub(crate) query: Option<Span>,
 }
 
 impl Target {
     /// Takes apart the target that `at` covers.
-    pub(super) fn parse(bytes: &[u8], at: Span, method: Method) -> Result<Target, HeadError> {
+    pub(crate) fn parse(bytes: &[u8], at: Span, method: Method) -> Result<Target, HeadError> {
         let target = at.of(bytes);
         if method == Method::Connect {
             return Target::authority_form(bytes, at);
@@ -119,11 +119,11 @@ impl Target {
 
 /// An authority that was checked: how long its host is, and its port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Authority {
+pub(crate) struct Authority {
     /// Bytes of the host, the brackets of an IPv6 address included. It is the first part.
-    pub(super) host_len: usize,
+    pub(crate) host_len: usize,
     /// The port, if one is written.
-    pub(super) port: Option<u16>,
+    pub(crate) port: Option<u16>,
 }
 
 impl Authority {
@@ -131,7 +131,7 @@ impl Authority {
     ///
     /// Names are narrower than RFC 3986 has them: no percent-encoding and no sub-delimiters. No name that
     /// can be looked up holds them, and they are where two parsers come to differ.
-    pub(super) fn parse(authority: &[u8]) -> Result<Authority, HeadError> {
+    pub(crate) fn parse(authority: &[u8]) -> Result<Authority, HeadError> {
         if authority.starts_with(b"[") {
             return Authority::bracketed(authority);
         }

@@ -1,0 +1,604 @@
+//! What each frame of the peer does.
+
+use super::{Connection, Event, OpenBlock, Received, Role, lifetime::Life};
+use crate::http2::{
+    StreamId,
+    error::{ConnectionError, ErrorCode, Flood, MessageError},
+    flow::{ReceiveWindow, SendWindow},
+    frame::{self, DataFrame, DataPiece, Found, Frame, SettingsFrame},
+    head::BlockKind,
+    settings,
+    stream::{Closing, Phase, Stream, Wait},
+};
+
+type Outcome = Result<Option<Event<'static>>, ConnectionError>;
+
+/// WINDOW_UPDATE frames that one DATA frame of ours explains (Envoy's number).
+const WINDOW_UPDATES_PER_DATA: u32 = 10;
+/// And that a new stream explains.
+const WINDOW_UPDATES_PER_STREAM: u32 = 2;
+
+impl Connection {
+    /// Reads on in what the peer has sent: at most to the end of one frame. To be called with the rest of
+    /// the input until that is empty.
+    ///
+    /// # Errors
+    ///
+    /// The connection has ended: the output is to be sent, with the GOAWAY in it, and the connection closed.
+    /// From then on every call fails alike.
+    pub fn receive<'a>(
+        &mut self,
+        input: &'a [u8],
+        now_ns: u64,
+    ) -> Result<Received<'a>, ConnectionError> {
+        if let Life::Closed(error) = self.life {
+            return Err(error);
+        }
+        self.liveness.heard(now_ns);
+        self.receive_frame(input, now_ns)
+            .map_err(|error| self.fail(error))
+    }
+
+    fn receive_frame<'a>(
+        &mut self,
+        input: &'a [u8],
+        now_ns: u64,
+    ) -> Result<Received<'a>, ConnectionError> {
+        let read = self.reader.read(input)?;
+        let event = match read.found {
+            Found::Nothing => None,
+            Found::Data(piece) => self.on_data(piece, now_ns)?,
+            Found::Frame(frame) => self.on_frame(frame, now_ns)?,
+            Found::Gathered(gathered) => {
+                let event = self.on_frame(gathered.frame()?, now_ns)?;
+                self.reader.recycle(gathered);
+                event
+            }
+        };
+        Ok(Received {
+            consumed: read.consumed,
+            event,
+        })
+    }
+
+    fn on_frame(&mut self, frame: Frame<'_>, now_ns: u64) -> Outcome {
+        self.check_order(&frame)?;
+        match frame {
+            Frame::Headers {
+                stream,
+                fragment,
+                end_stream,
+                end_headers,
+                depends_on_itself,
+            } => {
+                let block = OpenBlock {
+                    stream,
+                    end_stream,
+                    depends_on_itself,
+                    continuations: 0,
+                };
+                if end_headers {
+                    return self.on_block(block, fragment, now_ns);
+                }
+                self.open_block = Some(block);
+                self.gather(fragment)?;
+                Ok(None)
+            }
+            Frame::Continuation {
+                fragment,
+                end_headers,
+                ..
+            } => self.on_continuation(fragment, end_headers, now_ns),
+            Frame::Reset { stream, code } => self.on_reset(stream, code, now_ns),
+            Frame::Settings(settings) => self.on_settings(settings, now_ns),
+            Frame::SettingsAck => self.on_settings_ack(),
+            Frame::PushPromise => Err(ConnectionError::Push),
+            Frame::Ping { payload } => {
+                self.spend(Flood::Pings, now_ns)?;
+                self.answer(|out| frame::push_ping_ack(out, payload))?;
+                Ok(None)
+            }
+            Frame::PingAck { payload } => {
+                self.on_ping_ack(payload);
+                Ok(None)
+            }
+            Frame::GoAway { last, code } => self.on_go_away(last, code),
+            Frame::WindowUpdate { stream, increment } => {
+                self.on_window_update(stream, increment, now_ns)
+            }
+            Frame::Ignored => {
+                self.spend(Flood::IdleFrames, now_ns)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// RFC 9113, 3.4: SETTINGS come first. RFC 9113, 6.10: nothing comes inside a block but the rest of it.
+    fn check_order(&mut self, frame: &Frame<'_>) -> Result<(), ConnectionError> {
+        self.has_peer_settings |= matches!(frame, Frame::Settings(_));
+        if !self.has_peer_settings {
+            return Err(ConnectionError::Preface);
+        }
+        match (self.open_block, frame) {
+            (Some(block), Frame::Continuation { stream, .. }) if block.stream == *stream => Ok(()),
+            (Some(_), _) => Err(ConnectionError::BlockInterrupted),
+            (None, Frame::Continuation { .. }) => Err(ConnectionError::ContinuationUnexpected),
+            (None, _) => Ok(()),
+        }
+    }
+
+    fn gather(&mut self, fragment: &[u8]) -> Result<(), ConnectionError> {
+        if self.fragments.len() + fragment.len() > self.limits.block_bytes_max {
+            return Err(ConnectionError::Flood(Flood::BlockBytes));
+        }
+        self.fragments.extend_from_slice(fragment);
+        Ok(())
+    }
+
+    fn on_continuation(&mut self, fragment: &[u8], end_headers: bool, now_ns: u64) -> Outcome {
+        let Some(mut block) = self.open_block else {
+            return Err(ConnectionError::ContinuationUnexpected);
+        };
+        block.continuations += 1;
+        if block.continuations > self.limits.continuations_max {
+            return Err(ConnectionError::Flood(Flood::Continuations));
+        }
+        self.open_block = Some(block);
+        self.gather(fragment)?;
+        if !end_headers {
+            return Ok(None);
+        }
+        self.open_block = None;
+        // Blocks in pieces are rare: their memory is not kept.
+        let fragments = core::mem::take(&mut self.fragments);
+        self.on_block(block, &fragments, now_ns)
+    }
+
+    /// A header block is whole. It is decoded whatever becomes of it, to keep the tables alike.
+    fn on_block(&mut self, block: OpenBlock, bytes: &[u8], now_ns: u64) -> Outcome {
+        if bytes.len() > self.limits.block_bytes_max {
+            return Err(ConnectionError::Flood(Flood::BlockBytes));
+        }
+        let target = self.target_of(block.stream)?;
+        self.block.begin(self.kind_of(target), &self.limits);
+        let fields = &mut self.block;
+        self.decoder.decode(bytes, |line| fields.push(line))?;
+        if block.depends_on_itself && target != Target::Late {
+            return self.break_stream(block.stream, MessageError::DependsOnItself, now_ns);
+        }
+        match target {
+            Target::New => self.on_request(block, now_ns),
+            Target::Response => self.on_response(block, now_ns),
+            Target::Trailers => self.on_trailers(block, now_ns),
+            Target::Ended => self.break_stream(block.stream, MessageError::StreamEnded, now_ns),
+            Target::Late => {
+                self.spend(Flood::IdleFrames, now_ns)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn target_of(&mut self, id: StreamId) -> Result<Target, ConnectionError> {
+        if let Some(stream) = self.streams.get(id) {
+            return match stream.receiving {
+                Phase::Ended if stream.is_closed() => Err(ConnectionError::StreamClosed),
+                Phase::Ended => Ok(Target::Ended),
+                Phase::Head => Ok(Target::Response),
+                Phase::Body => Ok(Target::Trailers),
+            };
+        }
+        if !id.is_clients() {
+            return Err(ConnectionError::StreamIdInvalid);
+        }
+        if self.is_idle(id) {
+            return match self.role {
+                Role::Server => Ok(Target::New),
+                Role::Client => Err(ConnectionError::StreamIdle),
+            };
+        }
+        match self.closed.find(id) {
+            Some(Closing::Reset) => Ok(Target::Late),
+            Some(Closing::ByPeer) => Err(ConnectionError::StreamClosed),
+            // RFC 9113, 5.1.1: skipped, and closed by a higher one.
+            None => Err(ConnectionError::StreamIdInvalid),
+        }
+    }
+
+    fn kind_of(&self, target: Target) -> BlockKind {
+        match (target, self.role) {
+            (Target::New, _) => BlockKind::Request {
+                extended_connect: self.extended_connect,
+            },
+            (Target::Response, _) => BlockKind::Response,
+            _ => BlockKind::Trailers,
+        }
+    }
+
+    /// Whether nobody has opened a stream of this number.
+    fn is_idle(&self, id: StreamId) -> bool {
+        match self.role {
+            Role::Server if id.is_clients() => id > self.last_peer,
+            Role::Client if id.is_clients() => id.number() >= self.next_own,
+            // Nobody pushes.
+            _ => true,
+        }
+    }
+
+    /// A frame on a stream that is not there: an error, unless we have reset it and the peer could not know
+    /// yet (RFC 9113, 5.1).
+    fn check_late(&self, id: StreamId) -> Result<(), ConnectionError> {
+        if self.is_idle(id) {
+            return Err(ConnectionError::StreamIdle);
+        }
+        match self.closed.find(id) {
+            Some(Closing::Reset) => Ok(()),
+            _ => Err(ConnectionError::StreamClosed),
+        }
+    }
+
+    fn on_request(&mut self, block: OpenBlock, now_ns: u64) -> Outcome {
+        let OpenBlock {
+            stream: id,
+            end_stream,
+            ..
+        } = block;
+        self.last_peer = id;
+        self.budgets
+            .refund(Flood::WindowUpdates, WINDOW_UPDATES_PER_STREAM);
+        if self.refuses_streams()
+            || self.streams.open() >= self.limits.concurrent_streams_max as usize
+        {
+            return self.refuse_stream(id, now_ns);
+        }
+        let finished = self.block.finish(end_stream);
+        if let Err(error) = finished
+            && error.status().is_none()
+        {
+            return self.break_stream(id, error, now_ns);
+        }
+        let mut stream = self.new_stream(id);
+        stream.receiving = if end_stream {
+            Phase::Ended
+        } else {
+            Phase::Body
+        };
+        if finished.is_ok() {
+            stream.is_connect = self.block.is_connect();
+            stream.content_left = match stream.is_connect {
+                true => None,
+                false => self.block.content_length(),
+            };
+        }
+        self.streams.insert(stream);
+        Ok(Some(match finished {
+            Ok(()) => Event::Request {
+                stream: id,
+                end_stream,
+            },
+            Err(error) => Event::Refused {
+                stream: id,
+                error,
+                end_stream,
+            },
+        }))
+    }
+
+    /// RFC 9113, 5.1.2 and 6.8: the client may try it again, elsewhere or later. One that does not know our
+    /// limit yet breaks no rule.
+    fn refuse_stream(&mut self, id: StreamId, now_ns: u64) -> Outcome {
+        if self.liveness.settings_acknowledged() && !self.refuses_streams() {
+            return self.break_stream(id, MessageError::StreamsTooMany, now_ns);
+        }
+        self.answer(|out| frame::push_reset(out, id, ErrorCode::REFUSED_STREAM))?;
+        self.closed.add(id, Closing::Reset);
+        Ok(Some(Event::Broken {
+            stream: id,
+            error: MessageError::StreamsTooMany,
+        }))
+    }
+
+    pub(super) fn new_stream(&self, id: StreamId) -> Stream {
+        Stream {
+            id,
+            receiving: Phase::Head,
+            sending: Phase::Head,
+            send_window: SendWindow::new(self.peer.stream_window_bytes),
+            receive_window: ReceiveWindow::new(self.stream_window_bytes),
+            content_left: None,
+            answer_is_bodiless: false,
+            is_connect: false,
+            wait: Wait::None,
+        }
+    }
+
+    fn on_response(&mut self, block: OpenBlock, now_ns: u64) -> Outcome {
+        let OpenBlock {
+            stream: id,
+            end_stream,
+            ..
+        } = block;
+        if let Err(error) = self.block.finish(end_stream) {
+            return self.break_stream(id, error, now_ns);
+        }
+        let event = Event::Response {
+            stream: id,
+            end_stream,
+        };
+        let status = self.block.status();
+        let length = self.block.content_length();
+        if self.block.is_interim() {
+            if end_stream {
+                return self.break_stream(id, MessageError::InterimEnds, now_ns);
+            }
+            self.spend(Flood::EmptyFrames, now_ns)?;
+            return Ok(Some(event));
+        }
+        let Some(stream) = self.streams.get_mut(id) else {
+            return Ok(None);
+        };
+        // RFC 9113, 8.1.1 and 8.5: lengths of what is not sent, and of tunnels, say nothing.
+        stream.content_left = match status {
+            204 | 304 => Some(0),
+            _ if stream.answer_is_bodiless => Some(0),
+            200..300 if stream.is_connect => None,
+            _ => length,
+        };
+        if end_stream && stream.content_left.is_some_and(|left| left > 0) {
+            return self.break_stream(id, MessageError::LengthDiffers, now_ns);
+        }
+        stream.receiving = if end_stream {
+            Phase::Ended
+        } else {
+            Phase::Body
+        };
+        self.end_if_closed(id);
+        Ok(Some(event))
+    }
+
+    fn on_trailers(&mut self, block: OpenBlock, now_ns: u64) -> Outcome {
+        let id = block.stream;
+        let finished = self.block.finish(block.end_stream);
+        let Some(stream) = self.streams.get_mut(id) else {
+            return Ok(None);
+        };
+        let error = match finished {
+            _ if !block.end_stream => Some(MessageError::TrailersContinue),
+            _ if stream.content_left.is_some_and(|left| left > 0) => {
+                Some(MessageError::LengthDiffers)
+            }
+            Err(error) => Some(error),
+            Ok(()) => None,
+        };
+        if let Some(error) = error {
+            return self.break_stream(id, error, now_ns);
+        }
+        stream.receiving = Phase::Ended;
+        self.end_if_closed(id);
+        Ok(Some(Event::Trailers { stream: id }))
+    }
+
+    fn on_data<'a>(
+        &mut self,
+        piece: DataPiece<'a>,
+        now_ns: u64,
+    ) -> Result<Option<Event<'a>>, ConnectionError> {
+        if !self.has_peer_settings {
+            return Err(ConnectionError::Preface);
+        }
+        if self.open_block.is_some() {
+            return Err(ConnectionError::BlockInterrupted);
+        }
+        if let Some(frame) = piece.begins {
+            self.receive_window
+                .receive(frame.flow_bytes)
+                .map_err(|_| ConnectionError::WindowExceeded)?;
+            if frame.payload_bytes == 0 && !frame.end_stream {
+                self.spend(Flood::EmptyFrames, now_ns)?;
+            }
+            if let Err(rule) = self.begin_data(piece.stream, frame) {
+                // Nobody will consume it.
+                self.give_back(piece.stream, frame.flow_bytes);
+                return match rule {
+                    Some(error) => self.break_stream(piece.stream, error, now_ns),
+                    None => {
+                        self.check_late(piece.stream)?;
+                        Ok(None)
+                    }
+                };
+            }
+        }
+        // None, if the stream was reset inside the frame.
+        let Some(stream) = self.streams.get_mut(piece.stream) else {
+            return Ok(None);
+        };
+        if piece.end_stream {
+            stream.receiving = Phase::Ended;
+            self.end_if_closed(piece.stream);
+        } else if piece.payload.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Event::Data {
+            stream: piece.stream,
+            payload: piece.payload,
+            end_stream: piece.end_stream,
+        }))
+    }
+
+    /// Takes a frame into account before its payload; the error is `None` for a stream that is not there.
+    fn begin_data(&mut self, id: StreamId, frame: DataFrame) -> Result<(), Option<MessageError>> {
+        let stream = self.streams.get_mut(id).ok_or(None)?;
+        match stream.receiving {
+            Phase::Head => return Err(Some(MessageError::DataBeforeHead)),
+            Phase::Ended => return Err(Some(MessageError::StreamEnded)),
+            Phase::Body => {}
+        }
+        if let Some(left) = stream.content_left {
+            let left = left
+                .checked_sub(frame.payload_bytes.into())
+                .filter(|left| *left == 0 || !frame.end_stream)
+                .ok_or(MessageError::LengthDiffers)?;
+            stream.content_left = Some(left);
+        }
+        stream
+            .receive_window
+            .receive(frame.flow_bytes)
+            .map_err(|_| MessageError::WindowExceeded)?;
+        let padding = frame.flow_bytes - frame.payload_bytes;
+        if padding > 0 {
+            self.consume(id, padding as usize);
+        }
+        Ok(())
+    }
+
+    fn on_reset(&mut self, id: StreamId, code: ErrorCode, now_ns: u64) -> Outcome {
+        let Some(stream) = self.streams.get(id) else {
+            if self.is_idle(id) {
+                return Err(ConnectionError::StreamIdle);
+            }
+            // Late, or superfluous.
+            self.spend(Flood::IdleFrames, now_ns)?;
+            return Ok(None);
+        };
+        if stream.is_closed() {
+            // The application has all of it, and is still reading.
+            return Ok(None);
+        }
+        self.drop_stream(id, Closing::ByPeer);
+        // A server that resets only ends what we have asked for.
+        if self.role == Role::Server {
+            self.spend(Flood::Resets, now_ns)?;
+        }
+        Ok(Some(Event::Reset { stream: id, code }))
+    }
+
+    fn on_settings(&mut self, settings: SettingsFrame<'_>, now_ns: u64) -> Outcome {
+        self.spend(Flood::Settings, now_ns)?;
+        if settings.len() > self.limits.settings_per_frame_max {
+            return Err(ConnectionError::Flood(Flood::Settings));
+        }
+        let before = self.peer.stream_window_bytes;
+        for (id, value) in settings.iter() {
+            self.peer.set(id, value, self.role == Role::Server)?;
+            if id == settings::HEADER_TABLE_SIZE {
+                self.encoder.set_size_limit(value as usize);
+            }
+        }
+        self.shift_windows(before)?;
+        self.answer(frame::push_settings_ack)?;
+        Ok(Some(Event::Settings))
+    }
+
+    /// RFC 9113, 6.9.2: a new initial window changes those of the streams there are.
+    fn shift_windows(&mut self, before: u32) -> Result<(), ConnectionError> {
+        let difference = i64::from(self.peer.stream_window_bytes) - i64::from(before);
+        if difference == 0 {
+            return Ok(());
+        }
+        for stream in self.streams.iter_mut() {
+            stream
+                .send_window
+                .shift(difference)
+                .map_err(|_| ConnectionError::WindowOverflow)?;
+            if stream.may_queue() {
+                stream.wait = Wait::Queued;
+                self.ready.push_back(stream.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// RFC 9113, 6.5.3: from here on the peer goes by our settings.
+    fn on_settings_ack(&mut self) -> Outcome {
+        if self.liveness.settings_acknowledged() {
+            return Err(ConnectionError::SettingsAckUnexpected);
+        }
+        self.liveness.acknowledge_settings();
+        self.decoder
+            .set_size_limit(self.limits.decoder_table_bytes_max as usize);
+        self.stream_window_bytes = self.limits.stream_window_bytes;
+        for stream in self.streams.iter_mut() {
+            stream.receive_window.resize(self.stream_window_bytes);
+        }
+        Ok(None)
+    }
+
+    fn on_go_away(&mut self, last: StreamId, code: ErrorCode) -> Outcome {
+        if self.peer_last.is_some_and(|before| last > before) {
+            return Err(ConnectionError::GoAwayInvalid);
+        }
+        self.peer_last = Some(last);
+        if self.role == Role::Client {
+            let gone: Vec<StreamId> = self.streams.above(last).collect();
+            for id in gone {
+                self.drop_stream(id, Closing::ByPeer);
+            }
+        }
+        Ok(Some(Event::GoAway { last, code }))
+    }
+
+    fn on_window_update(&mut self, id: StreamId, increment: u32, now_ns: u64) -> Outcome {
+        self.spend(Flood::WindowUpdates, now_ns)?;
+        if id == StreamId::CONNECTION {
+            if increment == 0 {
+                return Err(ConnectionError::WindowIncrementZero);
+            }
+            self.send_window
+                .widen(increment)
+                .map_err(|_| ConnectionError::WindowOverflow)?;
+            return Ok(None);
+        }
+        let Some(stream) = self.streams.get_mut(id) else {
+            return match self.is_idle(id) {
+                true => Err(ConnectionError::StreamIdle),
+                // The peer's last words on it may cross ours.
+                false => Ok(None),
+            };
+        };
+        if increment == 0 {
+            return self.break_stream(id, MessageError::WindowIncrementZero, now_ns);
+        }
+        if stream.send_window.widen(increment).is_err() {
+            return self.break_stream(id, MessageError::WindowOverflow, now_ns);
+        }
+        if stream.may_queue() {
+            stream.wait = Wait::Queued;
+            self.ready.push_back(id);
+        }
+        Ok(None)
+    }
+
+    /// The peer broke a rule on this stream: it is reset, and the peer's account charged.
+    fn break_stream(&mut self, id: StreamId, error: MessageError, now_ns: u64) -> Outcome {
+        self.last_peer = match self.role {
+            Role::Server => self.last_peer.max(id),
+            Role::Client => self.last_peer,
+        };
+        self.answer(|out| frame::push_reset(out, id, error.code()))?;
+        match self.streams.get(id) {
+            Some(_) => self.drop_stream(id, Closing::Reset),
+            None => self.closed.add(id, Closing::Reset),
+        }
+        self.spend(Flood::StreamErrors, now_ns)?;
+        Ok(Some(Event::Broken { stream: id, error }))
+    }
+
+    /// DATA of ours has gone out.
+    pub(super) fn refund_for_data(&mut self) {
+        self.budgets
+            .refund(Flood::WindowUpdates, WINDOW_UPDATES_PER_DATA);
+        self.budgets.refund(Flood::Pings, 1);
+    }
+}
+
+/// What a header block is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    /// A stream that it opens.
+    New,
+    Response,
+    Trailers,
+    /// A stream whose end the peer has sent.
+    Ended,
+    /// A stream that we have reset.
+    Late,
+}

@@ -1,0 +1,225 @@
+//! A block of fields, to bytes.
+
+use std::collections::VecDeque;
+
+use super::{
+    FieldLine,
+    decode::TABLE_BYTES_INITIAL,
+    huffman, integer,
+    table::{DynamicTable, Found, STATIC_LEN, find_static, hash},
+};
+
+/// Encodes the blocks of one connection's direction, in their order.
+///
+/// What goes into the table is chosen for a proxy, whose connection carries the fields of many clients:
+/// credentials never, so that nobody can guess at them by watching sizes (RFC 7541, 7.1); values that
+/// rarely come again not either, since they would only push out those that do.
+#[derive(Debug)]
+pub struct Encoder {
+    table: DynamicTable,
+    /// One for each entry of the table, oldest first.
+    hashes: VecDeque<Hashes>,
+    /// The most that we are ready to keep, whatever the decoder offers.
+    size_cap: usize,
+    /// The smallest size since the last block, if the size was changed since: it must be told first
+    /// (RFC 7541, 4.2).
+    size_told_least: Option<usize>,
+    /// A name in lower case.
+    name: Vec<u8>,
+}
+
+/// Of an entry's name, and of its name and value. Kept apart from the entries, so that a search runs over
+/// a few cache lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Hashes {
+    name: u32,
+    field: u32,
+}
+
+impl Encoder {
+    /// An encoder whose table never takes more than `size_cap` (as RFC 7541, 4.1, counts).
+    pub fn new(size_cap: usize) -> Encoder {
+        let mut encoder = Encoder {
+            table: DynamicTable::new(TABLE_BYTES_INITIAL),
+            hashes: VecDeque::new(),
+            size_cap,
+            size_told_least: None,
+            name: Vec::new(),
+        };
+        encoder.set_size_limit(TABLE_BYTES_INITIAL);
+        encoder
+    }
+
+    /// The decoder offers a table of this size.
+    pub fn set_size_limit(&mut self, size_limit: usize) {
+        let size = size_limit.min(self.size_cap);
+        if size == self.table.size_max() {
+            return;
+        }
+        self.table.set_size_max(size);
+        self.forget_evicted();
+        let least = self.size_told_least.map_or(size, |least| least.min(size));
+        self.size_told_least = Some(least);
+    }
+
+    /// Begins a block: to be called before its first field.
+    pub fn begin(&mut self, out: &mut Vec<u8>) {
+        let Some(least) = self.size_told_least.take() else {
+            return;
+        };
+        integer::encode(least, 5, 0x20, out);
+        if least != self.table.size_max() {
+            integer::encode(self.table.size_max(), 5, 0x20, out);
+        }
+    }
+
+    /// Appends one field. Its name is written in lower case (RFC 9113, 8.2.1).
+    pub fn encode(&mut self, line: FieldLine<'_>, out: &mut Vec<u8>) {
+        if !line.name.iter().any(u8::is_ascii_uppercase) {
+            self.encode_lowercase(line, out);
+            return;
+        }
+        let mut name = core::mem::take(&mut self.name);
+        name.clear();
+        name.extend_from_slice(line.name);
+        name.make_ascii_lowercase();
+        self.encode_lowercase(
+            FieldLine {
+                name: &name,
+                ..line
+            },
+            out,
+        );
+        self.name = name;
+    }
+
+    fn encode_lowercase(&mut self, line: FieldLine<'_>, out: &mut Vec<u8>) {
+        let FieldLine { name, value, .. } = line;
+        let name_hash = hash(0, name);
+        let in_static = find_static(name_hash, name, value);
+        if let Some(Found::Field(index)) = in_static
+            && !line.never_indexed
+        {
+            integer::encode(index, 7, 0x80, out);
+            return;
+        }
+        let treatment = self.treatment(line);
+        let hashes = Hashes {
+            name: name_hash as u32,
+            field: match treatment {
+                Treatment::Index => hash(name_hash, value) as u32,
+                _ => 0,
+            },
+        };
+        let in_dynamic = match (treatment, in_static) {
+            (Treatment::Index, _) | (_, None) => self.find(hashes, treatment, line),
+            _ => None,
+        };
+        if let Some(Found::Field(index)) = in_dynamic {
+            integer::encode(index, 7, 0x80, out);
+            return;
+        }
+        let name_index = match in_static.or(in_dynamic) {
+            Some(Found::Name(index) | Found::Field(index)) => index,
+            None => 0,
+        };
+        match treatment {
+            Treatment::Index => integer::encode(name_index, 6, 0x40, out),
+            Treatment::Pass => integer::encode(name_index, 4, 0x00, out),
+            Treatment::Never => integer::encode(name_index, 4, 0x10, out),
+        }
+        if name_index == 0 {
+            push_string(name, out);
+        }
+        push_string(value, out);
+        if treatment == Treatment::Index {
+            self.table.insert(name, value);
+            self.hashes.push_back(hashes);
+            self.forget_evicted();
+        }
+    }
+
+    fn treatment(&self, line: FieldLine<'_>) -> Treatment {
+        if line.never_indexed || is_credential(line.name) {
+            return Treatment::Never;
+        }
+        let is_large = line.name.len() + line.value.len() > self.table.size_max() / 4;
+        if is_large || rarely_repeats(line.name, line.value) {
+            return Treatment::Pass;
+        }
+        Treatment::Index
+    }
+
+    /// Looks a field up in the dynamic table, from the newest entry on.
+    fn find(&self, hashes: Hashes, treatment: Treatment, line: FieldLine<'_>) -> Option<Found> {
+        let mut name_found = None;
+        for (position, known) in self.hashes.iter().rev().enumerate() {
+            if known.name != hashes.name {
+                continue;
+            }
+            let Some((name, value)) = self.table.get(position) else {
+                break;
+            };
+            if name != line.name {
+                continue;
+            }
+            let index = STATIC_LEN + 1 + position;
+            if treatment == Treatment::Index && known.field == hashes.field && value == line.value {
+                return Some(Found::Field(index));
+            }
+            name_found.get_or_insert(Found::Name(index));
+        }
+        name_found
+    }
+
+    fn forget_evicted(&mut self) {
+        while self.hashes.len() > self.table.len() {
+            self.hashes.pop_front();
+        }
+    }
+}
+
+/// How a field is written that is in no table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Treatment {
+    /// It goes into the table.
+    Index,
+    /// It goes by.
+    Pass,
+    /// It goes by, and further hops must not keep it either.
+    Never,
+}
+
+/// Fields that let somebody in.
+fn is_credential(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"authorization" | b"cookie" | b"proxy-authorization" | b"set-cookie"
+    )
+}
+
+/// Whether this value is unlikely to come again soon on this connection: a guess by name, as other proxies
+/// make it, with what is new in every request of a mesh. A path without query does come again: gRPC knows
+/// no other, and an index costs less than its Huffman code.
+fn rarely_repeats(name: &[u8], value: &[u8]) -> bool {
+    match name {
+        b":path" => value.len() > 128 || value.contains(&b'?'),
+        b"age" | b"content-length" | b"content-range" | b"etag" | b"grpc-message"
+        | b"grpc-timeout" | b"if-match" | b"if-modified-since" | b"if-none-match" | b"if-range"
+        | b"last-modified" | b"location" | b"range" | b"traceparent" | b"tracestate"
+        | b"x-request-id" => true,
+        _ => false,
+    }
+}
+
+/// RFC 7541, 5.2: as a Huffman code if that is shorter.
+fn push_string(text: &[u8], out: &mut Vec<u8>) {
+    let code_len = huffman::encoded_len(text);
+    if code_len < text.len() {
+        integer::encode(code_len, 7, 0x80, out);
+        huffman::encode(text, out);
+    } else {
+        integer::encode(text.len(), 7, 0x00, out);
+        out.extend_from_slice(text);
+    }
+}
