@@ -162,7 +162,7 @@ impl HeaderBlock {
         if end_stream && self.content_length.is_some_and(|length| length > 0) && self.is_request() {
             return Err(MessageError::LengthDiffers);
         }
-        if self.is_request() && self.line.authority.is_empty() && !self.has_host() {
+        if self.is_request() && self.line.authority.is_empty() {
             return Err(MessageError::Head(HeadError::HostMissing));
         }
         self.text.extend_from_slice(b"\r\n");
@@ -253,29 +253,26 @@ impl HeaderBlock {
 
     /// RFC 9113, 8.3.1: `Host` may stand in for `:authority`, or beside it with the same value.
     fn take_host(&mut self, line: FieldLine<'_>) -> Result<(), MessageError> {
-        if !self.line.authority.is_empty() {
-            return if line.value.eq_ignore_ascii_case(self.authority()) {
-                Ok(())
-            } else {
-                Err(MessageError::AuthorityDiffers)
-            };
+        match self.pseudo.authority {
+            Some(_) if line.value.eq_ignore_ascii_case(self.authority()) => Ok(()),
+            Some(_) => Err(MessageError::AuthorityDiffers),
+            None if !self.line.authority.is_empty() => Err(HeadError::HostRepeated.into()),
+            None => self.push_host(line),
         }
-        if self.has_host() {
-            return Err(HeadError::HostRepeated.into());
-        }
+    }
+
+    fn push_host(&mut self, line: FieldLine<'_>) -> Result<(), MessageError> {
         let parsed = Authority::parse(line.value)?;
+        // RFC 9113, 8.3.1: not empty, for http and https.
+        if parsed.host_len == 0 {
+            return Err(HeadError::HostInvalid.into());
+        }
         self.push_line(line, FieldKind::Host);
         if let Some(host) = self.fields.last() {
             self.line.authority = host.value;
             self.line.host = Span::at(host.value.start as usize, parsed.host_len);
         }
         Ok(())
-    }
-
-    fn has_host(&self) -> bool {
-        self.fields
-            .iter()
-            .any(|field| field.kind == FieldKind::Host)
     }
 
     fn take_crumb(&mut self, line: FieldLine<'_>) {
@@ -391,25 +388,11 @@ impl HeaderBlock {
             ..StartLine::default()
         };
         if let Some(authority) = authority {
-            self.write_host(authority)?;
+            self.push_host(FieldLine::new(b"host", authority))?;
         }
         if let Some(protocol) = protocol {
             self.push_line(FieldLine::new(b"upgrade", protocol), FieldKind::Upgrade);
             self.line.protocol = self.fields.last().map(|field| field.value);
-        }
-        Ok(())
-    }
-
-    fn write_host(&mut self, authority: &[u8]) -> Result<(), MessageError> {
-        let parsed = Authority::parse(authority)?;
-        // RFC 9113, 8.3.1: not empty, for http and https.
-        if parsed.host_len == 0 {
-            return Err(HeadError::HostInvalid.into());
-        }
-        self.push_line(FieldLine::new(b"host", authority), FieldKind::Host);
-        if let Some(host) = self.fields.last() {
-            self.line.authority = host.value;
-            self.line.host = Span::at(host.value.start as usize, parsed.host_len);
         }
         Ok(())
     }
