@@ -422,7 +422,8 @@ fn responses_by_section() {
     let ok = [(":status", "200")];
     let data = |flags, payload: &[u8]| frame(DATA, flags, 1, payload);
     let response = |text: &str, end| Seen::Response(1, format!("HTTP/1.1 {text}\r\n"), end);
-    let cases: Vec<(&str, &[u8], Vec<u8>, Vec<Seen>)> = vec![
+    type Case<'a> = (&'a str, &'a [u8], Vec<u8>, Vec<Seen>);
+    let cases: Vec<Case<'_>> = vec![
         ("8.3.2", b"GET", head(END_STREAM, &ok), vec![response("200 \r\n", true)]),
         ("8.3.2", b"GET", head(END_STREAM, &[("x-a", "b")]), vec![Seen::Broken(1, PseudoMissing)]),
         ("8.3.2", b"GET", head(END_STREAM, &[(":status", "20")]), vec![Seen::Broken(1, StatusInvalid)]),

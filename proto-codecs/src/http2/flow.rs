@@ -2,7 +2,7 @@
 //!
 //! Each direction of each stream has a window, and each direction of the connection one that all its
 //! streams share. What is received is not given back to the peer when it arrives, but when the application
-//! has [consumed](ReceiveWindow::consume) it: so a reader that is slow stops its own sender.
+//! has consumed it: so a reader that is slow stops its own sender.
 
 /// The window that a stream, and the connection, begins with (RFC 9113, 6.9.2).
 pub const WINDOW_BYTES_INITIAL: u32 = 65_535;

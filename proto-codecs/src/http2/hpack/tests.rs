@@ -11,6 +11,8 @@ use proptest::prelude::*;
 use super::*;
 
 type Fields = Vec<(String, String)>;
+/// Name, value, never indexed.
+type Decoded = (Vec<u8>, Vec<u8>, bool);
 
 fn bytes(hex: &str) -> Vec<u8> {
     let digits: Vec<u8> = hex.bytes().filter(|byte| *byte != b' ').collect();
@@ -20,10 +22,7 @@ fn bytes(hex: &str) -> Vec<u8> {
         .collect()
 }
 
-fn decode(
-    decoder: &mut Decoder,
-    block: &[u8],
-) -> Result<Vec<(Vec<u8>, Vec<u8>, bool)>, HpackError> {
+fn decode(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<Decoded>, HpackError> {
     let mut fields = Vec::new();
     decoder.decode(block, |line| {
         fields.push((line.name.to_vec(), line.value.to_vec(), line.never_indexed));
