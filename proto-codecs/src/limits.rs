@@ -42,8 +42,8 @@ impl Default for Http1Limits {
 
 /// Limits on an HTTP/2 connection, each for one connection and direction.
 ///
-/// Those that end in `_max` and count frames or streams hold for each [`Http2Limits::budget_span`]; above
-/// them the connection ends with ENHANCE_YOUR_CALM.
+/// From [`Http2Limits::resets_max`] to [`Http2Limits::tiny_frames_max`] they hold for each
+/// [`Http2Limits::budget_span`]; above them the connection ends with ENHANCE_YOUR_CALM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Http2Limits {
     /// Streams that the peer may have open at once (SETTINGS_MAX_CONCURRENT_STREAMS), and that we open.
@@ -74,18 +74,18 @@ pub struct Http2Limits {
     pub stream_errors_max: u32,
     /// SETTINGS frames.
     pub settings_frames_max: u32,
-    /// Settings in one frame.
-    pub settings_per_frame_max: usize,
     /// PING frames; one is taken off for each DATA frame that we send.
     pub pings_max: u32,
     /// DATA frames without data that end nothing, and interim heads.
     pub empty_frames_max: u32,
-    /// PRIORITY frames, frames of unknown types, and heads on streams that are gone.
+    /// PRIORITY frames, frames of unknown types, and heads on streams that are gone or refused.
     pub idle_frames_max: u32,
     /// WINDOW_UPDATE frames; ten are taken off for each DATA frame that we send, two for each stream.
     pub window_updates_max: u32,
     /// DATA frames of fewer than [`Http2Limits::TINY_FRAME_BYTES`] that a peer's windows force us to send.
     pub tiny_frames_max: u32,
+    /// Settings in one frame.
+    pub settings_per_frame_max: usize,
     /// Bytes of answers that frames demand (SETTINGS, PING, resets) and the peer has not taken.
     pub unread_bytes_max: usize,
     /// How long a budget lasts before it begins anew.
@@ -123,8 +123,6 @@ impl Default for Http2Limits {
             stream_errors_max: 100,
             // One at the beginning, a few more when windows are tuned.
             settings_frames_max: 50,
-            // Nine are defined; nghttp2 stops at 32.
-            settings_per_frame_max: 32,
             // Keep-alive is one in seconds; measuring round trips is one for some DATA.
             pings_max: 200,
             // Some libraries flush with an empty frame.
@@ -135,6 +133,8 @@ impl Default for Http2Limits {
             window_updates_max: 1000,
             // A peer that tests us, not one that reads.
             tiny_frames_max: 200,
+            // Nine are defined; nghttp2 stops at 32.
+            settings_per_frame_max: 32,
             // 3,800 acknowledgements of PING.
             unread_bytes_max: 64 << 10,
             budget_span: Duration::from_secs(10),

@@ -521,8 +521,12 @@ fn extended_connect() {
     let text = "GET /chat HTTP/1.1\r\nhost: a:80\r\nupgrade: websocket\r\n\r\n";
     let expected = Seen::Request(1, text.into(), false);
     assert_eq!(server.seen.last(), Some(&expected));
-    let head = server.connection.head();
-    assert_eq!(head.protocol(), Some(&b"websocket"[..]));
+    let block = server.connection.head();
+    assert_eq!(block.protocol(), Some(&b"websocket"[..]));
+    let (mut head, mut text) = Default::default();
+    block.take_request(true, &mut head, &mut text);
+    assert_eq!(head.upgrade.unwrap().of(&text), b"websocket");
+    assert_eq!(head.framing, tidegate_codecs::http1::Framing::None);
 }
 
 /// Goal: what we forward is what the HTTP/1 forwarder is ready to take. Method: a request with all that is

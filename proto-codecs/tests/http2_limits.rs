@@ -155,11 +155,13 @@ fn floods_end_the_connection() {
         );
         assert_eq!(wire.connection.receive(b"more", 0), Err(error));
 
-        let mut wire = server(limits());
-        feed(&mut wire, max, &bytes);
-        wire.now_ns += 10 * SECOND_NS;
-        feed(&mut wire, max, |time| bytes(max + time));
-        assert_eq!(wire.error, None, "{attack}, after the span");
+        for (passed_ns, expected) in [(10 * SECOND_NS - 1, Some(error)), (10 * SECOND_NS, None)] {
+            let mut wire = server(limits());
+            feed(&mut wire, 1, &bytes);
+            wire.now_ns += passed_ns;
+            feed(&mut wire, max, |time| bytes(1 + time));
+            assert_eq!(wire.error, expected, "{attack}, after {passed_ns} ns");
+        }
     }
 }
 
@@ -436,28 +438,32 @@ fn concurrent_streams_are_bounded() {
         wire.start_over();
         feed(&mut wire, 3, |time| headers(odd(time), END_STREAM, &GET));
         assert_eq!(wire.connection.streams_open(), 3);
-        let stream = wire.last_stream();
-        feed(&mut wire, 5, |time| {
+        feed(&mut wire, 4, |time| {
             headers(101 + 2 * time, END_STREAM, &GET)
         });
         assert_eq!(wire.connection.streams_open(), 3);
-        let flood = ConnectionError::Flood(Flood::StreamErrors);
-        assert_eq!(wire.error, knows.then_some(flood));
         assert_eq!(
             wire.seen[3],
             Seen::Broken(101, MessageError::StreamsTooMany)
         );
         let refused = reset(101, ErrorCode::REFUSED_STREAM);
         assert!(frames(&wire.sent).contains(&frames(&refused)[0]));
-        if knows {
-            continue;
-        }
-        wire.connection
-            .send_response(stream, 204, [], true)
-            .unwrap();
-        wire.feed(&headers(201, END_STREAM, &GET));
-        assert!(matches!(wire.seen.last(), Some(Seen::Request(201, ..))));
+        assert_eq!(wire.error, None);
+        feed(&mut wire, 1, |_| headers(201, END_STREAM, &GET));
+        let flood = match knows {
+            true => Flood::StreamErrors,
+            false => Flood::IdleFrames,
+        };
+        assert_eq!(wire.error, Some(ConnectionError::Flood(flood)));
     }
+    let mut wire = server(limits());
+    feed(&mut wire, 3, |time| headers(odd(time), END_STREAM, &GET));
+    let stream = wire.last_stream();
+    wire.connection
+        .send_response(stream, 204, [], true)
+        .unwrap();
+    wire.feed(&headers(7, END_STREAM, &GET));
+    assert!(matches!(wire.seen.last(), Some(Seen::Request(7, ..))));
 }
 
 /// Goal: a client keeps to the server's limit on streams, and says when there are none. Method: a limit of

@@ -490,6 +490,11 @@ impl HeaderBlock {
         self.line.method_kind == Method::Connect
     }
 
+    /// Whether what follows the head belongs to another protocol.
+    fn is_tunnel(&self) -> bool {
+        self.is_connect() || self.line.protocol.is_some()
+    }
+
     /// Makes this the head of an HTTP/1 request, `head` with spans into `text`; their former contents are
     /// reused for the next block. `has_body`: the stream did not end with the head.
     pub fn take_request(&mut self, has_body: bool, head: &mut RequestHead, text: &mut Vec<u8>) {
@@ -507,7 +512,7 @@ impl HeaderBlock {
             host: line.host,
             authority: line.authority,
             version: Version::Http11,
-            framing: self.framing(has_body && line.method_kind != Method::Connect),
+            framing: self.framing(has_body && !self.is_tunnel()),
             content_length: self.content_length,
             keep_alive: true,
             upgrade: line.protocol,

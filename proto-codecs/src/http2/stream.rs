@@ -216,7 +216,7 @@ impl Streams {
 }
 
 /// A guess: what most clients have under way.
-const SLOTS_KEPT: usize = 4;
+const SLOTS_KEPT: usize = 16;
 
 /// How a stream came to be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -80,7 +80,7 @@ const PING_DRAIN: [u8; 8] = *b"draining";
 impl Connection {
     /// When [`on_timeout`](Connection::on_timeout) is to be called, if nothing changes before.
     pub fn next_timeout_ns(&self) -> Option<u64> {
-        if matches!(self.life, Life::Closed(_)) {
+        if self.is_closed() {
             return None;
         }
         let drain = match self.life {
@@ -159,9 +159,14 @@ impl Connection {
         self.life == Life::Draining && self.streams.is_empty()
     }
 
-    /// Whether the connection was told to end, by us or the peer: it takes or opens no new streams.
+    /// Whether the connection was told to end, by us or the peer: a client opens no more streams on it.
     pub fn is_going_away(&self) -> bool {
         self.life != Life::Open || self.peer_last.is_some()
+    }
+
+    /// Whether GOAWAY with an error is the last that is said.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self.life, Life::Closed(_))
     }
 
     pub(super) fn refuses_streams(&self) -> bool {
@@ -176,7 +181,7 @@ impl Connection {
 
     /// Ends the connection: GOAWAY goes into the output, and nothing more is done. Returns `error`.
     pub(super) fn fail(&mut self, error: ConnectionError) -> ConnectionError {
-        if !matches!(self.life, Life::Closed(_)) {
+        if !self.is_closed() {
             let last = self.last_peer;
             frame::push_go_away(&mut self.output, last, error.code());
             self.life = Life::Closed(error);

@@ -388,6 +388,9 @@ impl Connection {
 
     /// The application is done with `bytes` of DATA that it was given: the peer may send as many again,
     /// once they are worth an update.
+    ///
+    /// All DATA is to be consumed, also of a stream that has ended, or the stream to be
+    /// [reset](Connection::reset).
     pub fn consume(&mut self, id: StreamId, bytes: usize) {
         let Some(stream) = self.streams.get_mut(id) else {
             return;
@@ -403,6 +406,9 @@ impl Connection {
 
     /// Reopens windows: by `bytes` the connection's, and the stream's by what it was told already.
     fn give_back(&mut self, id: StreamId, bytes: u32) {
+        if self.is_closed() {
+            return;
+        }
         self.receive_window.consume(bytes);
         if let Some(increment) = self.receive_window.give_back() {
             frame::push_window_update(self.output(), StreamId::CONNECTION, increment);

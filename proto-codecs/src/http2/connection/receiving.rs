@@ -284,11 +284,12 @@ impl Connection {
     }
 
     /// RFC 9113, 5.1.2 and 6.8: the client may try it again, elsewhere or later. One that does not know our
-    /// limit yet breaks no rule.
+    /// limit yet, or of the drain, breaks no rule; so many at once are an idle exercise all the same.
     fn refuse_stream(&mut self, id: StreamId, now_ns: u64) -> Outcome {
         if self.liveness.settings_acknowledged() && !self.refuses_streams() {
             return self.break_stream(id, MessageError::StreamsTooMany, now_ns);
         }
+        self.spend(Flood::IdleFrames, now_ns)?;
         self.answer(|out| frame::push_reset(out, id, ErrorCode::REFUSED_STREAM))?;
         self.closed.add(id, Closing::Reset);
         Ok(Some(Event::Broken {

@@ -257,7 +257,7 @@ impl Connection {
         let Some(stream) = self.streams.get(id) else {
             return;
         };
-        if stream.is_closed() {
+        if self.is_closed() || stream.is_closed() {
             self.drop_stream(id, Closing::ByPeer);
             return;
         }
