@@ -181,6 +181,8 @@ enum Group {
         cpu: PathBuf,
         cpuacct: PathBuf,
         memory: PathBuf,
+        /// The group in the hierarchy of version 2 that may be mounted beside: only that knows pressure.
+        unified: Option<PathBuf>,
     },
     /// There is no such group.
     Gone,
@@ -221,6 +223,10 @@ impl Group {
                 cpu,
                 cpuacct,
                 memory,
+                unified: path(None)
+                    // The root is the host, which is not what is protected.
+                    .filter(|path| path != "/")
+                    .map(|path| below(roots.cgroup.join("unified"), path)),
             },
             _ => Group::Gone,
         }
@@ -241,11 +247,16 @@ impl Group {
                 psi_cpu_s: stalled_s(&group.join("cpu.pressure")),
                 psi_memory_s: stalled_s(&group.join("memory.pressure")),
             },
-            Group::V1 { cpuacct, .. } => Totals {
-                cpu_s: number(&cpuacct.join("cpuacct.usage")).map(|ns| ns as f64 / 1e9),
-                // Version 1 knows no pressure: the host's stands for it.
-                ..Group::Host.totals(roots)
-            },
+            Group::V1 {
+                cpuacct, unified, ..
+            } => {
+                let pressure = |file| stalled_s(&unified.as_ref()?.join(file));
+                Totals {
+                    cpu_s: number(&cpuacct.join("cpuacct.usage")).map(|ns| ns as f64 / 1e9),
+                    psi_cpu_s: pressure("cpu.pressure"),
+                    psi_memory_s: pressure("memory.pressure"),
+                }
+            }
             Group::Gone => Totals::default(),
         }
     }
@@ -468,13 +479,15 @@ mod tests {
         assert_eq!(sample(&mut gone, 1000), Sample::default());
     }
 
-    /// Goal: version 1 as well, with the host's pressure. Method: controllers mounted apart, no limits.
+    /// Goal: version 1 as well, with the pressure of the group in version 2 beside it. Method: controllers
+    /// mounted apart, without and with limits.
     #[test]
     fn groups_of_version_1_are_measured() {
         let tree = Tree::new("v1");
         tree.write("proc/meminfo", MEMINFO);
-        tree.write("proc/self/cgroup", "4:memory:/m\n2:cpu,cpuacct:/c\n0::/\n");
+        tree.write("proc/self/cgroup", "4:memory:/m\n2:cpu,cpuacct:/c\n0::/u\n");
         tree.write("proc/pressure/cpu", "some total=0\n");
+        tree.write("cgroup/unified/u/cpu.pressure", "some total=0\n");
         tree.write("cgroup/cpuacct/c/cpuacct.usage", "1000000000\n");
         tree.write("cgroup/cpu/c/cpu.cfs_quota_us", "-1\n");
         tree.write("cgroup/cpu/c/cpu.cfs_period_us", "100000\n");
@@ -487,7 +500,7 @@ mod tests {
         let mut monitor = tree.monitor("{ scope: own }");
         sample(&mut monitor, 1000);
         tree.write("cgroup/cpuacct/c/cpuacct.usage", "1100000000\n");
-        tree.write("proc/pressure/cpu", "some total=10000\n");
+        tree.write("cgroup/unified/u/cpu.pressure", "some total=10000\n");
         let second = sample(&mut monitor, 1100);
         near(&second, Signal::Cpu, 0.25);
         near(&second, Signal::PsiCpu, 0.1);

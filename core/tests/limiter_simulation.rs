@@ -353,3 +353,33 @@ fn collapses_without_a_limiter() {
     let held = machine.run(8.0, |_, _| 10.0);
     assert!(good(&held, &units) / 8.0 / 4.0 < 0.3);
 }
+
+/// Goal: even if what must go on is more than the machine can bear, it is held to what it can, instead of
+/// collapsing; also where a single request is a large part of the machine (L7). Method: one to four cores,
+/// critical traffic that alone is twice their capacity, beside the other classes.
+#[test]
+fn too_much_critical_traffic_is_limited_too() {
+    for seed in 0..seeds() {
+        let mut random = Random::new(seed ^ 0xc21);
+        let cores = random.between(1.0, 4.0).round();
+        let mut units = units(&mut random, cores, 1);
+        let whole = units[0].rate * units[0].cpu / cores;
+        units[0].rate *= 0.2 / whole;
+        let mut machine = Machine::new(cores, units.clone(), true, seed);
+        machine.run(5.0, |_, _| 1.0);
+        // What came before the limit is a backlog: nobody here gives up.
+        machine.run(15.0, |_, _| 10.0);
+        let held = machine.run(8.0, |_, _| 10.0);
+        let goodput = good(&held, &units) / 8.0 / cores;
+        assert!(
+            goodput >= 0.4,
+            "seed {seed}: goodput {goodput:.3} of {cores} cores"
+        );
+        let late: f64 = held.iter().map(|o| o.late).sum();
+        let offered: f64 = held.iter().map(|o| o.offered).sum();
+        assert!(
+            late <= 0.05 * offered,
+            "seed {seed}: {late:.0} of {offered:.0} too late"
+        );
+    }
+}

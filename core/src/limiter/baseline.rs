@@ -34,7 +34,7 @@ const HEALTHY_TICKS: usize = 10;
 /// A start value leaves this much above what was healthy.
 const HEADROOM: f64 = 1.1;
 /// The share of the cost that the heavy units make up.
-const HEAVY: f64 = 0.8;
+pub(super) const HEAVY: f64 = 0.8;
 /// By how much the rate of a rising unit exceeds that of the last minutes.
 const RISING: f64 = 1.3;
 

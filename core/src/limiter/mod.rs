@@ -218,6 +218,11 @@ impl Limiter {
                 phase == Phase::Healthy && reading.watermark < 1.0,
             );
         }
+        let cost: f64 = self.baselines.iter().map(Baseline::cost).sum();
+        for (regulator, baseline) in self.regulators.iter_mut().zip(&self.baselines) {
+            let is_most = phase == Phase::Overloaded && baseline.cost() >= baseline::HEAVY * cost;
+            regulator.watch(baseline, is_most);
+        }
         let victims = baseline::victims(&self.baselines);
         let turn = self.turn(units, &victims, phase);
         let first = self.first_served(units);
@@ -232,8 +237,9 @@ impl Limiter {
             // It is another class's turn to give way, or what was decided has not taken effect yet. A limit
             // at what was healthy may begin at any time, except on what must go on.
             let waits = is_over
-                && (priority > turn || regulator.is_draining(baseline))
-                && (is_limited || priority == Priority::Critical);
+                && (priority > turn || regulator.is_draining())
+                && (is_limited || priority == Priority::Critical)
+                && !regulator.is_alone();
             if priority == Priority::Stress && phase == Phase::Overloaded {
                 regulator.refuse_all();
             } else if waits || (!is_over && priority < first) {
@@ -264,14 +270,11 @@ impl Limiter {
             return Priority::Critical;
         }
         let gives = |k: usize, priority: &Priority| {
-            let (Some(regulator), Some(baseline)) = (self.regulators.get(k), self.baselines.get(k))
-            else {
+            let Some(regulator) = self.regulators.get(k) else {
                 return false;
             };
             match regulator.limit() {
-                Some(limit) => {
-                    limit > self.policy.floor_of(*priority) || regulator.is_draining(baseline)
-                }
+                Some(limit) => limit > self.policy.floor_of(*priority) || regulator.is_draining(),
                 None => victims.contains(&k),
             }
         };

@@ -19,10 +19,16 @@ const RECOVERY: f64 = 0.35;
 const DEAD_BAND: f64 = 0.95;
 /// Twice the healthy concurrency: more is not known to be bearable.
 const HIGHEST: f64 = 2.0;
+/// A limit below this lets nobody in.
+const NO_SLOT: f64 = 0.5;
 /// A limit is above demand if that uses less than this part of it.
 const SLACK: f64 = 0.8;
 /// Requests above the limit that are no backlog any more.
 const DRAINED: f64 = 0.5;
+/// Ticks for which a backlog is waited for: 3 s, in which one that drains has drained.
+const DRAIN_PATIENCE: u32 = 30;
+/// Ticks after which a unit that makes up nearly all of the cost is the overload by itself: 1 s.
+const ALONE_TICKS: u32 = 10;
 /// Ticks of slack after which a limit is dropped: 3 s.
 const RELEASE_TICKS: u32 = 30;
 
@@ -32,6 +38,10 @@ pub struct Regulator {
     limit: Option<f64>,
     last_watermark: f64,
     slack_ticks: u32,
+    /// Ticks in a row in which more was in flight than the limit allows.
+    drain_ticks: u32,
+    /// Ticks in a row in which the unit had no limit and made up nearly all of the cost.
+    alone_ticks: u32,
 }
 
 impl Regulator {
@@ -47,10 +57,29 @@ impl Regulator {
         self.slack_ticks = 0;
     }
 
-    /// Whether more is in flight than the limit allows: a lower one would change nothing yet.
-    pub fn is_draining(&self, baseline: &Baseline) -> bool {
-        self.limit
-            .is_some_and(|limit| baseline.in_flight() > limit.ceil() + DRAINED)
+    /// Looks at what is in flight, once a tick. `is_most`: the machine is overloaded, and nearly all of the cost
+    /// is this unit's.
+    pub fn watch(&mut self, baseline: &Baseline, is_most: bool) {
+        self.alone_ticks = match is_most && self.limit.is_none() {
+            true => self.alone_ticks.saturating_add(1),
+            false => 0,
+        };
+        let above = |limit: f64| baseline.in_flight() > limit.ceil() + DRAINED;
+        self.drain_ticks = match self.limit.is_some_and(above) {
+            true => self.drain_ticks.saturating_add(1),
+            false => 0,
+        };
+    }
+
+    /// Whether more is in flight than the limit allows: a lower one would change nothing yet. What does not drain
+    /// for long is kept by what others have in flight, and waiting for it would be waiting for ever.
+    pub fn is_draining(&self) -> bool {
+        (1..=DRAIN_PATIENCE).contains(&self.drain_ticks)
+    }
+
+    /// Whether the unit is the overload, all by itself: that others give way helps nobody then.
+    pub fn is_alone(&self) -> bool {
+        self.alone_ticks >= ALONE_TICKS
     }
 
     /// Whether requests were refused for the limit, and it may be raised.
@@ -93,7 +122,10 @@ impl Regulator {
             Priority::Critical => f64::MAX,
             _ => (HIGHEST * baseline.start()).max(floor),
         };
-        self.limit = Some(moved.clamp(floor, highest));
+        let held = moved.clamp(floor, highest);
+        // Less than half a slot is none: rounded up it would be one for ever, and the next class would wait for
+        // this one to give way.
+        self.limit = Some(if held < NO_SLOT { 0.0 } else { held });
         let has_slack = watermark < DEAD_BAND && baseline.demand() < SLACK * moved;
         self.slack_ticks = if has_slack { self.slack_ticks + 1 } else { 0 };
         if self.slack_ticks >= RELEASE_TICKS {

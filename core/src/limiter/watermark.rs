@@ -74,14 +74,15 @@ impl Sample {
 pub struct Targets([Option<f64>; Signal::COUNT]);
 
 impl Default for Targets {
-    /// 80 % of the CPU, as what autoscalers aim at leaves room for a burst; a quarter of the time waiting
-    /// for a CPU and a tenth waiting for memory are felt by every caller; 90 % of the memory is one
+    /// 80 % of the CPU, as what autoscalers aim at leaves room for a burst; 65 % of the time with a queue in
+    /// front of it, which is what a single queue has at 80 % (M/M/1: its square); a tenth of the time waiting
+    /// for memory is felt by every caller; 90 % of the memory is one
     /// allocation from the OOM killer; a loop that is 20 ms late has queued requests for longer than most of
     /// them take. A guess to be revisited, all of them.
     fn default() -> Self {
         let mut targets = Targets([None; Signal::COUNT]);
         targets.set(Signal::Cpu, 0.8);
-        targets.set(Signal::PsiCpu, 0.25);
+        targets.set(Signal::PsiCpu, 0.65);
         targets.set(Signal::PsiMemory, 0.1);
         targets.set(Signal::Memory, 0.9);
         targets.set(Signal::LoopLag, 0.02);

@@ -250,7 +250,10 @@ pub(in super::super) static TARGETS: Section = Section {
             SIGNAL,
             "Time in which some task waited for a CPU (PSI).",
         )
-        .default("25%", "felt by every caller"),
+        .default(
+            "65%",
+            "what a single queue has in front of a CPU that is 80 % busy",
+        ),
         Field::new(
             "psi_memory",
             SIGNAL,
