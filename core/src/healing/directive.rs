@@ -48,7 +48,7 @@ pub enum Action {
         /// This one.
         endpoint: SocketAddr,
     },
-    /// Send an endpoint this part of what it would get.
+    /// Send an endpoint this part of what it would get, until another is told or the directive expires.
     Prior {
         /// This one.
         endpoint: SocketAddr,

@@ -253,7 +253,7 @@ pub struct ProbeNow {
     #[prost(string, tag = "1")]
     pub endpoint: ::prost::alloc::string::String,
 }
-/// Send the endpoint this part of what it would get, 0 to 1.
+/// Send the endpoint this part of what it would get, 0 to 1, until another is told or this expires.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Prior {
     #[prost(string, tag = "1")]

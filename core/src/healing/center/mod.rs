@@ -5,6 +5,7 @@
 //! claims of nodes against an endpoint, each valid for a while
 //!   too many endpoints of the service at once        → dependency, or capacity: nothing is done
 //!   ≥ quorum of nodes, or ≥ percent of its callers   → sick: confirm, then restart, at last off line
+//!   nothing but its own word that it is full         → overloaded: its callers send it less
 //!   fewer                                            → others are asked to probe
 //!       a probe failed   → one claim more
 //!       all are well     → well: who had taken it out is told to let it back
@@ -365,6 +366,7 @@ impl Center {
                     at,
                     until: at + window,
                     finding: Some(finding),
+                    watermark: None,
                 };
                 self.claim(now, id, &subject, State::Suspect, claim);
             }
@@ -379,12 +381,13 @@ impl Center {
                     at,
                     until: at + cool_down.max(window).min(CLAIM_MAX),
                     finding: Some(finding),
+                    watermark: None,
                 };
                 self.claim(now, id, &subject, State::Ejected, claim);
             }
             Body::Probation(subject) => self.set_state(now, subject.endpoint, State::Probation),
             Body::Recovered(subject) => self.recover(now, id, subject.endpoint),
-            Body::Overload(_) => self.overload(now, at, id),
+            Body::Overload(overload) => self.overload(now, at, id, overload.watermark),
             Body::DirectiveAck(ack) => self.acted(now, id, &ack),
             Body::KeepAlive => {}
         }
@@ -431,7 +434,7 @@ impl Center {
     }
 
     /// A node speaks against the application that it fronts itself.
-    fn overload(&mut self, now: Duration, at: Duration, id: &str) {
+    fn overload(&mut self, now: Duration, at: Duration, id: &str, watermark: f64) {
         let Some(node) = self.nodes.get(id).map(|record| record.node.clone()) else {
             return;
         };
@@ -447,6 +450,7 @@ impl Center {
                 at,
                 until: at + self.settings.window,
                 finding: None,
+                watermark: Some(watermark),
             };
             self.claim(now, id, &subject, State::Suspect, claim);
         }
@@ -467,9 +471,9 @@ impl Center {
     pub fn tick(&mut self, now: Duration) {
         self.forget(now);
         let addresses: Vec<SocketAddr> = self.endpoints.keys().copied().collect();
-        let common = self.common_modes(now);
+        let services = self.services(now);
         for address in addresses {
-            self.judge(now, address, &common);
+            self.judge(now, address, &services);
         }
     }
 

@@ -84,6 +84,8 @@ pub struct Claim {
     pub until: Duration,
     /// The numbers, if there are any.
     pub finding: Option<Finding>,
+    /// How full the node says that it is itself; 1 is full.
+    pub watermark: Option<f64>,
 }
 
 /// What the center makes of the claims.
@@ -109,9 +111,18 @@ pub enum Verdict {
     },
     /// Probes found it well, or a person says so; who had taken it out was told.
     Well,
+    /// It is full, by its own word, and the others of its service are not: its callers were told to send it
+    /// this part of what it would get.
+    Overloaded {
+        /// 0 to 1.
+        weight: f64,
+        /// When they were told last: a weight lasts no longer than its directive is valid.
+        told: Duration,
+    },
     /// Too many endpoints of the service at once: what they depend on is at fault. Nothing is done.
     Dependency,
-    /// Too many endpoints of the service are full at once: there are too few. Nothing is done.
+    /// Too many endpoints of the service are full at once, or its only one: there are too few. Nothing is
+    /// done.
     Capacity,
 }
 
@@ -124,6 +135,7 @@ impl Verdict {
             Verdict::Unsettled => "unsettled",
             Verdict::Sick { .. } => "sick",
             Verdict::Well => "well",
+            Verdict::Overloaded { .. } => "overloaded",
             Verdict::Dependency => "dependency",
             Verdict::Capacity => "capacity",
         }
@@ -221,6 +233,7 @@ impl EndpointRecord {
         match self.verdict {
             _ if self.treatment.offline => "DRAINING",
             Verdict::Sick { .. } => "UNHEALTHY",
+            Verdict::Overloaded { .. } => "DEGRADED",
             _ => "HEALTHY",
         }
     }

@@ -332,37 +332,73 @@ fn common_mode_is_not_treated() {
     assert!((1..=4).all(|port| world.verdict(port) == "dependency"));
 }
 
-fn overload() -> Body {
+fn overload(watermark: f64) -> Body {
     Body::Overload(Overload {
-        watermark: 1.3,
+        watermark,
         dominant_signal: "cpu".into(),
         shed_rate: 0.2,
         top_interfaces: Vec::new(),
     })
 }
 
-/// Goal: a node that is overloaded alone is judged as a node; all of them are too few (H13). Method: one of
-/// four, whom a caller has ejected as well; then two of them.
+/// Goal: a node that is full alone gets less, as long as it is (H13). Method: one of four at 2 and then at
+/// 1.25 of its watermark, then quiet.
 #[test]
-fn overload_alone_or_together() {
+fn overload_alone_is_relieved() {
     let mut world = World::with(2, &[1, 2, 3, 4], Settings::default());
-    world.report("f1", overload());
-    let mut alone = ejected(1);
-    if let Body::Ejected { finding, .. } = &mut alone {
-        finding.group = 4;
-    }
-    world.report("c0", alone);
+    let weights = |directives: &[Directive]| -> Vec<(Box<str>, f64)> {
+        let weights = directives.iter().map(|directive| match directive.action {
+            Action::Prior { weight, .. } => (directive.node.clone(), weight),
+            _ => panic!("{directive:?}"),
+        });
+        weights.collect()
+    };
+    let to_both = |weight| vec![("c0".into(), weight), ("c1".into(), weight)];
+    world.report("f1", overload(2.0));
+    assert_eq!(weights(&world.after(SECOND)), to_both(0.5));
+    assert_eq!(world.verdict(1), "overloaded");
+    world.report("f1", overload(2.1));
+    assert_eq!(world.after(SECOND), []);
+    // It is told again before it ends.
+    assert_eq!(
+        weights(&world.after(Settings::default().ttl / 2)),
+        to_both(1.0 / 2.1)
+    );
+    world.report("f1", overload(1.25));
+    assert_eq!(weights(&world.after(SECOND)), to_both(0.8));
+    assert_eq!(
+        weights(&world.after(Settings::default().window)),
+        to_both(1.0)
+    );
+    assert_eq!(world.verdict(1), "none");
+    // However full it is, something is sent.
+    world.report("f1", overload(1000.0));
+    assert_eq!(weights(&world.after(SECOND)), to_both(0.1));
+}
+
+/// Goal: overload is evidence like any other beside that of callers, and is a lack of capacity where all
+/// suffer (H10, H13). Method: one of four, whom a caller has ejected as well; two of four; the only one.
+#[test]
+fn overload_beside_others() {
+    let mut world = World::with(2, &[1, 2, 3, 4], Settings::default());
+    world.report("f1", overload(1.3));
+    world.report("c0", ejected(1));
     world.after(SECOND);
     assert_eq!(world.verdict(1), "sick");
 
     let mut world = World::with(2, &[1, 2, 3, 4], Settings::default());
-    world.report("f1", overload());
-    world.report("f2", overload());
-    assert!(world.after(SECOND).is_empty());
+    world.report("f1", overload(1.3));
+    world.report("f2", overload(1.3));
+    assert_eq!(world.after(SECOND), []);
     assert_eq!(
         (world.verdict(1), world.verdict(2)),
         ("capacity", "capacity")
     );
+
+    let mut world = World::with(2, &[1], Settings::default());
+    world.report("f1", overload(1.3));
+    assert_eq!(world.after(SECOND), []);
+    assert_eq!(world.verdict(1), "capacity");
 }
 
 /// Goal: a report that arrives twice counts once, gaps are seen, and a new run of a node begins anew

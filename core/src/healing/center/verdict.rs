@@ -20,23 +20,48 @@ use crate::healing::{
 /// Nodes that are asked to probe one endpoint. Three answers settle what one cannot.
 const PROBES: usize = 3;
 
-impl Center {
-    /// Services of which too many endpoints are sick at once, with the verdict for all of them (H10).
-    pub(super) fn common_modes(&self, now: Duration) -> BTreeMap<Box<str>, Verdict> {
-        #[derive(Default)]
-        struct Service {
-            group: usize,
-            sick: usize,
-            overloaded: usize,
+/// An endpoint that is full gets this part of its load at least: less would tell nothing of its recovery.
+const WEIGHT_MIN: f64 = 0.1;
+
+/// A weight that differs by less than this from the one that was told is not told before that one ends.
+const WEIGHT_STEP: f64 = 0.1;
+
+/// A service as a whole.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Service {
+    /// Its endpoints, as far as is known.
+    group: usize,
+    /// Those that somebody has something against.
+    sick: usize,
+    /// Of these, those that only say themselves that they are full.
+    overloaded: usize,
+}
+
+impl Service {
+    /// The verdict for all of its sick endpoints, if it is not a matter of endpoints (H10).
+    fn common_mode(&self, percent_max: u32) -> Option<Verdict> {
+        let group = self.group.max(self.sick).max(1);
+        if self.overloaded == self.sick && group == 1 {
+            return Some(Verdict::Capacity);
         }
-        let mut services: BTreeMap<&str, Service> = BTreeMap::new();
+        if self.sick < 2 || self.sick * 100 / group <= percent_max as usize {
+            return None;
+        }
+        match self.overloaded == self.sick {
+            true => Some(Verdict::Capacity),
+            false => Some(Verdict::Dependency),
+        }
+    }
+}
+
+impl Center {
+    /// The services that something was reported of.
+    pub(super) fn services(&self, now: Duration) -> BTreeMap<Box<str>, Service> {
+        let mut services: BTreeMap<Box<str>, Service> = BTreeMap::new();
         for record in self.endpoints.values() {
-            let service = services.entry(&record.service).or_default();
-            let mut live = record.claims.values().filter(|claim| claim.until >= now);
-            let any = live.clone().next().is_some();
-            service.sick += usize::from(any);
-            service.overloaded +=
-                usize::from(any && live.all(|claim| claim.kind == ClaimKind::Overload));
+            let service = services.entry(record.service.clone()).or_default();
+            service.sick += usize::from(record.live(now).next().is_some());
+            service.overloaded += usize::from(record.pressure(now).is_some());
             service.group = service.group.max(record.group as usize);
         }
         for (name, fronted) in self.fronted() {
@@ -45,19 +70,6 @@ impl Center {
             }
         }
         services
-            .into_iter()
-            .filter(|(_, service)| {
-                let percent = service.sick * 100 / service.group.max(service.sick).max(1);
-                service.sick > 1 && percent > self.settings.common_mode_percent as usize
-            })
-            .map(|(name, service)| {
-                let verdict = match service.overloaded == service.sick {
-                    true => Verdict::Capacity,
-                    false => Verdict::Dependency,
-                };
-                (name.into(), verdict)
-            })
-            .collect()
     }
 
     /// By application: where connected nodes front it.
@@ -74,8 +86,9 @@ impl Center {
         &mut self,
         now: Duration,
         address: SocketAddr,
-        common: &BTreeMap<Box<str>, Verdict>,
+        services: &BTreeMap<Box<str>, Service>,
     ) {
+        let percent_max = self.settings.common_mode_percent;
         let Some(record) = self.endpoints.get_mut(&address) else {
             return;
         };
@@ -85,26 +98,69 @@ impl Center {
             self.dirty_endpoints.insert(address);
         }
         let votes = record.claims.len();
+        let pressure = record.pressure(now);
         let service = record.service.clone();
+        let common = services
+            .get(&service)
+            .and_then(|service| service.common_mode(percent_max));
         match record.verdict.clone() {
             Verdict::Sick { by_hand: true } => self.treat(now, address),
             Verdict::None | Verdict::Well if votes == 0 => {}
             _ if votes == 0 => self.conclude(now, address, Verdict::None),
-            _ if common.contains_key(&service) => {
-                let verdict = common.get(&service).cloned().unwrap_or_default();
-                self.conclude(now, address, verdict);
-            }
+            _ if common.is_some() => self.conclude(now, address, common.unwrap_or_default()),
             Verdict::Sick { .. } => self.treat(now, address),
             _ if self.enough(votes, &service, address) => {
                 self.conclude(now, address, Verdict::Sick { by_hand: false });
                 self.confirm_ejections(now, address);
                 self.treat(now, address);
             }
+            verdict if pressure.is_some() => self.relieve(now, address, &verdict, pressure),
             Verdict::Probing { until, asked } => self.settle(now, address, until, &asked),
             Verdict::Unsettled => {}
-            Verdict::None | Verdict::Well | Verdict::Dependency | Verdict::Capacity => {
-                self.ask(now, address);
-            }
+            Verdict::None
+            | Verdict::Well
+            | Verdict::Overloaded { .. }
+            | Verdict::Dependency
+            | Verdict::Capacity => self.ask(now, address),
+        }
+    }
+
+    /// An endpoint is full alone: its callers send it less, by as much as it is over.
+    fn relieve(
+        &mut self,
+        now: Duration,
+        address: SocketAddr,
+        verdict: &Verdict,
+        watermark: Option<f64>,
+    ) {
+        let weight = (1.0 / watermark.unwrap_or(1.0).max(1.0)).max(WEIGHT_MIN);
+        if let Verdict::Overloaded { weight: was, told } = verdict
+            && (weight - was).abs() < WEIGHT_STEP
+            && now < *told + self.settings.ttl / 2
+        {
+            return;
+        }
+        self.tell_weight(now, address, weight);
+        self.conclude(now, address, Verdict::Overloaded { weight, told: now });
+    }
+
+    /// Tells the callers of an endpoint which part of its load to send it.
+    fn tell_weight(&mut self, now: Duration, address: SocketAddr, weight: f64) {
+        let Some(record) = self.endpoints.get(&address) else {
+            return;
+        };
+        let service = &record.service;
+        let callers = self
+            .nodes
+            .values()
+            .filter(|node| node.node.calls.contains(service));
+        let callers: Vec<Box<str>> = callers.map(|node| node.node.id.clone()).collect();
+        for node in callers {
+            let action = Action::Prior {
+                endpoint: address,
+                weight,
+            };
+            self.direct(now, &node, action);
         }
     }
 
@@ -236,11 +292,15 @@ impl Center {
             record.verdict = verdict;
             return;
         }
+        let relieved = matches!(record.verdict, Verdict::Overloaded { .. });
         match verdict {
             Verdict::Sick { .. } => self.counts.sick += 1,
             Verdict::Well => self.counts.well += 1,
             Verdict::Dependency | Verdict::Capacity => self.counts.common_mode += 1,
-            Verdict::None | Verdict::Probing { .. } | Verdict::Unsettled => {}
+            Verdict::None
+            | Verdict::Probing { .. }
+            | Verdict::Unsettled
+            | Verdict::Overloaded { .. } => {}
         }
         let what = format!("verdict_{}", verdict.word());
         let detail = json!({
@@ -254,6 +314,9 @@ impl Center {
             record.treatment.running = None;
         }
         self.note(now, &what, "", Some(address), detail);
+        if relieved {
+            self.tell_weight(now, address, 1.0);
+        }
     }
 
     /// A directive was carried out or refused.
@@ -293,6 +356,7 @@ impl Center {
                 at: now,
                 until,
                 finding: None,
+                watermark: None,
             };
             record.claims.insert(id.into(), claim);
         }
@@ -324,6 +388,16 @@ impl Center {
 }
 
 impl EndpointRecord {
+    fn live(&self, now: Duration) -> impl Iterator<Item = &Claim> {
+        self.claims.values().filter(move |claim| claim.until >= now)
+    }
+
+    /// The watermark, if that it is full is all there is against the endpoint.
+    fn pressure(&self, now: Duration) -> Option<f64> {
+        let watermarks: Option<Vec<f64>> = self.live(now).map(|claim| claim.watermark).collect();
+        watermarks?.into_iter().reduce(f64::max)
+    }
+
     fn asked(&mut self) -> Option<&mut Vec<Asked>> {
         match &mut self.verdict {
             Verdict::Probing { asked, .. } => Some(asked),
