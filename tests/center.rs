@@ -10,40 +10,16 @@
 
 mod common;
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, process::Command};
 
 use common::{
-    center::{Center, Folder, Reporter, ejected, endpoint, node},
+    center::{Center, Folder, Reporter, ejected, endpoint, node, settings},
     eventually, peer,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tidegate_core::healing::report::{Node, OutboxLimits};
-use tidegate_xds::healing::{
-    client::{Settings, Times},
-    lifecycle::{self, Hook, Lifecycle},
-};
-
-/// A client whose times suit a test, for `centers`.
-fn settings(node: Node, centers: &[&Center]) -> Settings {
-    Settings {
-        centers: centers
-            .iter()
-            .map(|center| center.listen.to_string().into())
-            .collect(),
-        node,
-        token: None,
-        lifecycle: None,
-        outbox: OutboxLimits::default(),
-        times: Times {
-            answer: Duration::from_secs(1),
-            keep_alive: Duration::from_millis(100),
-            silence: Duration::from_secs(1),
-            backoff_min: Duration::from_millis(20),
-            backoff_max: Duration::from_millis(200),
-        },
-    }
-}
+use tidegate_core::healing::report::OutboxLimits;
+use tidegate_xds::healing::lifecycle::{self, Hook, Lifecycle};
 
 fn store(folder: &Folder) -> String {
     folder.file("center.redb").display().to_string()
@@ -295,72 +271,4 @@ fn python_speaks_the_protocol() {
     assert!(said.contains("all right"), "{said}");
     assert_eq!(center.ports("ejected", "python"), [80]);
     assert_eq!(center.metric("tidegate_center_reports_repeated_total"), 1);
-}
-
-/// Goal: a leader that dies is replaced, nothing is lost, nothing counts twice, and the new one's epoch is
-/// higher (H12). Method: two centers on one etcd; kill the leader between reports.
-#[test]
-fn followers_take_over() {
-    let Some(etcd) = peer::program("etcd") else {
-        return;
-    };
-    let folder = Folder::new();
-    let etcd = peer::Server::start(|folder, address| run_etcd(&etcd, folder, address));
-    let url = format!("http://{}", etcd.address);
-    let anywhere = "127.0.0.1:0".parse().unwrap();
-    let first = Center::start(&folder, "first", anywhere, &["--etcd", &url]);
-    let second = Center::start(&folder, "second", anywhere, &["--etcd", &url]);
-    assert_eq!(first.get("/ready").status, 200);
-    assert_eq!(second.get("/ready").status, 503);
-    let epoch = first.metric("tidegate_center_epoch");
-    // The follower stands first in the list: it has to say who leads.
-    let reporter = Reporter::start(settings(node("a", &[]), &[&second, &first]));
-    (1..=3).for_each(|port| reporter.report(ejected(port)));
-    reporter.wait_acknowledged(3);
-    assert_eq!(
-        reporter.status().center.as_deref(),
-        Some(&*first.listen.to_string())
-    );
-    first.kill();
-    (4..=6).for_each(|port| reporter.report(ejected(port)));
-    reporter.wait_acknowledged(6);
-    assert_eq!(second.get("/ready").status, 200);
-    assert_eq!(second.ports("ejected", "a"), [1, 2, 3, 4, 5, 6]);
-    assert!(second.metric("tidegate_center_epoch") > epoch);
-
-    // One that was frozen for longer than its lease finds out, and follows.
-    let third = Center::start(&folder, "third", anywhere, &["--etcd", &url]);
-    second.signal(Signal::SIGSTOP);
-    eventually("the third to lead", || {
-        (third.get("/ready").status == 200).then_some(())
-    });
-    second.signal(Signal::SIGCONT);
-    eventually("the second to follow", || {
-        (second.get("/ready").status == 503).then_some(())
-    });
-    assert_eq!(third.ports("ejected", "a"), [1, 2, 3, 4, 5, 6]);
-}
-
-fn run_etcd(program: &Path, folder: &Path, address: std::net::SocketAddr) -> Command {
-    let mut command = Command::new(program);
-    let client = format!("http://{address}");
-    command
-        .arg("--data-dir")
-        .arg(folder.join("data"))
-        .args([
-            "--listen-client-urls",
-            &client,
-            "--advertise-client-urls",
-            &client,
-        ])
-        // Alone in its cluster, it has no peers: any port will do.
-        .args(["--listen-peer-urls", "http://127.0.0.1:0"])
-        .args([
-            "--unsafe-no-fsync",
-            "--logger",
-            "zap",
-            "--log-level",
-            "warn",
-        ]);
-    command
 }

@@ -121,7 +121,8 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
         // Whoever is told that the center is there finds it leading, if it can.
         engine.campaign().await;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        tokio::spawn(server::serve(listener, options.token, event_tx));
+        let limits = server::Limits::default();
+        tokio::spawn(server::serve(listener, options.token, limits, event_tx));
         if let Some(admin) = admin {
             admin::start(admin, shared, word_tx)?;
         }

@@ -7,6 +7,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
+    time::Duration,
 };
 
 use nix::{
@@ -16,9 +17,9 @@ use nix::{
 use serde_json::Value;
 use tidegate_core::healing::{
     ejection::Cause,
-    report::{Body, Finding, Node, Subject},
+    report::{Body, Finding, Node, OutboxLimits, Subject},
 };
-use tidegate_xds::healing::client::{Client, Order, Settings, Status};
+use tidegate_xds::healing::client::{Client, Order, Settings, Status, Times};
 use tokio::sync::watch;
 
 use super::{Client as Web, Response, eventually};
@@ -228,6 +229,27 @@ impl Reporter {
     }
 }
 
+/// A client whose times suit a test, for `centers`.
+pub fn settings(node: Node, centers: &[&Center]) -> Settings {
+    Settings {
+        centers: centers
+            .iter()
+            .map(|center| center.listen.to_string().into())
+            .collect(),
+        node,
+        token: None,
+        lifecycle: None,
+        outbox: OutboxLimits::default(),
+        times: Times {
+            answer: Duration::from_secs(1),
+            keep_alive: Duration::from_millis(100),
+            silence: Duration::from_secs(1),
+            backoff_min: Duration::from_millis(20),
+            backoff_max: Duration::from_millis(200),
+        },
+    }
+}
+
 /// The node `id`, that fronts `pay` at `ports` and calls `pay` if it fronts nothing.
 pub fn node(id: &str, ports: &[u16]) -> Node {
     let calls = if ports.is_empty() {
@@ -268,7 +290,7 @@ pub fn ejected(port: u16) -> Body {
         subject: subject(port),
         finding: Finding {
             reason: Cause::Run,
-            window: std::time::Duration::from_secs(1),
+            window: Duration::from_secs(1),
             calls: 20,
             errors: vec![("connect_refused".into(), 5)],
             local_rate: 1.0,
@@ -277,6 +299,6 @@ pub fn ejected(port: u16) -> Body {
         },
         enforced: true,
         times: 1,
-        cool_down: std::time::Duration::from_secs(1),
+        cool_down: Duration::from_secs(1),
     }
 }

@@ -3,9 +3,11 @@
 Usage: healing_client.py HOST:PORT
 """
 
+import os
 import queue
 import struct
 import sys
+import traceback
 
 import grpc
 
@@ -92,10 +94,11 @@ class Stream:
     def code(self):
         """The status with which the stream ends."""
         try:
-            while True:
-                next(self.incoming)
+            for _ in self.incoming:
+                pass
         except grpc.RpcError as error:
             return error.code()
+        return grpc.StatusCode.OK
 
     def close(self):
         self.outgoing.put(None)
@@ -105,43 +108,72 @@ def report(sequence, kind):
     return number(1, sequence) + number(2, 1000) + kind
 
 
-channel = grpc.insecure_channel(sys.argv[1])
+def main():
+    channel = grpc.insecure_channel(sys.argv[1])
 
-stream = Stream(channel)
-stream.send(number(2, 500) + data(3, NODE) + KEEP_ALIVE)
-first = stream.receive()
-assert first.get(1, 0) == 0 and first[2] >= 1, first
-stream.send(report(1, EJECTED))
-stream.until(lambda d: d.get(1) == 1)
-# With a quorum of one the ejection is confirmed.
-confirm = stream.until(lambda d: 10 in d)
-assert decode(confirm[10])[1] == ENDPOINT.encode(), confirm
-assert confirm[4] == b"python" and confirm[5] == 1000 and confirm[2] == first[2], confirm
-stream.send(report(1, EJECTED))
-stream.send(report(2, data(15, number(1, confirm[3]) + number(2, 1))))
-stream.until(lambda d: d.get(1) == 2)
-stream.close()
-
-# A later stream hears what is stored.
-stream = Stream(channel)
-stream.send(data(3, NODE) + KEEP_ALIVE)
-assert stream.receive()[1] == 2
-stream.close()
-
-for name, messages in {
-    "no node": [KEEP_ALIVE],
-    "a bad id": [data(3, data(1, "a/b")) + KEEP_ALIVE],
-    "no kind": [data(3, NODE) + KEEP_ALIVE, number(1, 3)],
-    "an old incarnation": [data(3, data(1, "python")) + KEEP_ALIVE],
-}.items():
     stream = Stream(channel)
-    for message in messages:
-        stream.send(message)
-    assert stream.code() == grpc.StatusCode.FAILED_PRECONDITION, name
+    stream.send(number(2, 500) + data(3, NODE) + KEEP_ALIVE)
+    first = stream.receive()
+    assert first.get(1, 0) == 0 and first[2] >= 1, first
+    stream.send(report(1, EJECTED))
+    stream.until(lambda d: d.get(1) == 1)
+    # With a quorum of one the ejection is confirmed.
+    confirm = stream.until(lambda d: 10 in d)
+    assert decode(confirm[10])[1] == ENDPOINT.encode(), confirm
+    assert confirm[4] == b"python" and confirm[5] == 1000 and confirm[2] == first[2], confirm
+    stream.send(report(1, EJECTED))
+    stream.send(report(2, data(15, number(1, confirm[3]) + number(2, 1))))
+    stream.until(lambda d: d.get(1) == 2)
     stream.close()
 
-stream = Stream(channel)
-stream.send(data(3, NODE) + KEEP_ALIVE + data(99, b"x" * 70_000))
-assert stream.code() is not None
-stream.close()
-print("all right")
+    # A later stream hears what is stored.
+    stream = Stream(channel)
+    stream.send(data(3, NODE) + KEEP_ALIVE)
+    assert stream.receive()[1] == 2
+    stream.close()
+
+    for name, messages in {
+        "nothing": [],
+        "no node": [KEEP_ALIVE],
+        "a bad id": [data(3, data(1, "a/b")) + KEEP_ALIVE],
+        "no kind": [data(3, NODE) + KEEP_ALIVE, number(1, 3)],
+        "an old incarnation": [data(3, data(1, "python")) + KEEP_ALIVE],
+    }.items():
+        stream = Stream(channel)
+        for message in messages:
+            stream.send(message)
+        assert stream.code() == grpc.StatusCode.FAILED_PRECONDITION, name
+        stream.close()
+
+    # Fields that the center does not know are passed over, up to the size of a message.
+    HELLO = data(3, NODE) + KEEP_ALIVE
+    for size, code in {65536: grpc.StatusCode.OK, 65537: grpc.StatusCode.FAILED_PRECONDITION}.items():
+        padding = size - len(HELLO) - len(data(99, b"x" * 60_000)) + 60_000
+        stream = Stream(channel)
+        stream.send(HELLO + data(99, b"x" * padding))
+        if size == 65536:
+            assert stream.receive()[1] == 2
+            stream.close()
+        assert stream.code() == code, size
+        stream.close()
+
+    # Four streams on a connection; a fifth waits until one is over.
+    streams = [Stream(channel) for _ in range(5)]
+    for k, stream in enumerate(streams):
+        stream.send(data(3, data(1, f"s{k}") + number(2, 1)) + KEEP_ALIVE)
+    for stream in streams[:4]:
+        stream.receive()
+    streams[0].close()
+    streams[4].receive()
+    for stream in streams[1:]:
+        stream.close()
+
+
+try:
+    main()
+    print("all right", flush=True)
+except BaseException:
+    traceback.print_exc()
+    os._exit(1)
+# The library's destructors wait for its own threads, some of them for ever: they are left out.
+os._exit(0)

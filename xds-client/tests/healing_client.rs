@@ -24,7 +24,7 @@ use tidegate_core::healing::{
 use tidegate_xds::healing::{
     client::{Client, Order, Settings, Status, Times},
     lifecycle::{Hook, Lifecycle},
-    server::{self, Answer, Event},
+    server::{self, Answer, Event, Limits},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -76,10 +76,14 @@ struct Center {
 
 impl Center {
     async fn start() -> Center {
+        Self::within(Limits::default()).await
+    }
+
+    async fn within(limits: Limits) -> Center {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, events) = flume::bounded(64);
-        tokio::spawn(server::serve(listener, None, sender));
+        tokio::spawn(server::serve(listener, None, limits, sender));
         Center { address, events }
     }
 
@@ -360,6 +364,71 @@ async fn orders_are_bounded() {
     let ack = center.acknowledged().await;
     assert_eq!((ack.id, &*ack.detail), (5, "busy"));
     assert_eq!(proxy.orders.len(), 4);
+}
+
+/// Goal: a center reads no stream faster than its rate, and loses nothing by it (H4). Method: fifteen reports
+/// at once against a burst of five and twenty per second, the first message included.
+#[tokio::test]
+async fn streams_are_read_within_a_rate() {
+    let center = Center::within(Limits {
+        burst: 5,
+        rate: 20.0,
+        ..Limits::default()
+    });
+    let center = center.await;
+    let mut quiet = settings(&[center.address]);
+    quiet.times.keep_alive = PATIENCE;
+    let proxy = Proxy::start(quiet);
+    let _held = center.welcome(0, EPOCH).await;
+    let began = tokio::time::Instant::now();
+    (1..=15).for_each(|port| proxy.reports.send(recovered(port)).unwrap());
+    for sequence in 1..=15 {
+        assert_eq!(center.report().await.0, sequence);
+    }
+    // Fifteen less the burst, at twenty per second.
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(490), "{took:?}");
+}
+
+/// Goal: connections beyond the limit wait, and have their turn. Method: two clients and a limit of one.
+#[tokio::test]
+async fn connections_are_limited() {
+    let center = Center::within(Limits {
+        connections: 1,
+        ..Limits::default()
+    });
+    let center = center.await;
+    let first = Proxy::start(settings(&[center.address]));
+    let held = center.welcome(0, EPOCH).await;
+    let mut second = Proxy::start(settings(&[center.address]));
+    let status = second.wait(|status| status.last_error.is_some()).await;
+    assert_eq!(status.streams, 0);
+    drop((first, held));
+    let _held = center.welcome(0, EPOCH).await;
+    second.wait(|status| status.center.is_some()).await;
+}
+
+/// Goal: a stream on which nothing is said gives its place back. Method: a client that is silent for
+/// longer than it may.
+#[tokio::test]
+async fn silent_streams_end() {
+    let center = Center::within(Limits {
+        silence: Duration::from_millis(100),
+        ..Limits::default()
+    });
+    let center = center.await;
+    let mut silent = settings(&[center.address]);
+    silent.times.keep_alive = PATIENCE;
+    let mut proxy = Proxy::start(silent);
+    let _held = center.welcome(0, EPOCH).await;
+    let status = proxy.wait(|status| status.last_error.is_some()).await;
+    let error = status.last_error.unwrap();
+    assert!(error.contains("silent for too long"), "{error}");
+    loop {
+        if let Event::Closed { .. } = center.event().await {
+            return;
+        }
+    }
 }
 
 /// A folder of one test, gone when the test is over.

@@ -1,7 +1,14 @@
 //! A center's end of the healing protocol: connections, streams and messages within their limits. What is
 //! said on them goes to the center as [`Event`]s, and comes back as [`Answer`]s; nothing is decided here.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_lite::{Stream, stream};
 use hyper::server::conn::http2;
@@ -29,27 +36,41 @@ use crate::pb::{
     },
 };
 
-/// Connections at a time; one more waits. As many as nodes that a center knows, and some that are ending.
-pub const CONNECTIONS_MAX: usize = 11_000;
-
 /// Streams on one connection. A proxy needs one.
 pub const STREAMS_MAX: u32 = 4;
-
-/// For the first message of a stream.
-pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A stream on which nothing is said for so long is ended. Clients say something every five seconds.
-pub const SILENCE: Duration = Duration::from_secs(30);
-
-/// Messages that one stream may send at once, and per second in the long run. Ten times what a proxy
-/// allows itself: whoever exceeds it is read more slowly, and nothing is lost.
-pub const BURST: u32 = 500;
-/// See [`BURST`].
-pub const RATE: f64 = 100.0;
 
 /// Answers that wait for one stream. Who does not read them is cut off. Directives come in bursts, one for
 /// each endpoint that the node had ejected.
 pub const ANSWERS_MAX: usize = 1024;
+
+/// What a peer may take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Connections at a time; one more waits. As many as nodes that a center knows, and some that are
+    /// ending.
+    pub connections: usize,
+    /// For the first message of a stream.
+    pub hello: Duration,
+    /// A stream on which nothing is said for so long is ended. Clients say something every five seconds.
+    pub silence: Duration,
+    /// Messages that one stream may send at once. Ten times what a proxy allows itself: whoever exceeds it
+    /// is read more slowly, and nothing is lost.
+    pub burst: u32,
+    /// And per second in the long run.
+    pub rate: f64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: 11_000,
+            hello: Duration::from_secs(5),
+            silence: Duration::from_secs(30),
+            burst: 500,
+            rate: 100.0,
+        }
+    }
+}
 
 /// Bytes of the fields of one request.
 const HEADERS_MAX: u32 = 16 * 1024;
@@ -137,14 +158,20 @@ impl Answer {
 
 /// Takes connections until the task is dropped. Whoever does not know `token`, if there is one, gets no
 /// further than his first request.
-pub async fn serve(listener: TcpListener, token: Option<Box<str>>, events: flume::Sender<Event>) {
+pub async fn serve(
+    listener: TcpListener,
+    token: Option<Box<str>>,
+    limits: Limits,
+    events: flume::Sender<Event>,
+) {
     let service = HealingServer::new(Streams {
         token: token.map(|token| format!("Bearer {token}").into()),
+        limits,
         events,
-        opened: Arc::default(),
+        opened: AtomicU64::new(0),
     })
     .max_decoding_message_size(MESSAGE_MAX);
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = Arc::new(Semaphore::new(limits.connections));
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else {
             return;
@@ -178,9 +205,12 @@ pub async fn serve(listener: TcpListener, token: Option<Box<str>>, events: flume
 
 /// The service: makes a pair of tasks of each stream.
 struct Streams {
+    /// `Bearer` and the token, if one is needed.
     token: Option<Arc<str>>,
+    limits: Limits,
     events: flume::Sender<Event>,
-    opened: Arc<std::sync::atomic::AtomicU64>,
+    /// Streams so far.
+    opened: AtomicU64,
 }
 
 type Directives = Pin<Box<dyn Stream<Item = Result<pb::Directive, Status>> + Send>>;
@@ -199,15 +229,14 @@ impl Healing for Streams {
                 return Err(Status::unauthenticated("a token is needed"));
             }
         }
-        let number = self
-            .opened
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let number = self.opened.fetch_add(1, Ordering::Relaxed);
         let (answers, waiting) = mpsc::channel(ANSWERS_MAX);
         // Dropped with the answers: by the center, or since the connection is gone.
         let (alive, ended) = oneshot::channel::<()>();
         let reader = Reader {
             stream: number,
             reports: request.into_inner(),
+            limits: self.limits,
             events: self.events.clone(),
         };
         tokio::spawn(async move {
@@ -233,18 +262,25 @@ fn same(given: &[u8], token: &[u8]) -> bool {
     given.len() == token.len() && differ == 0
 }
 
+/// What is no report, or larger than [`MESSAGE_MAX`]; or the connection broke, and nobody reads it.
+const UNREADABLE: translate::Wrong = "a message that cannot be read";
+
 /// Reads one stream.
 struct Reader {
     stream: u64,
     reports: Streaming<pb::Report>,
+    limits: Limits,
     events: flume::Sender<Event>,
 }
 
 impl Reader {
     async fn run(mut self, answers: mpsc::Sender<Answer>) {
-        let hello = timeout(HELLO_TIMEOUT, self.reports.message()).await;
-        let Ok(Ok(Some(hello))) = hello else {
-            return refuse(&answers, "no first message in time");
+        let hello = timeout(self.limits.hello, self.reports.message()).await;
+        let hello = match hello {
+            Ok(Ok(Some(hello))) => hello,
+            Ok(Ok(None)) => return,
+            Ok(Err(_)) => return refuse(&answers, UNREADABLE),
+            Err(_) => return refuse(&answers, "no first message in time"),
         };
         let clock = Duration::from_millis(hello.sent_ms);
         let node = hello
@@ -280,13 +316,14 @@ impl Reader {
     /// Until the stream ends, or something is wrong with a message.
     async fn read(&mut self) -> Option<translate::Wrong> {
         let began = Instant::now();
-        let mut bucket = Bucket::new(BURST, RATE);
+        let mut bucket = Bucket::new(self.limits.burst, self.limits.rate);
         loop {
             while let Err(at) = bucket.take(began.elapsed()) {
                 sleep_until(began + at).await;
             }
-            let message = match timeout(SILENCE, self.reports.message()).await {
-                Ok(message) => message.ok()??,
+            let message = match timeout(self.limits.silence, self.reports.message()).await {
+                Ok(Ok(message)) => message?,
+                Ok(Err(_)) => return Some(UNREADABLE),
                 Err(_) => return Some("silent for too long"),
             };
             let arrival = match translate::arrival_from_pb(message) {
