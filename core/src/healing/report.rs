@@ -28,7 +28,7 @@ pub struct Node {
 }
 
 /// The endpoint that a report speaks of, as the reporter knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
     /// The reporter's cluster.
     pub cluster: Box<str>,
@@ -60,7 +60,7 @@ pub struct Finding {
 }
 
 /// How full the application is that the reporter fronts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Overload {
     /// 1 is full.
     pub watermark: f64,
@@ -73,7 +73,7 @@ pub struct Overload {
 }
 
 /// What became of a directive.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirectiveAck {
     /// Its id.
     pub id: u64,
@@ -84,7 +84,7 @@ pub struct DirectiveAck {
 }
 
 /// What became of a directive, in a word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Carried out.
@@ -100,8 +100,7 @@ pub enum Outcome {
 }
 
 /// What is reported.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Body {
     /// A detector fired, and a guard keeps the endpoint in.
     Suspect {

@@ -350,7 +350,7 @@ impl Center {
         self.counts.reports += 1;
         let at = now.saturating_sub(arrival.age);
         let endpoint = arrival.body.subject().map(|subject| subject.endpoint);
-        let detail = serde_json::to_value(&arrival.body).unwrap_or(Value::Null);
+        let detail = record::numbers(&arrival.body);
         self.note(at, arrival.body.word(), id, endpoint, detail);
         self.take(now, at, id, arrival.body);
     }
@@ -596,7 +596,7 @@ fn event_key(number: u64) -> String {
 
 /// The endpoint of a directive, and its numbers for the log.
 fn describe(directive: &Directive) -> (Option<SocketAddr>, Value) {
-    let id = directive.id;
+    let id = directive.id.to_string();
     match &directive.action {
         Action::Confirm { endpoint, extend } => (
             Some(*endpoint),

@@ -6,9 +6,9 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
-use crate::healing::report::{Finding, Node};
+use crate::healing::report::{Body, Finding, Node, Subject};
 
 /// A proxy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -254,6 +254,67 @@ pub struct Event {
     pub endpoint: Option<SocketAddr>,
     /// The numbers.
     pub detail: Value,
+}
+
+/// A report in numbers, for the log of events.
+pub(super) fn numbers(body: &Body) -> Value {
+    match body {
+        Body::Suspect {
+            subject,
+            finding,
+            guard,
+        } => with_finding(subject, finding, &[("guard", json!(guard))]),
+        Body::Ejected {
+            subject,
+            finding,
+            enforced,
+            times,
+            cool_down,
+        } => {
+            let more = [
+                ("enforced", json!(enforced)),
+                ("times", json!(times)),
+                ("cool_down_s", json!(cool_down.as_secs_f64())),
+            ];
+            with_finding(subject, finding, &more)
+        }
+        Body::Probation(subject) | Body::Recovered(subject) => {
+            json!({ "service": subject.service, "cluster": subject.cluster })
+        }
+        Body::Overload(overload) => json!({
+            "watermark": overload.watermark,
+            "dominant_signal": overload.dominant_signal,
+            "shed_rate": overload.shed_rate,
+            "top_interfaces": overload.top_interfaces,
+        }),
+        Body::DirectiveAck(ack) => json!({
+            "id": ack.id.to_string(),
+            "outcome": ack.outcome,
+            "detail": ack.detail,
+        }),
+        Body::KeepAlive => Value::Null,
+    }
+}
+
+fn with_finding(subject: &Subject, finding: &Finding, more: &[(&str, Value)]) -> Value {
+    let errors = finding.errors.iter();
+    let errors: Map<String, Value> = errors
+        .map(|(class, count)| (class.to_string(), json!(count)))
+        .collect();
+    let common = [
+        ("service", json!(subject.service)),
+        ("cluster", json!(subject.cluster)),
+        ("reason", json!(finding.reason)),
+        ("window_s", json!(finding.window.as_secs_f64())),
+        ("calls", json!(finding.calls)),
+        ("errors", Value::Object(errors)),
+        ("local_rate", json!(finding.local_rate)),
+        ("peer_rate", json!(finding.peer_rate)),
+        ("group", json!(finding.group)),
+    ];
+    let all = common.iter().chain(more);
+    all.map(|(key, value)| ((*key).to_owned(), value.clone()))
+        .collect()
 }
 
 /// One record to be stored or, without a value, removed.

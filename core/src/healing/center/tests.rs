@@ -301,6 +301,26 @@ fn treatment_escalates() {
     assert_eq!(record.health_status(), "DRAINING");
 }
 
+/// Goal: an endpoint that falls sick again right after its restart is not restarted again before that had
+/// its time. Method: recover and convict within the time, and after it. Found by simulation.
+#[test]
+fn relapse_waits_for_the_restart() {
+    let mut world = World::with(10, &[1], Settings::default());
+    let first = convict(&mut world, 1);
+    assert_eq!(first.last().unwrap().action.word(), "restart");
+    (0..3).for_each(|k| world.report(&format!("c{k}"), Body::Recovered(subject(1))));
+    world.after(SECOND);
+    assert_eq!(world.verdict(1), "none");
+    let relapse = convict(&mut world, 1);
+    assert!(
+        relapse
+            .iter()
+            .all(|directive| directive.action.word() == "confirm")
+    );
+    let later = world.after(Settings::default().settle);
+    assert_eq!(words(&later), [("f1", "restart")]);
+}
+
 /// Goal: the limit of restarts is by application (H5). Method: two endpoints convicted together, of a
 /// group so large that it is no common mode; limits of one and of two.
 #[test]

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     Center, Remedy,
-    record::{Running, Verdict},
+    record::{Running, Treatment, Verdict},
 };
 use crate::healing::{
     directive::{Action, Fronted},
@@ -18,18 +18,10 @@ impl Center {
     /// The next step for a sick endpoint, if it is time for one.
     pub(super) fn treat(&mut self, now: Duration, address: SocketAddr) {
         let settle = self.settings.settle;
-        let Some(record) = self.endpoints.get_mut(&address) else {
+        let Some(record) = self.endpoints.get(&address) else {
             return;
         };
-        let treatment = &mut record.treatment;
-        if treatment
-            .running
-            .as_ref()
-            .is_some_and(|running| now >= running.until)
-        {
-            treatment.running = None;
-            self.dirty_endpoints.insert(address);
-        }
+        let treatment = &record.treatment;
         if treatment.running.is_some() || treatment.offline || now < treatment.pause {
             return;
         }
@@ -139,5 +131,14 @@ impl Center {
             .values()
             .filter(|record| is_sick(&record.verdict))
             .count()
+    }
+}
+
+impl Treatment {
+    /// Ends a remedy whose time is over; whether there was one. One that seems to have helped keeps its
+    /// application's place until then as well: the endpoint may fall sick again at once.
+    pub(super) fn end(&mut self, now: Duration) -> bool {
+        let over = self.running.take_if(|running| now >= running.until);
+        over.is_some()
     }
 }

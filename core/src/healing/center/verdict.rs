@@ -94,7 +94,7 @@ impl Center {
         };
         let before = record.claims.len();
         record.claims.retain(|_, claim| claim.until >= now);
-        if record.claims.len() != before {
+        if record.claims.len() != before || record.treatment.end(now) {
             self.dirty_endpoints.insert(address);
         }
         let votes = record.claims.len();
@@ -309,10 +309,6 @@ impl Center {
             "claims": record.claims.len(),
         });
         (record.verdict, record.verdict_since) = (verdict, now);
-        // What was being done has done its work, or is no longer right.
-        if !matches!(record.verdict, Verdict::Sick { .. }) {
-            record.treatment.running = None;
-        }
         self.note(now, &what, "", Some(address), detail);
         if relieved {
             self.tell_weight(now, address, 1.0);
