@@ -1,6 +1,8 @@
 //! Where a center keeps what it knows, and how it is decided which of several centers leads.
 //!
-//! One center: a `redb` file; whoever has it open leads, and the epoch is counted in it. Several: etcd; the
+//! One center: a `redb` file; whoever has it open leads. The epoch is the time of its start in seconds, or
+//! one more than the last in the file: proxies know that one too, and follow a center whose file was lost.
+//! Several: etcd; the
 //! leader holds a key by a lease, the epoch is the revision at which it got the key, and each write counts
 //! only while it still holds it: one that was frozen for longer than its lease can write nothing.
 
@@ -16,7 +18,10 @@ use tidegate_core::healing::center::record::Change;
 use tidegate_xds::etcd::{Error, Etcd, Holder, OPERATIONS_MAX, Write};
 
 use super::Keep;
-use crate::exit::{Exit, Failure};
+use crate::{
+    exit::{Exit, Failure},
+    status::unix_s,
+};
 
 /// How long etcd may take for an answer. Less than half of the lease, so that one lost answer does not
 /// cost it.
@@ -131,7 +136,7 @@ impl Store {
         match self {
             Store::Embedded(database) => {
                 let database = database.clone();
-                let (epoch, saved) = blocking(move || lead(&database)).await?;
+                let (epoch, saved) = blocking(move || lead(&database, unix_s())).await?;
                 Ok(Role::Leader { epoch, saved })
             }
             Store::Shared(shared) => shared.campaign().await,
@@ -254,12 +259,13 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// Counts the epoch up, and reads everything.
-fn lead(database: &Database) -> Result<(u64, Vec<(String, String)>), redb::Error> {
+/// Begins an epoch, of at least `epoch_min`, and reads everything.
+fn lead(database: &Database, epoch_min: u64) -> Result<(u64, Vec<(String, String)>), redb::Error> {
     let transaction = database.begin_write()?;
     let epoch = {
         let mut numbers = transaction.open_table(NUMBERS)?;
-        let epoch = numbers.get(EPOCH)?.map_or(0, |epoch| epoch.value()) + 1;
+        let last = numbers.get(EPOCH)?.map_or(0, |epoch| epoch.value());
+        let epoch = epoch_min.max(last + 1);
         numbers.insert(EPOCH, epoch)?;
         // So that it can be read below.
         transaction.open_table(RECORDS)?;
@@ -303,4 +309,32 @@ fn unfit(path: &Path, error: &DatabaseError) -> Failure {
         format!("store `{}`: {error}", path.display()),
         remedy,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Goal: an epoch is never used twice, whatever the clock does, and what was written is read (H12).
+    /// Method: clocks that go on, stand and go back.
+    #[test]
+    fn epochs_only_grow() {
+        let backend = redb::backends::InMemoryBackend::new();
+        let database = Database::builder().create_with_backend(backend).unwrap();
+        let change = |key: &str, value: Option<&str>| Change {
+            key: key.into(),
+            value: value.map(Into::into),
+        };
+        for (clock, epoch) in [(100, 100), (100, 101), (50, 102), (200, 200)] {
+            assert_eq!(lead(&database, clock).unwrap().0, epoch);
+        }
+        let changes = [
+            change("b", Some("2")),
+            change("a", Some("1")),
+            change("b", None),
+        ];
+        write(&database, &changes).unwrap();
+        assert_eq!(lead(&database, 0).unwrap().1, [("a".into(), "1".into())]);
+    }
 }
