@@ -283,3 +283,37 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::http2::Options;
+
+    /// Goal: streams that are reset while they wait leave nothing behind: the queue is as long as there are
+    /// streams. Method: many of them, while the connection's window is used up.
+    #[test]
+    fn a_reset_stream_leaves_the_queue() {
+        let mut client = Connection::client(&Options::default(), 0);
+        let line = RequestLine {
+            method: b"POST",
+            scheme: b"http",
+            authority: b"a",
+            path: b"/",
+            protocol: None,
+        };
+        let mut out = Vec::new();
+        let filler = client.send_request(line, [], false).unwrap();
+        while client.send_data(filler, 1 << 20, false, 0).unwrap() > 0 {
+            client.take_output(&mut out);
+        }
+        for _ in 0..1000 {
+            let id = client.send_request(line, [], false).unwrap();
+            assert_eq!(client.send_data(id, 1, true, 0), Ok(0));
+            assert_eq!(client.send_data(id, 1, true, 0), Ok(0));
+            assert_eq!(client.ready.len(), 1);
+            client.reset(id, ErrorCode::CANCEL);
+            assert_eq!(client.ready.len(), 0);
+        }
+    }
+}

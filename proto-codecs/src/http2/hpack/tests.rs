@@ -336,6 +336,15 @@ fn table_is_bounded() {
     table.insert(b"name", &[b'v'; 65]);
     assert_eq!(table.len(), 0);
     assert_eq!(table.get(0), None);
+    for name in [b"a", b"b", b"c"] {
+        table.insert(name, b"");
+    }
+    assert_eq!(table.len(), 3);
+    table.set_size_max(66);
+    assert_eq!(table.get(1), Some((&b"b"[..], &b""[..])));
+    table.set_size_max(65);
+    assert_eq!(table.get(0), Some((&b"c"[..], &b""[..])));
+    assert_eq!(table.len(), 1);
 }
 
 /// Goal: credentials go into no table, here or further on (RFC 7541, 7.1.3). Method: they are sent twice,
