@@ -17,8 +17,11 @@ use super::{
 #[derive(Debug)]
 pub struct Encoder {
     table: DynamicTable,
-    /// One for each entry of the table, oldest first.
-    hashes: VecDeque<Hashes>,
+    /// Of the names of the table's entries, oldest first. Apart from the entries, so that a search runs over
+    /// a few cache lines.
+    name_hashes: VecDeque<u32>,
+    /// Of their names and values together.
+    field_hashes: VecDeque<u32>,
     /// The most that we are ready to keep, whatever the decoder offers.
     size_cap: usize,
     /// The smallest size since the last block, if the size was changed since: it must be told first
@@ -28,20 +31,13 @@ pub struct Encoder {
     name: Vec<u8>,
 }
 
-/// Of an entry's name, and of its name and value. Kept apart from the entries, so that a search runs over
-/// a few cache lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Hashes {
-    name: u32,
-    field: u32,
-}
-
 impl Encoder {
     /// An encoder whose table never takes more than `size_cap` (as RFC 7541, 4.1, counts).
     pub fn new(size_cap: usize) -> Encoder {
         let mut encoder = Encoder {
             table: DynamicTable::new(TABLE_BYTES_INITIAL),
-            hashes: VecDeque::new(),
+            name_hashes: VecDeque::new(),
+            field_hashes: VecDeque::new(),
             size_cap,
             size_told_least: None,
             name: Vec::new(),
@@ -104,24 +100,17 @@ impl Encoder {
             return;
         }
         let treatment = self.treatment(line);
-        let hashes = Hashes {
-            name: name_hash as u32,
-            field: match treatment {
-                Treatment::Index => hash(name_hash, value) as u32,
-                _ => 0,
-            },
-        };
-        let in_dynamic = match (treatment, in_static) {
-            (Treatment::Index, _) | (_, None) => self.find(hashes, treatment, line),
-            _ => None,
-        };
-        if let Some(Found::Field(index)) = in_dynamic {
-            integer::encode(index, 7, 0x80, out);
-            return;
+        let mut field_hash = 0;
+        if treatment == Treatment::Index {
+            field_hash = hash(name_hash, value) as u32;
+            if let Some(index) = self.find_field(field_hash, name, value) {
+                integer::encode(index, 7, 0x80, out);
+                return;
+            }
         }
-        let name_index = match in_static.or(in_dynamic) {
+        let name_index = match in_static {
             Some(Found::Name(index) | Found::Field(index)) => index,
-            None => 0,
+            None => self.find_name(name_hash as u32, name).unwrap_or(0),
         };
         match treatment {
             Treatment::Index => integer::encode(name_index, 6, 0x40, out),
@@ -134,7 +123,8 @@ impl Encoder {
         push_string(value, out);
         if treatment == Treatment::Index {
             self.table.insert(name, value);
-            self.hashes.push_back(hashes);
+            self.name_hashes.push_back(name_hash as u32);
+            self.field_hashes.push_back(field_hash);
             self.forget_evicted();
         }
     }
@@ -150,33 +140,40 @@ impl Encoder {
         Treatment::Index
     }
 
-    /// Looks a field up in the dynamic table, from the newest entry on.
-    fn find(&self, hashes: Hashes, treatment: Treatment, line: FieldLine<'_>) -> Option<Found> {
-        let mut name_found = None;
-        for (position, known) in self.hashes.iter().rev().enumerate() {
-            if known.name != hashes.name {
-                continue;
-            }
-            let Some((name, value)) = self.table.get(position) else {
-                break;
-            };
-            if name != line.name {
-                continue;
-            }
-            let index = STATIC_LEN + 1 + position;
-            if treatment == Treatment::Index && known.field == hashes.field && value == line.value {
-                return Some(Found::Field(index));
-            }
-            name_found.get_or_insert(Found::Name(index));
-        }
-        name_found
+    /// The index of a field in the dynamic table.
+    fn find_field(&self, field_hash: u32, name: &[u8], value: &[u8]) -> Option<usize> {
+        positions(&self.field_hashes, field_hash)
+            .find(|position| self.table.get(*position) == Some((name, value)))
+            .map(|position| STATIC_LEN + 1 + position)
+    }
+
+    /// The index of a name in the dynamic table.
+    fn find_name(&self, name_hash: u32, name: &[u8]) -> Option<usize> {
+        positions(&self.name_hashes, name_hash)
+            .find(|position| {
+                self.table
+                    .get(*position)
+                    .is_some_and(|found| found.0 == name)
+            })
+            .map(|position| STATIC_LEN + 1 + position)
     }
 
     fn forget_evicted(&mut self) {
-        while self.hashes.len() > self.table.len() {
-            self.hashes.pop_front();
+        while self.name_hashes.len() > self.table.len() {
+            self.name_hashes.pop_front();
+            self.field_hashes.pop_front();
         }
     }
+}
+
+/// Where a hash stands, newest first.
+fn positions(hashes: &VecDeque<u32>, wanted: u32) -> impl Iterator<Item = usize> {
+    hashes
+        .iter()
+        .rev()
+        .enumerate()
+        .filter(move |(_, hash)| **hash == wanted)
+        .map(|(position, _)| position)
 }
 
 /// How a field is written that is in no table.
