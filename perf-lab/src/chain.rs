@@ -16,7 +16,7 @@ use crate::{
     peer::{
         certificate::{Certificates, Sessions, Shown, TlsClient},
         process::{Running, free_address},
-        render::{Clients, Setting},
+        render::{Clients, Heal, Setting},
     },
     scenario::Link,
 };
@@ -86,6 +86,7 @@ impl Layout {
             link: row.link,
             admin: self.admin,
             reloads: row.reloads(),
+            heal: Heal::Off,
             cpu: bench.placement.proxy,
             descriptors: bench.descriptors,
             dir: &self.dir,

@@ -96,17 +96,20 @@ pub enum Capability {
     Admin,
     /// Several endpoints behind one route.
     Endpoints,
+    /// Taking sick endpoints out.
+    Heal,
 }
 
 impl Capability {
     /// All of them, for lists.
-    pub const ALL: [Capability; 8] = [
+    pub const ALL: [Capability; 9] = [
         Capability::Http,
         Capability::Tcp,
         Capability::Routes,
         Capability::Tls,
         Capability::Mtls,
         Capability::Endpoints,
+        Capability::Heal,
         Capability::Reload,
         Capability::Admin,
     ];
@@ -121,6 +124,7 @@ impl fmt::Display for Capability {
             Capability::Tls => "tls",
             Capability::Mtls => "mtls",
             Capability::Endpoints => "endpoints",
+            Capability::Heal => "heal",
             Capability::Reload => "reload",
             Capability::Admin => "admin",
         })

@@ -373,7 +373,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::{peer::render::Clients, scenario::Link};
+    use crate::{
+        peer::render::{Clients, Heal},
+        scenario::Link,
+    };
 
     /// A program that is nowhere is reported with its name and how to install it.
     #[test]
@@ -413,6 +416,7 @@ mod tests {
             link: Link::Plain,
             admin: None,
             reloads: false,
+            heal: Heal::Off,
             cpu,
             descriptors: 100,
             dir: &work.dir.join("x"),

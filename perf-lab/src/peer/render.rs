@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::Path};
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, syntax::SyntaxConfig, value::Serde};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Peer,
@@ -35,6 +35,8 @@ pub struct Setting<'a> {
     pub admin: Option<SocketAddr>,
     /// Whether it will have to load a new configuration.
     pub reloads: bool,
+    /// How it finds out that an endpoint is sick.
+    pub heal: Heal,
     /// The core it has for itself.
     pub cpu: Cpu,
     /// Descriptors it may open.
@@ -64,6 +66,26 @@ pub enum Clients {
     Mtls,
 }
 
+/// How a peer finds out that an endpoint is sick, and takes it out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Heal {
+    /// Not at all.
+    #[default]
+    Off,
+    /// From the traffic, with nothing set that has a default.
+    Default,
+    /// From the traffic, as soon as its settings allow.
+    Tuned,
+    /// By active checks alone, every second.
+    Probes,
+}
+
+/// What active checks ask for; the lab's endpoints tell it from requests by this.
+pub const PROBE_PATH: &str = "/probe/b/0";
+/// How long a peer that heals waits for an answer, the same for all: no default is.
+pub const ROUTE_TIMEOUT_S: u64 = 1;
+
 /// Descriptors that a proxy needs for other things than connections.
 const OTHER_DESCRIPTORS: u64 = 200;
 
@@ -91,6 +113,9 @@ struct Names<'a> {
     admin_host: String,
     admin_port: u16,
     reloads: bool,
+    heal: Heal,
+    probe_path: &'static str,
+    route_timeout_s: u64,
     mode: Mode,
     routes: &'a [String],
     cpu: Cpu,
@@ -221,6 +246,9 @@ impl<'a> Names<'a> {
             admin_host: admin.ip().to_string(),
             admin_port: admin.port(),
             reloads: setting.reloads,
+            heal: setting.heal,
+            probe_path: PROBE_PATH,
+            route_timeout_s: ROUTE_TIMEOUT_S,
             mode: setting.mode,
             routes: setting.routes,
             cpu: setting.cpu,
@@ -253,6 +281,7 @@ mod tests {
             link: Link::Plain,
             admin: None,
             reloads: false,
+            heal: Heal::Off,
             mode,
             connections: 64,
             routes,
@@ -321,6 +350,7 @@ mod tests {
                 link: Link::Mtls,
                 admin: Some(admin),
                 reloads: true,
+                heal: Heal::Probes,
                 ..setting(Mode::Http, &[])
             });
             for (capability, needles) in [
@@ -329,6 +359,7 @@ mod tests {
                 (Capability::Mtls, &["/ca.pem"]),
                 (Capability::Admin, &["7001"]),
                 (Capability::Endpoints, &["9002"]),
+                (Capability::Heal, &[PROBE_PATH]),
             ] {
                 let name = &peer.name;
                 assert_eq!(
@@ -338,7 +369,7 @@ mod tests {
                 );
             }
             assert!(
-                !plain.contains(".pem") && !plain.contains("7001"),
+                !plain.contains(".pem") && !plain.contains("7001") && !plain.contains(PROBE_PATH),
                 "{plain}"
             );
         }
