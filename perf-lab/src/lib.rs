@@ -10,6 +10,7 @@
 //! - [`peer`]: the proxies as plug-ins: definition, rendering of their configuration, their process.
 //! - [`worker`]: the loaded thread, with the [`origin`] and the [`load`] generator over [`poll`];
 //!   [`control`] is how it is led through the phases, [`response`] how answers are read.
+//! - [`faults`]: what becomes of requests when an endpoint falls sick.
 //! - [`cost`]: what a process tree has consumed, `syscalls`: how often it called the kernel; [`machine`]: where all this happened; [`cpu`],
 //!   [`clock`], [`error`]: small things.
 //! - [`cli`]: the command line.
@@ -30,6 +31,7 @@ pub mod cost;
 pub mod cpu;
 pub mod date;
 pub mod error;
+pub mod faults;
 pub mod gate;
 pub mod knee;
 pub mod ledger;

@@ -2,6 +2,7 @@
 
 mod compare;
 mod explain;
+mod faults;
 mod gate;
 mod load;
 mod origin;
@@ -45,6 +46,8 @@ enum Verb {
     Run(run::RunArguments),
     /// Compares two peers, programs or commits, and says which is slower.
     Compare(compare::CompareArguments),
+    /// Lets endpoints fall sick, and tells how soon they are left alone and what was lost.
+    Faults(faults::FaultsArguments),
     /// Shows coordinated omission on this machine.
     Explain(explain::ExplainArguments),
     /// Renders the report of a result again.
@@ -70,6 +73,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Error> {
     match cli.verb {
         Verb::Run(arguments) => run::execute(arguments),
         Verb::Compare(arguments) => compare::execute(arguments),
+        Verb::Faults(arguments) => faults::execute(arguments),
         Verb::Explain(arguments) => explain::execute(arguments),
         Verb::Report(arguments) => report::execute(arguments),
         Verb::Trend(arguments) => trend::execute(arguments),

@@ -271,13 +271,13 @@ impl Progress {
     }
 }
 
-fn minutes(seconds: f64) -> String {
+pub(super) fn minutes(seconds: f64) -> String {
     let seconds = seconds.round() as u64;
     format!("{}:{:02}", seconds / 60, seconds % 60)
 }
 
 /// The command line as it can be typed again.
-fn command(arguments: impl Iterator<Item = String>) -> String {
+pub(super) fn command(arguments: impl Iterator<Item = String>) -> String {
     let mut words = vec!["tidegate-lab".to_owned()];
     for argument in arguments.skip(1) {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:@~%+".contains(c);

@@ -9,30 +9,30 @@ const ANSWERS_MAX: usize = 64;
 const HEAD_FIELDS_MAX: usize = 64;
 
 /// Whole answers by body size.
-pub(super) type Answers = BTreeMap<usize, Arc<[u8]>>;
+pub(crate) type Answers = BTreeMap<usize, Arc<[u8]>>;
 
 /// What follows an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum After {
+pub(crate) enum After {
     NextRequest,
     Close,
 }
 
-pub(super) struct Request {
-    pub(super) head_bytes: usize,
+pub(crate) struct Request {
+    pub(crate) head_bytes: usize,
     /// Size of the body asked for; `None` is not found.
-    pub(super) body_bytes: Option<usize>,
-    pub(super) content_length: u64,
-    pub(super) close: bool,
+    pub(crate) body_bytes: Option<usize>,
+    pub(crate) content_length: u64,
+    pub(crate) close: bool,
 }
 
-pub(super) enum Parsed {
+pub(crate) enum Parsed {
     Partial,
     Malformed,
     Request(Request),
 }
 
-pub(super) fn parse(input: &[u8]) -> Parsed {
+pub(crate) fn parse(input: &[u8]) -> Parsed {
     let mut fields = [httparse::EMPTY_HEADER; HEAD_FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut fields);
     let head_bytes = match parsed.parse(input) {
@@ -74,7 +74,7 @@ fn body_size(path: &str) -> Option<usize> {
     size.parse().ok().filter(|size| *size <= BODY_BYTES_MAX)
 }
 
-pub(super) fn answer(body_bytes: Option<usize>, after: After, answers: &mut Answers) -> Arc<[u8]> {
+pub(crate) fn answer(body_bytes: Option<usize>, after: After, answers: &mut Answers) -> Arc<[u8]> {
     let Some(size) = body_bytes else {
         return Arc::from(&b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"[..]);
     };
@@ -92,7 +92,7 @@ pub(super) fn answer(body_bytes: Option<usize>, after: After, answers: &mut Answ
 }
 
 /// The answer of an origin that fails.
-pub(super) fn failure() -> Arc<[u8]> {
+pub(crate) fn failure() -> Arc<[u8]> {
     Arc::from(&b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"[..])
 }
 

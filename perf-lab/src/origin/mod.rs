@@ -2,7 +2,7 @@
 //! back whatever comes, and does as little else as it can, so that it is never the bottleneck; unless
 //! a scenario asks it to be slow ([`behaviour`]), or dead.
 
-mod answer;
+pub(crate) mod answer;
 pub mod behaviour;
 mod connection;
 
@@ -239,7 +239,7 @@ impl Endpoint {
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;

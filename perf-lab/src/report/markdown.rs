@@ -103,7 +103,7 @@ fn value(summary: &PeerSummary, figure: Figure) -> String {
 }
 
 /// A kernel's version without the name of its build, which is nobody's business.
-fn release(kernel: &str) -> &str {
+pub(crate) fn release(kernel: &str) -> &str {
     let is_number = |c: char| c.is_ascii_digit() || c == '.';
     let end = kernel.find(|c| !is_number(c)).unwrap_or(kernel.len());
     kernel.get(..end).unwrap_or_default().trim_end_matches('.')
@@ -111,7 +111,7 @@ fn release(kernel: &str) -> &str {
 
 /// A text in which absolute paths are their last components: a document has other readers than the
 /// machine that it was made on. `name=/a/b` and `'/a/b'` are paths too.
-fn without_directories(text: &str) -> String {
+pub(crate) fn without_directories(text: &str) -> String {
     let last = |word: &str| {
         let begins = |at: usize| {
             let before = word.get(..at).and_then(|before| before.chars().next_back());

@@ -149,7 +149,7 @@ pub(super) fn cells(summary: &PeerSummary, figure: Figure) -> Vec<String> {
 }
 
 /// The first column to the left, all others to the right.
-fn write_aligned(f: &mut fmt::Formatter<'_>, lines: &[Vec<String>]) -> fmt::Result {
+pub(crate) fn write_aligned(f: &mut fmt::Formatter<'_>, lines: &[Vec<String>]) -> fmt::Result {
     let width = |column: usize| {
         let cells = lines.iter().filter_map(|line| line.get(column));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
