@@ -3,8 +3,10 @@
 //! Nothing here is on the path of a request.
 //!
 //! In reading order: the loop (here), `reload`, `encryption` (secrets and what is announced), `reports` (what
-//! tasks found), `healing` (what calls came to), `limiting` (what the machine bears), `ending` (drain and stop), `service_manager`.
+//! tasks found), `healing` (what calls came to), `limiting` (what the machine bears), `center` (who is told, and
+//! may ask), `ending` (drain and stop), `service_manager`.
 
+pub(crate) mod center;
 mod encryption;
 mod ending;
 pub(crate) mod healing;
@@ -33,6 +35,7 @@ use tidegate_core::{
 };
 use tokio::time::{MissedTickBehavior, interval};
 
+use self::center::Reporting;
 use crate::{
     access_log::AccessLog,
     admin::view,
@@ -87,6 +90,7 @@ pub(crate) struct Coordinator {
     checker: Checker,
     probed: flume::Receiver<Probed>,
     monitor: Monitor,
+    reporting: Reporting,
     /// What decides; everything else here carries out.
     policy: Policy,
     /// What happened since the last tick.
@@ -154,6 +158,7 @@ impl Coordinator {
             checker: Checker::new(probed_tx),
             probed,
             monitor: Monitor::new(cpus),
+            reporting: Reporting::to_nobody(),
             policy,
             reports: Vec::new(),
             recompile: false,
@@ -309,6 +314,10 @@ impl Coordinator {
                 }
                 Ok(probed) = self.probed.recv_async() => {
                     self.on_probed(probed);
+                    Next::Continue
+                }
+                Ok(order) = self.reporting.orders.recv_async() => {
+                    self.on_order(&order);
                     Next::Continue
                 }
                 Ok(tried) = self.tried.recv_async() => {

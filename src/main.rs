@@ -37,6 +37,7 @@ mod signals;
 mod source;
 mod status;
 mod text;
+mod token;
 mod watch;
 
 fn main() -> std::process::ExitCode {

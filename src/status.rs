@@ -22,6 +22,9 @@ use tidegate_core::{
     stats::{EndpointCounters, HistogramCounts, MetricKind, PerShard, Phase, ShardCounters},
 };
 
+use tidegate_xds::healing::client::Status as CenterStatus;
+use tokio::sync::watch;
+
 use crate::{healing::Healing, key_log::KeyLogFile, limits::Limits};
 
 /// The whole of it. One for the life of the process.
@@ -75,6 +78,8 @@ pub(crate) struct Live {
     pub(crate) healing: Healing,
     /// What the machine bears, and who is held back.
     pub(crate) limits: Limits,
+    /// How the client of the healing center does, if there is one.
+    pub(crate) center: Option<watch::Receiver<CenterStatus>>,
     /// Where the secrets of TLS connections are written, if they are.
     pub(crate) key_log: Option<KeyLogFile>,
 }

@@ -10,9 +10,17 @@
 
 mod common;
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use common::{
+    Origin, Proxy,
     center::{Center, Folder, Reporter, ejected, endpoint, node, settings},
     eventually, peer,
 };
@@ -278,4 +286,69 @@ fn python_speaks_the_protocol() {
     assert!(said.contains("all right"), "{said}");
     assert_eq!(center.ports("ejected", "python"), [80]);
     assert_eq!(center.metric("tidegate_center_reports_repeated_total"), 1);
+}
+
+/// Goal: a proxy tells the center of an ejection with its numbers, and obeys what it says of it (H4, H5). Method: a
+/// whole proxy before two nodes of which one breaks every connection; `/clear` by hand at the center.
+#[test]
+fn a_proxy_reports_and_obeys() {
+    let folder = Folder::new();
+    let center = Center::anywhere(&folder, &[]);
+    let sick = Arc::new(AtomicBool::new(true));
+    let is_sick = sick.clone();
+    let well = Origin::echo();
+    let broken = Origin::start(move |peer| {
+        while peer.next_request()?.is_some() {
+            if is_sick.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            peer.wire
+                .send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+        }
+        Ok(())
+    });
+    let proxy = Proxy::start(format!(
+        "node: {{ id: edge-1, app: edge }}\ncenter: {{ addresses: [\"{}\"] }}\nlisteners:\n  web:\n    \
+         bind: 127.0.0.1:0\n    routes: [{{ to: pay }}]\nclusters:\n  pay:\n    \
+         endpoints: {{ static: [\"{well}\", \"{broken}\"] }}\n    heal: {{ base_ejection: 1m, slow_start: 0s }}\n",
+        center.listen
+    ));
+    let mut client = proxy.client();
+    (0..20).for_each(|_| drop(client.get("/")));
+    let port = broken.address.port();
+    eventually("the report", || {
+        (center.ports("ejected", "edge-1") == [port]).then_some(())
+    });
+    let endpoints = center.json("/endpoints");
+    let finding = endpoints[0].pointer("/claims/0/finding").unwrap();
+    assert_eq!(finding["reason"], "failures_in_row", "{endpoints}");
+    assert!(
+        finding["errors"].to_string().contains("failed_reset"),
+        "{finding}"
+    );
+    let page = || -> Value { serde_json::from_str(&proxy.admin_get("/healing").text()).unwrap() };
+    eventually("the acknowledgement", || {
+        (page()["center"]["acknowledged"].as_u64()? > 0).then_some(())
+    });
+    assert!(
+        proxy
+            .admin_get("/metrics")
+            .text()
+            .contains("tidegate_center_connected 1")
+    );
+    sick.store(false, Ordering::SeqCst);
+    let cleared = center.ask("POST", &format!("/clear?endpoint={}", broken.address), "");
+    assert_eq!(cleared.status, 200, "{}", cleared.text());
+    eventually("the return, by a trial", || {
+        drop(client.get("/"));
+        let page = page();
+        let endpoints = page["clusters"][0]["endpoints"].as_array()?;
+        endpoints
+            .iter()
+            .all(|e| e["state"] == "healthy")
+            .then_some(())
+    });
+    eventually("the report of it", || {
+        (center.ports("recovered", "edge-1") == [port]).then_some(())
+    });
 }

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     config::model::{HealthCheck, PolicyMode, Scope},
-    healing::{ejection::Event, probe::Checker, ward::Ward},
+    healing::{directive::Action, ejection::Event, probe::Checker, ward::Ward},
     id::{ClusterId, EndpointId, Epoch, ShardId},
     limiter::{
         application::{Application, Told},
@@ -255,6 +255,17 @@ impl Coordinator {
         let (name, ward) = self.ward(cluster)?;
         let event = ward.restore(address, now)?;
         Ok(self.by_hand(name, address, event))
+    }
+
+    /// Obeys the center, in every cluster that has the endpoint ejected. Whether there is one.
+    pub fn obey(&mut self, action: &Action, now: Duration) -> bool {
+        let acts = self.wards.values_mut();
+        let acted = acts.map(|ward| match action {
+            Action::Confirm { endpoint, extend } => ward.extend(*endpoint, *extend),
+            Action::Clear { endpoint } => ward.release(*endpoint, now),
+            _ => false,
+        });
+        acted.fold(false, |any, acted| any | acted)
     }
 
     fn ward(&mut self, cluster: &str) -> Result<(Arc<str>, &mut Ward), String> {

@@ -199,6 +199,36 @@ fn every_key_of_the_process_lands_in_its_field() {
         connection_buffer: 64 << 10,
     };
     assert_eq!(config.limits, limits);
+    let center = Center {
+        addresses: vec!["center.internal:9902".into(), "10.0.0.9:9902".into()],
+        token_file: Some("/etc/tidegate/token".into()),
+        fronts: vec!["10.0.0.1:8080".parse().unwrap()],
+        restart: Some(Restart {
+            hook: Hook::Unix("/run/app.sock".into(), "/restart".into()),
+            timeout: Duration::from_secs(10),
+        }),
+    };
+    assert_eq!(config.center.as_deref(), Some(&center));
+    let hooks = [
+        (
+            "command: [systemctl, restart, app]",
+            Hook::Command(vec!["systemctl".into(), "restart".into(), "app".into()]),
+        ),
+        (
+            "http: 127.0.0.1:9000",
+            Hook::Http("127.0.0.1:9000".parse().unwrap(), "/".into()),
+        ),
+    ];
+    for (text, hook) in hooks {
+        let text = format!("version: 1\ncenter: {{ addresses: [a:1], restart: {{ {text} }} }}\n");
+        let center = parse(&text).0.center.unwrap();
+        let expected = Restart {
+            hook,
+            timeout: Duration::from_secs(30),
+        };
+        assert_eq!(center.restart, Some(expected), "{text}");
+        assert_eq!((center.fronts.len(), center.token_file), (0, None));
+    }
     assert_eq!(config.drain_timeout, Duration::from_secs(90));
     let pay = &config.clusters["pay"];
     assert_eq!((pay.balance, pay.idle_connections), (Balance::Maglev, 64));

@@ -561,6 +561,7 @@ fn snapshot(routes: Vec<Route>) -> Snapshot {
         listeners: BTreeMap::from([("l".into(), listener)]),
         clusters: BTreeMap::new(),
         secrets: BTreeMap::new(),
+        center: None,
     };
     Snapshot::compile(Arc::new(config), &Resolution::new(), None, 1, Epoch(1))
 }

@@ -217,6 +217,7 @@ fn config() -> Config {
             ("b".into(), cluster(&[])),
         ]),
         secrets: BTreeMap::new(),
+        center: None,
     };
     let http = Http {
         routes: vec![

@@ -12,7 +12,7 @@ use tidegate_core::healing::{
 use crate::{
     coordinator::healing::numbers,
     healing::{ClusterHealing, Noted},
-    status::Status,
+    status::{Live, Status},
     text::Rfc3339,
 };
 
@@ -29,8 +29,30 @@ pub(crate) fn view(status: &Status) -> Value {
     });
     let events = live.healing.events.iter().map(noted);
     json!({
+        "center": center(&live),
         "clusters": clusters.collect::<Vec<_>>(),
         "events": events.collect::<Vec<_>>(),
+    })
+}
+
+/// How reports to the center do; null without one.
+fn center(live: &Live) -> Value {
+    let Some(status) = &live.center else {
+        return Value::Null;
+    };
+    let status = status.borrow();
+    json!({
+        "connected_to": status.center.as_deref(),
+        "epoch": status.epoch,
+        "streams": status.streams,
+        "waiting": status.waiting,
+        "reported": status.counts.reported,
+        "acknowledged": status.counts.acknowledged,
+        "dropped": status.counts.dropped,
+        "resent": status.counts.resent,
+        "directives_obeyed": status.obeyed,
+        "directives_refused": status.refused,
+        "last_error": status.last_error,
     })
 }
 
@@ -74,6 +96,16 @@ fn write_text(out: &mut String, status: &Status) -> std::fmt::Result {
     let live = status.live();
     if live.healing.clusters.is_empty() {
         return writeln!(out, "no cluster heals: give one `heal: {{}}`");
+    }
+    if let Some(status) = &live.center {
+        let status = status.borrow();
+        let to = status.center.as_deref().unwrap_or("none");
+        let (waiting, dropped) = (status.waiting, status.counts.dropped);
+        let error = status.last_error.as_deref().unwrap_or("no error");
+        writeln!(
+            out,
+            "center {to}: {waiting} reports waiting, {dropped} dropped, {error}"
+        )?;
     }
     for (name, cluster) in &live.healing.clusters {
         writeln!(out, "cluster {name}: {}", cluster.mode.word())?;

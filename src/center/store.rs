@@ -1,10 +1,9 @@
 //! Where a center keeps what it knows, and how it is decided which of several centers leads.
 //!
-//! One center: a `redb` file; whoever has it open leads. The epoch is the time of its start in seconds, or
+//! One center: a `redb` file; whoever has it open leads. The epoch is the time of its start in milliseconds, or
 //! one more than the last in the file: proxies know that one too, and follow a center whose file was lost.
-//! Several: etcd; the
-//! leader holds a key by a lease, the epoch is the revision at which it got the key, and each write counts
-//! only while it still holds it: one that was frozen for longer than its lease can write nothing.
+//! Several: etcd; the leader holds a key by a lease, the epoch is the revision at which it got the key, and each
+//! write counts only while it still holds it: one that was frozen for longer than its lease can write nothing.
 
 use std::{
     fmt,
@@ -20,7 +19,7 @@ use tidegate_xds::etcd::{Error, Etcd, Holder, OPERATIONS_MAX, Write};
 use super::Keep;
 use crate::{
     exit::{Exit, Failure},
-    status::unix_s,
+    status::unix_ms,
 };
 
 /// How long etcd may take for an answer. Less than half of the lease, so that one lost answer does not
@@ -136,7 +135,7 @@ impl Store {
         match self {
             Store::Embedded(database) => {
                 let database = database.clone();
-                let (epoch, saved) = blocking(move || lead(&database, unix_s())).await?;
+                let (epoch, saved) = blocking(move || lead(&database, unix_ms())).await?;
                 Ok(Role::Leader { epoch, saved })
             }
             Store::Shared(shared) => shared.campaign().await,

@@ -11,11 +11,8 @@ use tidegate_core::{
 use crate::{
     center::{self, Keep, Options},
     exit::{Exit, Failure},
-    logging,
+    logging, token,
 };
-
-/// Bytes of a token's file. A longer one is another file.
-const TOKEN_MAX: usize = 1024;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -115,7 +112,7 @@ fn options(args: Args) -> Result<Options, Failure> {
         "off" => None,
         address => Some(loopback(address)?),
     };
-    let token = args.token_file.map(token).transpose()?;
+    let token = args.token_file.as_deref().map(token::read).transpose()?;
     if token.is_none() && !args.listen.ip().is_loopback() {
         return Err(Failure::new(
             Exit::Usage,
@@ -159,22 +156,6 @@ fn loopback(text: &str) -> Result<SocketAddr, Failure> {
                 "it asks nobody who they are: reach it through ssh or a proxy that authenticates",
             )
         })
-}
-
-fn token(path: PathBuf) -> Result<Box<str>, Failure> {
-    let bad = |why: String| {
-        Failure::new(
-            Exit::Config,
-            format!("token file `{}`: {why}", path.display()),
-            "one line of visible ASCII, at most 1 KiB",
-        )
-    };
-    let text = std::fs::read_to_string(&path).map_err(|e| bad(e.to_string()))?;
-    let token = text.lines().next().unwrap_or_default().trim();
-    if token.is_empty() || token.len() > TOKEN_MAX || !token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(bad("no token in its first line".into()));
-    }
-    Ok(token.into())
 }
 
 fn positive(text: &str) -> Result<usize, String> {

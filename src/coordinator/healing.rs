@@ -82,6 +82,7 @@ impl Coordinator {
                 tracing::info!("cluster `{cluster}`: {address} is well again{mode}");
             }
         }
+        self.report(healing);
         self.status.live_mut().healing.note(healing, unix_ms());
     }
 

@@ -107,6 +107,7 @@ fn warn_of_restarts(old: &Config, new: &Config) {
         ("shards", old.shards != new.shards),
         ("admin", old.admin != new.admin),
         ("access_log", old.access_log != new.access_log),
+        ("center", old.center != new.center),
     ] {
         if changed {
             tracing::warn!("`{key}` changed; it takes effect at the next start");

@@ -120,6 +120,7 @@ impl Service {
                 access_log,
                 request_rx,
             );
+            coordinator.report_to_center()?;
             coordinator.seed_resolution(resolved);
             coordinator.install(config, source, bound, sockets).await;
             status.set_state(State::Ready);

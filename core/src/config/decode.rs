@@ -21,6 +21,7 @@ use super::{
     tree::{Entry, Node, Value},
 };
 
+mod center;
 mod cluster;
 mod listener;
 mod matching;
@@ -88,6 +89,9 @@ pub(super) fn file(root: &Node, report: &Report<'_>) -> (Config, Origins) {
         listeners,
         clusters,
         secrets: defined.secrets.into_model(),
+        center: fields
+            .section_opt("center", &keys::CENTER)
+            .map(|fields| Box::new(center::center(&fields))),
     };
     (config, origins)
 }

@@ -9,11 +9,11 @@ use serde_json::{Map, Value, json};
 
 use super::{
     model::{
-        AccessLog, AccessLogFormat, AdaptiveLimit, Balance, Cluster, Config, Endpoints, Forward,
-        HashOn, HeaderEdits, Heal, HealthCheck, HostPattern, Http, Listener, PathPattern,
-        PathRewrite, Probe, Protocol, ProxyProtocolIn, ProxyProtocolOut, Redirect, Retry, Route,
-        RouteAction, RouteMatch, Scope, StaticEndpoint, Tcp, ValuePattern, WeightedCluster,
-        XForwarded,
+        AccessLog, AccessLogFormat, AdaptiveLimit, Balance, Center, Cluster, Config, Endpoints,
+        Forward, HashOn, HeaderEdits, Heal, HealthCheck, Hook, HostPattern, Http, Listener,
+        PathPattern, PathRewrite, Probe, Protocol, ProxyProtocolIn, ProxyProtocolOut, Redirect,
+        Retry, Route, RouteAction, RouteMatch, Scope, StaticEndpoint, Tcp, ValuePattern,
+        WeightedCluster, XForwarded,
     },
     quantity::{format_duration, format_share, format_size},
 };
@@ -88,6 +88,7 @@ pub(super) fn file(config: &Config, secrets: Secrets) -> Value {
     let secrets = config.secrets.iter();
     let secrets = secrets.map(|(name, one)| (name.to_string(), tls::secret(one)));
     file.put_filled("secrets", Object(secrets.collect()));
+    file.put_opt("center", config.center.as_deref().map(center));
     file.into()
 }
 
@@ -487,6 +488,34 @@ fn adaptive_limit(limit: &AdaptiveLimit) -> Object {
     object.put("floor", limit.policy.floor);
     object.put_opt("priority_header", limit.priority_header.as_deref());
     object.put_opt("caller_header", limit.caller_header.as_deref());
+    object
+}
+
+fn center(center: &Center) -> Object {
+    let mut object = Object::default();
+    let texts = |texts: &[Arc<str>]| texts.iter().map(|text| json!(**text)).collect::<Vec<_>>();
+    object.put("addresses", texts(&center.addresses));
+    object.put_opt("token_file", center.token_file.as_deref());
+    if !center.fronts.is_empty() {
+        let fronts = center.fronts.iter().map(|front| json!(front.to_string()));
+        object.put("fronts", fronts.collect::<Vec<_>>());
+    }
+    if let Some(restart) = &center.restart {
+        let mut hook = Object::default();
+        match &restart.hook {
+            Hook::Command(words) => hook.put("command", texts(words)),
+            Hook::Http(address, path) => {
+                hook.put("http", address.to_string());
+                hook.put("path", &**path);
+            }
+            Hook::Unix(socket, path) => {
+                hook.put("unix", &**socket);
+                hook.put("path", &**path);
+            }
+        }
+        hook.put("timeout", duration(restart.timeout));
+        object.put("restart", hook);
+    }
     object
 }
 

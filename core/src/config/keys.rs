@@ -75,6 +75,8 @@ pub(super) static SECTIONS: &[&Section] = &[
     &RING,
     &ACCESS_LOG,
     &LIMITS,
+    &CENTER,
+    &RESTART,
     &SECRET,
     &LISTENER,
     &LISTENER_TLS,

@@ -8,10 +8,12 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::limiter::Priority;
 
+mod center;
 mod heal;
 mod limit;
 mod tls;
 
+pub use center::*;
 pub use heal::*;
 pub use limit::*;
 pub use tls::*;
@@ -37,6 +39,8 @@ pub struct Config {
     pub clusters: BTreeMap<Arc<str>, Cluster>,
     /// Certificates and trust bundles, by name.
     pub secrets: BTreeMap<Arc<str>, Secret>,
+    /// The healing center that is reported to; `None` reports to nobody.
+    pub center: Option<Box<Center>>,
 }
 
 /// The proxy's own identity.

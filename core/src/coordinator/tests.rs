@@ -59,6 +59,7 @@ fn snapshot_of(epoch: u64, addresses: &[&str], checked: bool, heals: bool) -> Ar
         listeners: BTreeMap::new(),
         clusters: BTreeMap::from([("c".into(), cluster)]),
         secrets: BTreeMap::new(),
+        center: None,
     };
     let none = Resolution::new();
     Arc::new(Snapshot::compile(
@@ -284,4 +285,38 @@ fn checks_and_calls_are_one_verdict() {
         panic!("{orders:?}");
     };
     assert_eq!(*guard, Guard::LastNode);
+}
+
+/// Goal: the center keeps an ejected node out for longer, or has it tried out at once, and nothing else (H5).
+/// Method: one of two nodes is ejected; directives for it and for the other.
+#[test]
+fn the_center_extends_and_clears() {
+    let mut coordinator = Coordinator::new(2);
+    let snapshot = snapshot_of(1, &[A, B], false, true);
+    coordinator.installed(snapshot.clone(), NOW);
+    tick(&mut coordinator, NOW, []);
+    (0..5).for_each(|_| _ = counters(&snapshot, 1, 0).fail(Fault::Reset));
+    let mut now = NOW + Duration::from_millis(100);
+    tick(&mut coordinator, now, []);
+    let failures = coordinator.wards()["c"].failures(1);
+    assert_eq!(failures, [(Fault::Reset, 5)]);
+    let confirm = |endpoint: &str| Action::Confirm {
+        endpoint: endpoint.parse().unwrap(),
+        extend: Duration::from_secs(60),
+    };
+    assert!(!coordinator.obey(&confirm(A), now));
+    assert!(coordinator.obey(&confirm(B), now));
+    now += Duration::from_secs(30);
+    assert_eq!(
+        healing(&tick(&mut coordinator, now, [])),
+        [&Event::Probation { node: 9 }; 0]
+    );
+    let clear = Action::Clear {
+        endpoint: B.parse().unwrap(),
+    };
+    assert!(coordinator.obey(&clear, now));
+    now += Duration::from_millis(100);
+    let orders = tick(&mut coordinator, now, []);
+    assert_eq!(healing(&orders), [&Event::Probation { node: 1 }]);
+    assert!(!coordinator.obey(&clear, now), "it is not ejected any more");
 }

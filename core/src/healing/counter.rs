@@ -6,7 +6,7 @@
 use super::detector::Calls;
 use crate::{
     sketch,
-    stats::{EndpointCounters, PerShard},
+    stats::{Counter, EndpointCounters, PerShard},
 };
 
 /// What a call failed of (H2).
@@ -31,6 +31,32 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Every class.
+    pub const ALL: [Fault; 8] = [
+        Fault::Status,
+        Fault::Overloaded,
+        Fault::Connect,
+        Fault::ConnectTimeout,
+        Fault::Tls,
+        Fault::Reset,
+        Fault::Protocol,
+        Fault::Deadline,
+    ];
+
+    /// The word in reports: that of the counter.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Fault::Status => "failed_5xx",
+            Fault::Overloaded => "failed_overloaded",
+            Fault::Connect => "failed_connect",
+            Fault::ConnectTimeout => "failed_connect_timeout",
+            Fault::Tls => "failed_tls",
+            Fault::Reset => "failed_reset",
+            Fault::Protocol => "failed_protocol",
+            Fault::Deadline => "failed_deadline",
+        }
+    }
+
     /// Whether a process that is up does not show it.
     pub const fn is_hard(self) -> bool {
         !matches!(self, Fault::Status | Fault::Overloaded)
@@ -50,7 +76,16 @@ impl EndpointCounters {
 
     /// Counts a failure. Says how many hard ones there were in a row, this one included.
     pub fn fail(&self, fault: Fault) -> u64 {
-        let counter = match fault {
+        self.failures(fault).add(1);
+        if fault.is_hard() {
+            self.failures_in_row.add(1);
+        }
+        self.failures_in_row.get()
+    }
+
+    /// Failures of one class.
+    pub const fn failures(&self, fault: Fault) -> &Counter {
+        match fault {
             Fault::Status => &self.failed_5xx,
             Fault::Overloaded => &self.failed_overloaded,
             Fault::Connect => &self.failed_connect,
@@ -59,21 +94,12 @@ impl EndpointCounters {
             Fault::Reset => &self.failed_reset,
             Fault::Protocol => &self.failed_protocol,
             Fault::Deadline => &self.failed_deadline,
-        };
-        counter.add(1);
-        if fault.is_hard() {
-            self.failures_in_row.add(1);
         }
-        self.failures_in_row.get()
     }
 
     fn failed_hard(&self) -> u64 {
-        self.failed_connect.get()
-            + self.failed_connect_timeout.get()
-            + self.failed_tls.get()
-            + self.failed_reset.get()
-            + self.failed_protocol.get()
-            + self.failed_deadline.get()
+        let hard = Fault::ALL.iter().filter(|fault| fault.is_hard());
+        hard.map(|fault| self.failures(*fault).get()).sum()
     }
 }
 

@@ -217,6 +217,8 @@ impl Event {
 
 /// Seconds over which rates are remembered.
 const MEMORY_S: f64 = 10.0;
+/// The same, for reports.
+pub const WINDOW: Duration = Duration::from_secs(10);
 /// Seconds that are now.
 const RECENT_S: f64 = 1.0;
 /// Peers that fail this often are sick themselves.
@@ -313,6 +315,28 @@ impl Group {
             return Err(Guard::LastNode);
         }
         Ok(self.put_out(k, now, Cause::Hand, penalty))
+    }
+
+    /// The center keeps an ejected node out for longer. Says whether it is ejected.
+    pub fn extend(&mut self, k: usize, by: Duration) -> bool {
+        match self.nodes.get_mut(k).map(|node| &mut node.state) {
+            Some(State::Ejected { until }) => {
+                *until = until.saturating_add(by);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The center ends an ejection: at the next tick the node is tried out. Says whether it is ejected.
+    pub fn release(&mut self, k: usize, now: Duration) -> bool {
+        match self.nodes.get_mut(k).map(|node| &mut node.state) {
+            Some(State::Ejected { until }) => {
+                *until = now;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// An operator, or the center, takes a node back in at once, its times out forgotten.

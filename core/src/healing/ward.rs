@@ -4,9 +4,9 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    counter::Tally,
+    counter::{Fault, Tally},
     detector::Calls,
-    ejection::{Event, Evidence, Group, Guard, State},
+    ejection::{Event, Evidence, Group, Guard, State, WINDOW},
 };
 use crate::{
     config::model::{Heal, PolicyMode},
@@ -38,6 +38,9 @@ struct Node {
     tally: Tally,
     /// On probation: when a shard was told to try it out.
     tried_at: Option<Duration>,
+    /// Failures by class as of `classes_at`, to tell those of the last seconds.
+    classes: [u64; Fault::ALL.len()],
+    classes_at: Duration,
 }
 
 impl Node {
@@ -45,10 +48,16 @@ impl Node {
         Node {
             address: endpoint.address,
             tally: Tally::new(&endpoint.counters),
+            classes: by_class(&endpoint.counters),
+            classes_at: Duration::ZERO,
             counters: endpoint.counters.clone(),
             tried_at: None,
         }
     }
+}
+
+fn by_class(counters: &PerShard<EndpointCounters>) -> [u64; Fault::ALL.len()] {
+    Fault::ALL.map(|fault| counters.sum(|shard| shard.failures(fault).get()))
 }
 
 /// What a tick brought.
@@ -134,6 +143,10 @@ impl Ward {
             .filter_map(|event| Some(self.nodes.get(event.node())?.address))
             .collect();
         for (node, state) in self.nodes.iter_mut().zip(states) {
+            if now.saturating_sub(node.classes_at) >= WINDOW {
+                node.classes = by_class(&node.counters);
+                node.classes_at = now;
+            }
             let quarantined = node.counters.sum(|c| c.quarantined.get()) > 0;
             let is_due = match state {
                 State::Probation { .. } => node
@@ -175,6 +188,30 @@ impl Ward {
             times,
             evidence,
         })
+    }
+
+    /// Failures of a node in the last seconds, at most [`WINDOW`], by class (H2); classes without any left out.
+    pub fn failures(&self, node: usize) -> Vec<(Fault, u64)> {
+        let Some(node) = self.nodes.get(node) else {
+            return Vec::new();
+        };
+        let now = by_class(&node.counters);
+        let counts = now.iter().zip(&node.classes);
+        let counts = counts.map(|(now, before)| now.saturating_sub(*before));
+        let named = Fault::ALL.into_iter().zip(counts);
+        named.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// The center keeps an ejected node out for longer. Says whether it is ejected here.
+    pub fn extend(&mut self, address: SocketAddr, by: Duration) -> bool {
+        let k = self.place(address);
+        k.is_some_and(|k| self.group.extend(k, by))
+    }
+
+    /// The center ends an ejection. Says whether the node is ejected here.
+    pub fn release(&mut self, address: SocketAddr, now: Duration) -> bool {
+        let k = self.place(address);
+        k.is_some_and(|k| self.group.release(k, now))
     }
 
     /// The address of a node.

@@ -1,6 +1,7 @@
 //! Metrics of self-healing, by cluster (H3, H10, H11).
 
 use tidegate_core::healing::ejection::State;
+use tidegate_xds::healing::client::Status as CenterStatus;
 
 use super::{Family, Source, census::Sample};
 use crate::{admin::healing::word, healing::ClusterHealing, status::Status};
@@ -47,7 +48,36 @@ pub(super) fn families() -> Vec<Family> {
             &["cluster", "state"],
             |status| each(status, states),
         ),
+        family(
+            "tidegate_center_connected",
+            "gauge",
+            "1 while the healing center has a stream of this proxy; not there without a center.",
+            &[],
+            |status| reporting(status, |center| u64::from(center.center.is_some())),
+        ),
+        family(
+            "tidegate_center_reports_waiting",
+            "gauge",
+            "Reports that the healing center has not acknowledged.",
+            &[],
+            |status| reporting(status, |center| center.waiting as u64),
+        ),
+        family(
+            "tidegate_center_reports_dropped_total",
+            "counter",
+            "Reports dropped since too many waited for the healing center.",
+            &[],
+            |status| reporting(status, |center| center.counts.dropped),
+        ),
     ]
+}
+
+fn reporting(status: &Status, value: impl Fn(&CenterStatus) -> u64) -> Vec<Sample> {
+    let live = status.live();
+    let center = live.center.iter();
+    center
+        .map(|center| (Vec::new(), value(&center.borrow())))
+        .collect()
 }
 
 fn each(status: &Status, samples: impl Fn(String, &ClusterHealing) -> Vec<Sample>) -> Vec<Sample> {

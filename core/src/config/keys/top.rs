@@ -54,6 +54,12 @@ pub(in super::super) static ROOT: Section = Section {
             "Certificates with their keys, and authorities that are trusted, by name.",
         )
         .absent("none"),
+        Field::new(
+            "center",
+            Kind::Section(&CENTER),
+            "The healing center that ejections are reported to. Read once, when the process starts.",
+        )
+        .absent("nobody is told"),
     ],
     planned: &[
         ("xds", "configuration by xDS"),
@@ -61,7 +67,6 @@ pub(in super::super) static ROOT: Section = Section {
         ("limit", "adaptive limiting"),
         ("steering", "steering between zones and units"),
         ("heal", "self-healing"),
-        ("center", "the healing center"),
         ("registry", "service registries"),
         ("tracing", "exported traces"),
         ("stats", "naming of metrics"),
@@ -84,6 +89,93 @@ pub(in super::super) static NODE: Section = Section {
         ("region", "regions"),
         ("unit", "units"),
     ],
+};
+
+/// One center.
+pub(in super::super) const CENTER_ADDRESS: Kind = Kind::Text("`HOST:PORT`", 261);
+/// Where the fronted application is reached.
+pub(in super::super) const FRONT_ADDRESS: Kind = Kind::Text("an address", 64);
+/// A program, or one of its arguments.
+pub(in super::super) const COMMAND_WORD: Kind = Kind::Text("text", TEXT_MAX);
+
+pub(in super::super) static CENTER: Section = Section {
+    name: "center",
+    place: "center",
+    doc: "The healing center: told of every ejection, with its numbers; it may confirm or clear one, and have the \
+          application restarted that this proxy fronts. `node: { id, app }` say who reports.",
+    fields: &[
+        Field::new(
+            "addresses",
+            Kind::List(&CENTER_ADDRESS, 16),
+            "Where the centers listen. One that does not lead says who does.",
+        )
+        .required(),
+        Field::new(
+            "token_file",
+            Kind::Text("a path", TEXT_MAX),
+            "A file whose first line is the token that the centers ask for.",
+        )
+        .absent("none is shown"),
+        Field::new(
+            "fronts",
+            Kind::List(&FRONT_ADDRESS, 64),
+            "Where others reach the application `node.app` that this proxy fronts.",
+        )
+        .absent("it fronts nothing: nothing is restarted"),
+        Field::new(
+            "restart",
+            Kind::Section(&RESTART),
+            "How that application is restarted, or taken off line.",
+        )
+        .absent("the center is refused"),
+    ],
+    planned: &[(
+        "tls",
+        "TLS to the center; put a Tidegate with mTLS in front of it",
+    )],
+};
+
+pub(in super::super) static RESTART: Section = Section {
+    name: "restart",
+    place: "center.restart",
+    doc: "A hook that restarts the fronted application, or takes it off line: exactly one of `command`, `http` and \
+          `unix`. A command has the order in `TIDEGATE_ACTION` and its like, the others in a JSON body.",
+    fields: &[
+        Field::new(
+            "command",
+            Kind::List(&COMMAND_WORD, 64),
+            "A program and its arguments, without a shell.",
+        )
+        .absent("see `http`"),
+        Field::new(
+            "http",
+            Kind::Text("an address", 64),
+            "`IP:PORT` of who is asked by POST.",
+        )
+        .absent("see `command`"),
+        Field::new(
+            "unix",
+            Kind::Text("a path", TEXT_MAX),
+            "The Unix socket of who is asked by POST.",
+        )
+        .absent("see `command`"),
+        Field::new(
+            "path",
+            Kind::Text("a path", TEXT_MAX),
+            "With `http` and `unix`: what is asked for.",
+        )
+        .default("/", "there is nothing shorter"),
+        Field::new(
+            "timeout",
+            Kind::Duration(millis(10), seconds(600)),
+            "After which it has failed.",
+        )
+        .default(
+            "30s",
+            "a process that stops in an orderly way needs some seconds",
+        ),
+    ],
+    planned: &[("headers", "headers of hooks")],
 };
 
 const SHARD_COUNT: Kind = Kind::Integer(1, SHARDS_MAX as u64);

@@ -200,6 +200,7 @@ fn snapshot() -> Snapshot {
             ("empty".into(), cluster(Balance::RoundRobin, &[])),
         ]),
         secrets: BTreeMap::new(),
+        center: None,
     };
     let none = Resolution::new();
     Snapshot::compile(Arc::new(config), &none, None, 1, Epoch(3))

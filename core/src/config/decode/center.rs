@@ -1,0 +1,80 @@
+//! The healing center.
+
+use super::*;
+use crate::config::model::{Center, Hook, Restart};
+
+/// Decodes the section.
+pub(super) fn center(fields: &Fields<'_>) -> Center {
+    fields.refuse_empty("addresses");
+    Center {
+        addresses: texts(fields, "addresses", &keys::CENTER_ADDRESS, |text| {
+            host_and_port(&text.text).then(|| text.text.as_str().into())
+        }),
+        token_file: fields.text("token_file").map(|text| text.text.into()),
+        fronts: texts(fields, "fronts", &keys::FRONT_ADDRESS, |text| {
+            checked_opt(fields.report, "fronts", text, syntax::endpoint(&text.text))
+        }),
+        restart: fields
+            .section_opt("restart", &keys::RESTART)
+            .and_then(|fields| restart(&fields)),
+    }
+}
+
+fn restart(fields: &Fields<'_>) -> Option<Restart> {
+    let key = fields.exactly_one(&["command", "http", "unix"])?;
+    if key == "command" {
+        fields.refuse(
+            &["path"],
+            "for a command",
+            "it is what an HTTP hook is asked for: remove it",
+        );
+    }
+    let text = fields.text("path").unwrap_or_default();
+    let path = checked_opt(fields.report, "path", &text, syntax::path(&text.text));
+    let path = path.unwrap_or_else(|| "/".into());
+    let hook = match key {
+        "http" => {
+            let text = fields.text("http")?;
+            let address = checked_opt(fields.report, "http", &text, syntax::endpoint(&text.text))?;
+            Hook::Http(address, path)
+        }
+        "unix" => Hook::Unix(fields.text("unix")?.text.into(), path),
+        _ => {
+            fields.refuse_empty("command");
+            let word = |text: &Text| Some(text.text.as_str().into());
+            Hook::Command(texts(fields, "command", &keys::COMMAND_WORD, word))
+        }
+    };
+    Some(Restart {
+        hook,
+        timeout: fields.duration("timeout"),
+    })
+}
+
+/// The items of a list that `read` takes; one that it does not is reported as no address.
+fn texts<T>(
+    fields: &Fields<'_>,
+    key: &str,
+    item: &Kind,
+    read: impl Fn(&Text) -> Option<T>,
+) -> Vec<T> {
+    let nodes = fields.list(key);
+    let texts = nodes
+        .iter()
+        .filter_map(|node| fields::read_text(fields.report, key, node, item));
+    texts
+        .filter_map(|text| {
+            let value = read(&text);
+            if value.is_none() && key == "addresses" {
+                let help = "write `HOST:PORT`";
+                fields::malformed(fields.report, codes::ADDRESS, key, &text, "no port", help);
+            }
+            value
+        })
+        .collect()
+}
+
+fn host_and_port(text: &str) -> bool {
+    let parts = text.rsplit_once(':');
+    parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
+}
