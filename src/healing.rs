@@ -101,11 +101,13 @@ impl Healing {
 }
 
 impl Healing {
-    /// Where an endpoint stands that is judged by its calls, and taken out by what they say.
-    pub(crate) fn of(&self, cluster: &str, address: SocketAddr) -> Option<State> {
-        let cluster = self.clusters.get(cluster)?;
-        let node = cluster.nodes.iter().find(|node| node.address == address)?;
-        (cluster.mode == PolicyMode::Enforce).then_some(node.state)
+    /// Where the endpoints of a cluster stand that are taken out by what their calls say; none of one that is only
+    /// watched, or not at all.
+    pub(crate) fn states(&self, cluster: &str) -> BTreeMap<SocketAddr, State> {
+        let cluster = self.clusters.get(cluster);
+        let enforced = cluster.filter(|cluster| cluster.mode == PolicyMode::Enforce);
+        let nodes = enforced.iter().flat_map(|cluster| &cluster.nodes);
+        nodes.map(|node| (node.address, node.state)).collect()
     }
 }
 

@@ -235,7 +235,7 @@ impl Coordinator {
         address: SocketAddr,
         now: Duration,
         penalty: Duration,
-    ) -> Result<Order, String> {
+    ) -> Result<Healing, String> {
         let (name, ward) = self.ward(cluster)?;
         let event = ward.eject(address, now, penalty)?;
         Ok(self.by_hand(name, address, event))
@@ -251,7 +251,7 @@ impl Coordinator {
         cluster: &str,
         address: SocketAddr,
         now: Duration,
-    ) -> Result<Order, String> {
+    ) -> Result<Healing, String> {
         let (name, ward) = self.ward(cluster)?;
         let event = ward.restore(address, now)?;
         Ok(self.by_hand(name, address, event))
@@ -286,14 +286,14 @@ impl Coordinator {
         }
     }
 
-    fn by_hand(&mut self, cluster: Arc<str>, address: SocketAddr, event: Event) -> Order {
+    fn by_hand(&mut self, cluster: Arc<str>, address: SocketAddr, event: Event) -> Healing {
         self.untold.insert((cluster.clone(), address));
-        Order::Healing(Healing {
+        Healing {
             cluster,
             address,
             event,
             enforced: true,
-        })
+        }
     }
 
     /// Clusters that heal in `snapshot`, and no others, are watched from now on. Who was out under the ids
@@ -308,12 +308,17 @@ impl Coordinator {
             let Some(heal) = &cluster.config.heal else {
                 continue;
             };
-            let mut ward = known.unwrap_or_else(|| Ward::new(cluster, heal));
-            ward.follow(cluster, heal);
-            for endpoint in &cluster.endpoints {
-                let probed = self.probed_as(&(cluster.name.clone(), endpoint.address));
-                ward.set_down(endpoint.address, probed == Availability::Unavailable);
-            }
+            let mut ward = match known {
+                Some(mut known) => {
+                    known.follow(cluster, heal);
+                    known
+                }
+                None => Ward::new(cluster, heal),
+            };
+            ward.set_down_where(|address| {
+                let probed = self.probed_as(&(cluster.name.clone(), address));
+                probed == Availability::Unavailable
+            });
             self.wards.insert(cluster.name.clone(), ward);
         }
     }
@@ -325,11 +330,13 @@ impl Coordinator {
             let Some(rule) = cluster.config.adaptive_limit.as_deref() else {
                 continue;
             };
-            let mut application = match before.remove(&cluster.name) {
-                Some(known) => known,
+            let application = match before.remove(&cluster.name) {
+                Some(mut known) => {
+                    known.follow(cluster, rule);
+                    known
+                }
                 None => Application::new(cluster, rule),
             };
-            application.follow(cluster, rule);
             self.applications.insert(cluster.name.clone(), application);
         }
     }

@@ -105,6 +105,7 @@ pub(crate) fn clusters(status: &Status) -> Value {
 }
 
 fn cluster(cluster: &Cluster, live: &Live) -> Value {
+    let healing = live.healing.states(&cluster.name);
     let endpoints: Vec<Value> = cluster
         .endpoints
         .iter()
@@ -114,7 +115,7 @@ fn cluster(cluster: &Cluster, live: &Live) -> Value {
             view.insert("weight".into(), json!(endpoint.weight));
             let health = live.health.get(&(cluster.name.clone(), endpoint.address));
             let available = health.is_none_or(|h| h.availability == Availability::Available);
-            let healing = live.healing.of(&cluster.name, endpoint.address);
+            let healing = healing.get(&endpoint.address).copied();
             let is_in = healing.is_none_or(|state| !is_out(state));
             view.insert("available".into(), json!(available && is_in));
             if let Some(state) = healing {

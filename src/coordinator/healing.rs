@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use tidegate_core::{
-    coordinator::{Healing, Order},
+    coordinator::Healing,
     healing::ejection::{Event, Evidence},
 };
 
@@ -24,8 +24,8 @@ impl Coordinator {
         penalty: Duration,
     ) -> Result<(), String> {
         let now = self.status.started.elapsed();
-        let order = self.policy.eject(cluster, address, now, penalty)?;
-        self.carry_out(order);
+        let ejected = self.policy.eject(cluster, address, now, penalty)?;
+        self.carry_out_by_hand(&ejected);
         Ok(())
     }
 
@@ -36,8 +36,8 @@ impl Coordinator {
     /// Why it cannot be, and what can.
     pub(super) fn restore(&mut self, cluster: &str, address: SocketAddr) -> Result<(), String> {
         let now = self.status.started.elapsed();
-        let order = self.policy.restore(cluster, address, now)?;
-        self.carry_out(order);
+        let restored = self.policy.restore(cluster, address, now)?;
+        self.carry_out_by_hand(&restored);
         Ok(())
     }
 
@@ -93,11 +93,9 @@ impl Coordinator {
         live.healing.show(wards);
     }
 
-    /// What was asked for by hand.
-    fn carry_out(&mut self, order: Order) {
-        if let Order::Healing(healing) = order {
-            self.carry_out_healing(&healing);
-        }
+    /// What was asked for by hand is done and shown at once.
+    fn carry_out_by_hand(&mut self, healing: &Healing) {
+        self.carry_out_healing(healing);
         self.decide();
         self.show_healing();
     }

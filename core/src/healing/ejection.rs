@@ -247,6 +247,20 @@ struct Node {
     well_since: Duration,
 }
 
+impl Node {
+    /// What is known of it, beside the calls of all.
+    fn evidence(&self, all: Rate) -> Evidence {
+        Evidence {
+            own: self.rate,
+            peers: all.without(self.rate),
+            run: self.run.len(),
+            latency_s: self.latency_s,
+            peers_latency_s: self.peers_latency_s,
+            waiting: self.waiting,
+        }
+    }
+}
+
 /// The nodes of one cluster.
 #[derive(Clone, Debug)]
 pub struct Group {
@@ -279,7 +293,8 @@ impl Group {
 
     /// What is known of every node.
     pub fn evidences(&self) -> impl Iterator<Item = Evidence> {
-        (0..self.nodes.len()).map(|k| self.evidence(k))
+        let all = self.all();
+        self.nodes.iter().map(move |node| node.evidence(all))
     }
 
     /// How often each node was ejected lately.
@@ -404,17 +419,14 @@ impl Group {
         let keep = |memory_s: f64| (-tick.as_secs_f64() / memory_s).exp();
         let nothing = Calls::default();
         // Peers as they were before this tick, so that a fault that strikes all does not look like one's.
-        let all = self
-            .nodes
-            .iter()
-            .fold(Rate::default(), |sum, node| sum.with(node.rate));
-        let medians: Vec<Option<f64>> = (0..self.nodes.len())
-            .map(|k| peers_median(calls, k))
-            .collect();
-        let nodes = self.nodes.iter_mut().zip(medians).enumerate();
+        let all = self.all();
+        let mut latencies: Vec<f64> = calls.iter().filter_map(|calls| calls.latency_s).collect();
+        latencies.sort_by(f64::total_cmp);
+        let nodes = self.nodes.iter_mut().enumerate();
         nodes
-            .map(|(k, (node, median))| {
+            .map(|(k, node)| {
                 let calls = calls.get(k).unwrap_or(&nothing);
+                let median = peers_median(&latencies, calls.latency_s);
                 let peers = all.without(node.rate);
                 node.rate.step(calls, keep(MEMORY_S));
                 node.recent.step(calls, keep(RECENT_S));
@@ -610,30 +622,55 @@ impl Group {
         }
     }
 
+    /// The calls of all nodes lately.
+    fn all(&self) -> Rate {
+        let rates = self.nodes.iter().map(|node| node.rate);
+        rates.fold(Rate::default(), Rate::with)
+    }
+
     fn evidence(&self, k: usize) -> Evidence {
-        let all = self
-            .nodes
-            .iter()
-            .fold(Rate::default(), |sum, node| sum.with(node.rate));
-        let node = self.nodes.get(k).cloned().unwrap_or_default();
-        Evidence {
-            own: node.rate,
-            peers: all.without(node.rate),
-            run: node.run.len(),
-            latency_s: node.latency_s,
-            peers_latency_s: node.peers_latency_s,
-            waiting: node.waiting,
-        }
+        let node = self.nodes.get(k);
+        node.map_or_else(Evidence::default, |node| node.evidence(self.all()))
     }
 }
 
-/// The median of the others' medians.
-fn peers_median(calls: &[Calls], k: usize) -> Option<f64> {
-    let others = calls.iter().enumerate().filter(|(other, _)| *other != k);
-    let mut latencies: Vec<f64> = others.filter_map(|(_, calls)| calls.latency_s).collect();
-    latencies.sort_by(f64::total_cmp);
+/// The median of the others' medians. `sorted` holds those of all, and this node's `own` among them.
+fn peers_median(sorted: &[f64], own: Option<f64>) -> Option<f64> {
+    let own = own.map(|own| sorted.partition_point(|one| one.total_cmp(&own).is_lt()));
+    let others = sorted.len() - usize::from(own.is_some());
     // The lower one of two: a second sick node must not hide the first.
-    latencies
-        .get(latencies.len().saturating_sub(1) / 2)
-        .copied()
+    let middle = others.saturating_sub(1) / 2;
+    let is_behind = own.is_some_and(|own| own <= middle);
+    let at = middle + usize::from(is_behind);
+    sorted.get(at).copied().filter(|_| others > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Goal: the peers' median is the one of all the others (H2, H8). Method: any latencies, with gaps and
+        /// repeats, against the others sorted for each node anew.
+        #[test]
+        fn median_is_of_the_others(
+            latencies in prop::collection::vec(prop::option::of(0u8..4), 1..8),
+        ) {
+            let latencies: Vec<Option<f64>> =
+                latencies.iter().map(|l| l.map(f64::from)).collect();
+            let sorted = |skip: Option<usize>| {
+                let kept = latencies.iter().enumerate().filter(|(k, _)| Some(*k) != skip);
+                let mut kept: Vec<f64> = kept.filter_map(|(_, l)| *l).collect();
+                kept.sort_by(f64::total_cmp);
+                kept
+            };
+            let all = sorted(None);
+            for (k, own) in latencies.iter().enumerate() {
+                let others = sorted(Some(k));
+                let expected = others.get(others.len().saturating_sub(1) / 2).copied();
+                prop_assert_eq!(peers_median(&all, *own), expected);
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! One cluster's nodes, watched: what shards count goes in tick by tick, and what becomes of which node
 //! comes out.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     counter::{Fault, Tally},
@@ -95,7 +95,9 @@ impl Ward {
 
     /// A new snapshot describes the cluster: what is known of nodes that stay is kept.
     pub fn follow(&mut self, cluster: &snapshot::Cluster, heal: &Heal) {
-        let place = |e: &snapshot::Endpoint| self.nodes.iter().position(|n| n.address == e.address);
+        let numbered = self.nodes.iter().enumerate();
+        let places: BTreeMap<SocketAddr, usize> = numbered.map(|(k, n)| (n.address, k)).collect();
+        let place = |e: &snapshot::Endpoint| places.get(&e.address).copied();
         let kept: Vec<Option<usize>> = cluster.endpoints.iter().map(place).collect();
         self.group.renumber(&kept);
         self.group.set_settings(heal.ejection.clone());
@@ -116,7 +118,14 @@ impl Ward {
         self.room = room(cluster);
     }
 
-    /// What an active check says of a node (H14).
+    /// What active checks say of every node (H14).
+    pub fn set_down_where(&mut self, is_down: impl Fn(SocketAddr) -> bool) {
+        for (k, node) in self.nodes.iter().enumerate() {
+            self.group.set_down(k, is_down(node.address));
+        }
+    }
+
+    /// What an active check says of a node.
     pub fn set_down(&mut self, address: SocketAddr, is_down: bool) {
         if let Some(k) = self.place(address) {
             self.group.set_down(k, is_down);
