@@ -162,7 +162,7 @@ fn tell_missing(scope: &Scope, sample: &Sample, seen: &mut Seen) {
         let is_missing = sample.get(signal).is_none() && seen.at != Duration::ZERO;
         if !is_missing {
             seen.missing.remove(signal.word());
-        } else if seen.missing.insert(signal.word()) && seen.missing.len() < Signal::COUNT {
+        } else if seen.missing.insert(signal.word()) {
             tracing::debug!(
                 "{scope:?}: `{}` cannot be measured and is left out",
                 signal.word()

@@ -13,7 +13,7 @@ use tidegate_core::{
     config::model::{AdaptiveLimit, PolicyMode},
     id::{InterfaceId, ShardId},
     limiter::{
-        Priority,
+        ByPriority, Priority,
         decision::{Slots, Verdict},
         interface::Shared,
     },
@@ -35,7 +35,7 @@ struct Interface {
     name: Arc<str>,
     shared: Arc<Shared>,
     shard: ShardId,
-    by_priority: [Cell<Gate>; Priority::COUNT],
+    gates: ByPriority<Cell<Gate>>,
 }
 
 /// Requests of one priority.
@@ -70,7 +70,7 @@ impl Interfaces {
                     name: interface.name.clone(),
                     shared: interface.shared.clone(),
                     shard,
-                    by_priority: Default::default(),
+                    gates: ByPriority::default(),
                 })
             })
         });
@@ -82,7 +82,7 @@ impl Interfaces {
         self.cause.set(cause);
         let all = self.all.borrow();
         for interface in all.iter() {
-            for gate in &interface.by_priority {
+            for gate in interface.gates.iter() {
                 let mut now = gate.get();
                 now.slots.limit = None;
                 gate.set(now);
@@ -92,7 +92,7 @@ impl Interfaces {
             let Some(interface) = all.get(limit.interface.index()) else {
                 continue;
             };
-            let gate = interface.gate(limit.priority);
+            let gate = interface.gates.of(limit.priority);
             let mut now = gate.get();
             now.slots.limit = Some(limit.share);
             now.slots.cohort = limit.cohort;
@@ -112,7 +112,7 @@ impl Interfaces {
     ) -> Option<Result<Pass, Box<LimitRecord>>> {
         let interface = self.all.borrow().get(id.index())?.clone();
         let counters = interface.counters(priority)?;
-        let gate = interface.gate(priority);
+        let gate = interface.gates.of(priority);
         let mut now = gate.get();
         let cause = self.cause.get();
         // The epoch in it: another caller is the unlucky one when limits change.
@@ -152,16 +152,6 @@ impl Interfaces {
 }
 
 impl Interface {
-    fn gate(&self, priority: Priority) -> &Cell<Gate> {
-        let [stress, batch, normal, critical] = &self.by_priority;
-        match priority {
-            Priority::Stress => stress,
-            Priority::Batch => batch,
-            Priority::Normal => normal,
-            Priority::Critical => critical,
-        }
-    }
-
     fn counters(&self, priority: Priority) -> Option<&InterfaceCounters> {
         Some(self.shared.counters.get(self.shard)?.of(priority))
     }
@@ -180,7 +170,7 @@ impl Gate {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        let gate = self.interface.gate(self.priority);
+        let gate = self.interface.gates.of(self.priority);
         let mut now = gate.get();
         now.slots
             .give_back(self.verdict, self.interface.shared.spare(self.priority));

@@ -1,40 +1,19 @@
 //! What the requests of an interface came to, as shards count it and as the coordinator reads it.
 
-use std::{array, sync::Arc};
+use std::sync::Arc;
 
-use super::{Priority, baseline::Usage, decision::Spare};
+use super::{ByPriority, Priority, baseline::Usage, decision::Spare};
 use crate::stats::{InterfaceCounters, PerShard};
 
 /// One shard's counters of one interface, by priority.
-#[derive(Debug)]
-pub struct InterfaceSlab([InterfaceCounters; Priority::COUNT]);
-
-impl Default for InterfaceSlab {
-    fn default() -> Self {
-        InterfaceSlab(array::from_fn(|_| InterfaceCounters::default()))
-    }
-}
-
-impl InterfaceSlab {
-    /// Those of one priority.
-    #[inline]
-    pub fn of(&self, priority: Priority) -> &InterfaceCounters {
-        let [stress, batch, normal, critical] = &self.0;
-        match priority {
-            Priority::Stress => stress,
-            Priority::Batch => batch,
-            Priority::Normal => normal,
-            Priority::Critical => critical,
-        }
-    }
-}
+pub type InterfaceSlab = ByPriority<InterfaceCounters>;
 
 /// An interface over all shards: its counters, and the slots that shards may borrow.
 #[derive(Debug)]
 pub struct Shared {
     /// By shard.
     pub counters: PerShard<InterfaceSlab>,
-    spare: [Spare; Priority::COUNT],
+    spare: ByPriority<Spare>,
 }
 
 impl Shared {
@@ -42,19 +21,13 @@ impl Shared {
     pub fn new(shards: usize) -> Arc<Shared> {
         Arc::new(Shared {
             counters: PerShard::new(shards),
-            spare: array::from_fn(|_| Spare::default()),
+            spare: ByPriority::default(),
         })
     }
 
     /// Slots that any shard may borrow.
     pub fn spare(&self, priority: Priority) -> &Spare {
-        let [stress, batch, normal, critical] = &self.spare;
-        match priority {
-            Priority::Stress => stress,
-            Priority::Batch => batch,
-            Priority::Normal => normal,
-            Priority::Critical => critical,
-        }
+        self.spare.of(priority)
     }
 
     /// Whether a request of this priority was ever seen.

@@ -68,6 +68,29 @@ impl Priority {
     }
 }
 
+/// One `T` a priority.
+#[derive(Debug, Default)]
+pub struct ByPriority<T>([T; Priority::COUNT]);
+
+impl<T> ByPriority<T> {
+    /// The one of a priority.
+    #[inline]
+    pub fn of(&self, priority: Priority) -> &T {
+        let [stress, batch, normal, critical] = &self.0;
+        match priority {
+            Priority::Stress => stress,
+            Priority::Batch => batch,
+            Priority::Normal => normal,
+            Priority::Critical => critical,
+        }
+    }
+
+    /// Every one.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter()
+    }
+}
+
 /// Settings of a limiter. The default is a complete rule (L2).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {

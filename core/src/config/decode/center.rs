@@ -8,7 +8,18 @@ pub(super) fn center(fields: &Fields<'_>) -> Center {
     fields.refuse_empty("addresses");
     Center {
         addresses: texts(fields, "addresses", &keys::CENTER_ADDRESS, |text| {
-            host_and_port(&text.text).then(|| text.text.as_str().into())
+            if !host_and_port(&text.text) {
+                let help = "write `HOST:PORT`";
+                fields::malformed(
+                    fields.report,
+                    codes::ADDRESS,
+                    "addresses",
+                    text,
+                    "no port",
+                    help,
+                );
+            }
+            Some(text.text.as_str().into())
         }),
         token_file: fields.text("token_file").map(|text| text.text.into()),
         fronts: texts(fields, "fronts", &keys::FRONT_ADDRESS, |text| {
@@ -51,7 +62,7 @@ fn restart(fields: &Fields<'_>) -> Option<Restart> {
     })
 }
 
-/// The items of a list that `read` takes; one that it does not is reported as no address.
+/// The items of a list, as `read` takes them. What it does not take it has reported.
 fn texts<T>(
     fields: &Fields<'_>,
     key: &str,
@@ -62,16 +73,7 @@ fn texts<T>(
     let texts = nodes
         .iter()
         .filter_map(|node| fields::read_text(fields.report, key, node, item));
-    texts
-        .filter_map(|text| {
-            let value = read(&text);
-            if value.is_none() && key == "addresses" {
-                let help = "write `HOST:PORT`";
-                fields::malformed(fields.report, codes::ADDRESS, key, &text, "no port", help);
-            }
-            value
-        })
-        .collect()
+    texts.filter_map(|text| read(&text)).collect()
 }
 
 fn host_and_port(text: &str) -> bool {
