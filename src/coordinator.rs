@@ -39,6 +39,7 @@ use self::center::Reporting;
 use crate::{
     access_log::AccessLog,
     admin::view,
+    chance,
     exit::{Exit, Failure},
     fleet::{Fleet, POLL},
     health::{Checker, Probed},
@@ -265,7 +266,10 @@ impl Coordinator {
             true => self.monitor.sample(now, &self.status.counters),
             false => Samples::new(),
         };
-        for order in self.policy.tick(now, &samples, reports, &mut random) {
+        for order in self
+            .policy
+            .tick(now, &samples, reports, &mut chance::random)
+        {
             match order {
                 Order::Limits {
                     epoch,
@@ -405,10 +409,4 @@ impl Coordinator {
         }
         Ok(self.stop_progress())
     }
-}
-
-/// 64 random bits. The standard library's hasher keys come from the system's randomness.
-fn random() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0)
 }

@@ -16,7 +16,10 @@ use tidegate_core::{
 };
 use tidegate_shard::{InboxFull, Shard, ShardSettings};
 
-use crate::exit::{Exit, Failure};
+use crate::{
+    chance,
+    exit::{Exit, Failure},
+};
 
 /// All shards of the process.
 pub(crate) struct Fleet {
@@ -47,7 +50,7 @@ impl Fleet {
                 id,
                 cpu: *cpu,
                 ring,
-                seed: seed(id),
+                seed: chance::random(),
             };
             let shard =
                 Shard::spawn(settings, counters.clone(), access_logs.pop()).map_err(|e| {
@@ -167,13 +170,6 @@ fn choose(allowed: &[usize], shards: &model::Shards) -> Result<Vec<Option<usize>
     };
     let count = shards.count.unwrap_or(cpus.len()).min(cpus.len());
     Ok(cpus.iter().take(count).map(|cpu| Some(*cpu)).collect())
-}
-
-/// A seed that differs between shards and between runs. The standard library's hasher keys come from the
-/// system's randomness, which spares a dependency.
-fn seed(id: ShardId) -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(id)
 }
 
 #[cfg(test)]

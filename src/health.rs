@@ -5,13 +5,7 @@
 //! proxy has more cores. Where a link would be encrypted the check is, with the same certificates: what a new
 //! link would meet is what it tests.
 
-use std::{
-    collections::BTreeMap,
-    hash::{BuildHasher, RandomState},
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use tidegate_core::{
     config::model::{HealthCheck, Probe},
@@ -27,6 +21,8 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
+
+use crate::chance;
 
 /// Bytes read of an answer: the status line is in the first few; the rest is not looked at.
 const ANSWER_BYTES_MAX: usize = 256;
@@ -142,9 +138,8 @@ async fn probe_forever(
     contexts: watch::Receiver<Option<TlsContexts>>,
     reports: flume::Sender<Probed>,
 ) {
-    let chance = RandomState::new();
     let Plan { check, link } = plan;
-    for round in 0u64.. {
+    loop {
         let session = session(&endpoint, link, &contexts);
         let result = match session {
             Ok(session) => probe(endpoint.1, session, &check.probe, check.timeout).await,
@@ -157,7 +152,7 @@ async fn probe_forever(
         if reports.send_async(probed).await.is_err() {
             return;
         }
-        sleep(jittered(check.interval, chance.hash_one(round))).await;
+        sleep(jittered(check.interval, chance::random())).await;
     }
 }
 

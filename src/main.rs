@@ -18,6 +18,7 @@ mod access_log;
 mod admin;
 mod apps;
 mod center;
+mod chance;
 mod cli;
 mod coordinator;
 mod demo;

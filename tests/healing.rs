@@ -1,4 +1,4 @@
-//! Self-healing end to end: sick endpoints leave and come back, by what their calls come to (H1–H11).
+//! Self-healing end to end: sick endpoints leave and come back, by what their calls come to (H1–H3, H5, H6, H8, H10, H11).
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Adaptive limiting end to end: what pushes the machine over is held back, and only that (L1–L12).
+//! Adaptive limiting end to end: what pushes the machine over is held back, and only that (L1–L11).
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
@@ -125,7 +125,7 @@ impl Load {
 }
 
 /// Goal: the interface that pushes is held to what was healthy, by answers that say so and cost little; the
-/// others go on; all of it can be explained; and it ends with the overload (L1, L2, L5, L7–L10). Method: an
+/// others go on; all of it can be explained; and it ends with the overload (L1, L2, L5, L7, L9, L10; of L8 that the connection is kept). Method: an
 /// application that holds requests, a watermark of requests in flight, thirty clients on one interface.
 #[test]
 fn what_pushes_is_held_back() {

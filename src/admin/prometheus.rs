@@ -58,9 +58,12 @@ enum Source {
     Named(fn(&Status) -> Vec<(String, f64)>),
     Census(census::Number),
     CensusApplication(census::Number),
-    Healing(fn(&Status) -> Vec<census::Sample>),
-    Limits(fn(&Status) -> Vec<limits::Sample>),
+    /// The labels' values, and a number for each.
+    Labelled(fn(&Status) -> Vec<Sample>),
 }
+
+/// One sample: the values of the labels, and the number.
+type Sample = (Vec<String>, f64);
 
 /// Which of the many series are wanted; none by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -278,13 +281,7 @@ impl Samples {
             Source::CensusApplication(number) => {
                 family.samples(out, self.listeners.by_application(number))?;
             }
-            Source::Healing(read) => family.samples(out, read(status))?,
-            Source::Limits(read) => {
-                for (labels, value) in read(status) {
-                    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-                    family.sample(out, &labels, value)?;
-                }
-            }
+            Source::Labelled(read) => family.samples(out, read(status))?,
             Source::Refused => {
                 for reason in Reason::ALL {
                     let count = status
@@ -307,10 +304,10 @@ impl Samples {
 }
 
 impl Family {
-    fn samples(&self, out: &mut String, samples: Vec<census::Sample>) -> fmt::Result {
+    fn samples(&self, out: &mut String, samples: Vec<Sample>) -> fmt::Result {
         for (labels, value) in samples {
             let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-            self.sample(out, &labels, value as f64)?;
+            self.sample(out, &labels, value)?;
         }
         Ok(())
     }

@@ -11,7 +11,6 @@ mod metrics;
 mod store;
 
 use std::{
-    fs,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
@@ -22,8 +21,8 @@ use tidegate_core::healing::center::{Center, Settings};
 use tidegate_xds::healing::server;
 
 use crate::{
-    exit::{Exit, Failure},
-    service::sockets,
+    exit::Failure,
+    service::{sockets, write_announcement},
     signals::{Asked, Signals},
 };
 use engine::Engine;
@@ -152,21 +151,12 @@ fn bind(who: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
     Ok(listener)
 }
 
-/// Writes the addresses that were really bound, as JSON, all or nothing.
+/// Writes the addresses that were really bound, as JSON.
 fn announce(path: &Path, listen: SocketAddr, admin: Option<SocketAddr>) -> Result<(), Failure> {
     let addresses = json!({
         "listen": listen.to_string(),
         "admin": admin.map(|address| address.to_string()),
         "pid": std::process::id(),
     });
-    let temporary = path.with_extension("tmp");
-    fs::write(&temporary, format!("{addresses}\n"))
-        .and_then(|()| fs::rename(&temporary, path))
-        .map_err(|e| {
-            Failure::new(
-                Exit::Runtime,
-                format!("cannot write `{}`: {e}", path.display()),
-                "--announce needs a directory where this user may write",
-            )
-        })
+    write_announcement(path, &addresses)
 }

@@ -1,5 +1,7 @@
 //! Adaptive limiting: what was decided goes to the shards, to the log and to the admin server.
 
+use std::sync::Arc;
+
 use tidegate_core::{
     id::{ClusterId, Epoch},
     limiter::{
@@ -18,7 +20,7 @@ impl Coordinator {
         &mut self,
         epoch: Epoch,
         cluster: ClusterId,
-        name: &std::sync::Arc<str>,
+        name: &Arc<str>,
         told: &Told,
     ) {
         let cause = LimitCause {

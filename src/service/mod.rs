@@ -227,7 +227,7 @@ fn bind_admin(address: SocketAddr) -> Result<TcpListener, Failure> {
     Ok(listener)
 }
 
-/// Writes the addresses that were really bound, as JSON, all or nothing.
+/// Writes the addresses that were really bound, as JSON.
 fn announce(path: &Path, status: &Status) -> Result<(), Failure> {
     let live = status.live();
     let listeners: serde_json::Map<_, _> = live
@@ -244,6 +244,14 @@ fn announce(path: &Path, status: &Status) -> Result<(), Failure> {
         "listeners": listeners,
         "pid": std::process::id(),
     });
+    write_announcement(path, &addresses)
+}
+
+/// All or nothing: whoever sees the file sees all of it.
+pub(crate) fn write_announcement(
+    path: &Path,
+    addresses: &serde_json::Value,
+) -> Result<(), Failure> {
     let temporary = path.with_extension("tmp");
     fs::write(&temporary, format!("{addresses}\n"))
         .and_then(|()| fs::rename(&temporary, path))

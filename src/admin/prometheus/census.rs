@@ -9,7 +9,7 @@ use tidegate_core::{
     snapshot::Snapshot,
 };
 
-use super::{Family, Source};
+use super::{Family, Sample, Source};
 use crate::admin::encryption;
 
 /// The kinds of links, as the label `encryption` says them.
@@ -17,9 +17,6 @@ const KINDS: [(&str, LinkKind); 2] = [("tls", LinkKind::Tls), ("plaintext", Link
 
 /// What is exposed of a [`Count`].
 pub(super) type Number = fn(&Count) -> u64;
-
-/// One sample: the values of the labels, and the number.
-pub(super) type Sample = (Vec<String>, u64);
 
 /// Numbers that are exposed: end of the name, kind, help, and where it is taken from.
 const NUMBERS: [(&str, &str, &str, Number); 6] = [
@@ -121,6 +118,6 @@ fn add(samples: &mut Vec<Sample>, names: &[&str], counts: &Counts, number: Numbe
             LinkKind::Plaintext => &counts.plaintext,
         };
         let labels = names.iter().copied().chain([word]).map(str::to_owned);
-        samples.push((labels.collect(), number(count)));
+        samples.push((labels.collect(), number(count) as f64));
     }
 }

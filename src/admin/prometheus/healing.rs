@@ -1,9 +1,11 @@
 //! Metrics of self-healing, by cluster (H3, H10, H11).
 
+use std::collections::BTreeMap;
+
 use tidegate_core::healing::ejection::State;
 use tidegate_xds::healing::client::Status as CenterStatus;
 
-use super::{Family, Source, census::Sample};
+use super::{Family, Sample, Source};
 use crate::{admin::healing::word, healing::ClusterHealing, status::Status};
 
 /// Of clusters that heal; none of the others.
@@ -13,7 +15,7 @@ pub(super) fn families() -> Vec<Family> {
         kind,
         help: help.into(),
         labels,
-        source: Source::Healing(source),
+        source: Source::Labelled(source),
     };
     vec![
         family(
@@ -37,7 +39,7 @@ pub(super) fn families() -> Vec<Family> {
             &["cluster"],
             |status| {
                 each(status, |name, cluster| {
-                    vec![(vec![name], cluster.recoveries)]
+                    vec![(vec![name], cluster.recoveries as f64)]
                 })
             },
         ),
@@ -76,7 +78,7 @@ fn reporting(status: &Status, value: impl Fn(&CenterStatus) -> u64) -> Vec<Sampl
     let live = status.live();
     let center = live.center.iter();
     center
-        .map(|center| (Vec::new(), value(&center.borrow())))
+        .map(|center| (Vec::new(), value(&center.borrow()) as f64))
         .collect()
 }
 
@@ -90,12 +92,12 @@ fn each(status: &Status, samples: impl Fn(String, &ClusterHealing) -> Vec<Sample
 
 fn by_word(
     status: &Status,
-    totals: impl Fn(&ClusterHealing) -> &std::collections::BTreeMap<&'static str, u64>,
+    totals: impl Fn(&ClusterHealing) -> &BTreeMap<&'static str, u64>,
 ) -> Vec<Sample> {
     each(status, |name, cluster| {
         let totals = totals(cluster).iter();
         totals
-            .map(|(word, total)| (vec![name.clone(), (*word).to_owned()], *total))
+            .map(|(word, total)| (vec![name.clone(), (*word).to_owned()], *total as f64))
             .collect()
     })
 }
@@ -110,7 +112,7 @@ fn states(name: String, cluster: &ClusterHealing) -> Vec<Sample> {
     ] {
         let nodes = cluster.nodes.iter();
         let count = nodes.filter(|node| word(node.state) == word(state)).count();
-        samples.push((vec![name.clone(), word(state).to_owned()], count as u64));
+        samples.push((vec![name.clone(), word(state).to_owned()], count as f64));
     }
     samples
 }

@@ -1,12 +1,12 @@
 //! Metrics of adaptive limiting, by cluster, and by interface and priority (L10).
 
-use tidegate_core::limiter::{application::UnitStatus, watermark::Phase};
+use tidegate_core::limiter::{
+    application::UnitStatus,
+    watermark::{Phase, Signal},
+};
 
-use super::{Family, Source};
+use super::{Family, Sample, Source};
 use crate::{limits::ClusterLimits, status::Status};
-
-/// Labels, and a number.
-pub(super) type Sample = (Vec<String>, f64);
 
 /// Of clusters that are limited; none of the others.
 pub(super) fn families() -> Vec<Family> {
@@ -15,7 +15,7 @@ pub(super) fn families() -> Vec<Family> {
         kind,
         help: help.into(),
         labels,
-        source: Source::Limits(source),
+        source: Source::Labelled(source),
     };
     let interface: &[&str] = &["cluster", "interface", "priority"];
     vec![
@@ -90,7 +90,7 @@ fn signals(status: &Status) -> Vec<Sample> {
     let live = status.live();
     let mut samples = Vec::new();
     for (name, cluster) in &live.limits.clusters {
-        for signal in tidegate_core::limiter::watermark::Signal::ALL {
+        for signal in Signal::ALL {
             let target = cluster.rule.policy.targets.get(signal);
             if let Some((value, target)) = cluster.sample.get(signal).zip(target) {
                 let labels = vec![name.to_string(), signal.word().to_owned()];
