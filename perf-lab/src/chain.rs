@@ -15,10 +15,10 @@ use crate::{
     measure::{Bench, Task},
     peer::{
         certificate::{Certificates, Sessions, Shown, TlsClient},
-        process::{Running, free_address},
+        process::{Probe, Running, free_address},
         render::{Clients, Heal, Setting},
     },
-    scenario::Link,
+    scenario::{HttpVersion, Link},
 };
 
 /// What the proxies' settings are borrowed from.
@@ -83,7 +83,9 @@ impl Layout {
                 true => Clients::Tls,
                 false => Clients::Plain,
             },
+            client_http: row.http(),
             link: row.link,
+            link_http: row.link_protocol,
             admin: self.admin,
             reloads: row.reloads(),
             heal: Heal::Off,
@@ -102,7 +104,9 @@ impl Layout {
                 Link::Plain => Clients::Plain,
                 Link::Mtls => Clients::Mtls,
             },
+            client_http: front.link_http,
             link: Link::Plain,
+            link_http: HttpVersion::Http1,
             admin: None,
             dir: &self.back_dir,
             ..front
@@ -194,12 +198,12 @@ fn ready(
     running: &mut Running,
 ) -> Result<(), Error> {
     let tls = client(setting, Sessions::Fresh)?;
-    running.wait_ready(
-        task.row.mode(),
-        &task.row.exchange(),
-        tls.as_ref(),
-        &bench.interrupt,
-    )
+    let probe = Probe {
+        exchange: &task.row.exchange(),
+        http: setting.client_http,
+        tls: tls.as_ref(),
+    };
+    running.wait_ready(probe, &bench.interrupt)
 }
 
 /// How the clients of a proxy speak.
@@ -214,6 +218,6 @@ pub(crate) fn client(
     };
     let certificates = setting.certificates;
     certificates
-        .map(|certificates| certificates.client(shown, sessions))
+        .map(|certificates| certificates.client(shown, sessions, setting.client_http))
         .transpose()
 }

@@ -9,13 +9,14 @@
 //!   of two; `validity`: whether it counts.
 //! - [`peer`]: the proxies as plug-ins: definition, rendering of their configuration, their process.
 //! - [`worker`]: the loaded thread, with the [`origin`] and the [`load`] generator over [`poll`];
-//!   [`control`] is how it is led through the phases, [`response`] how answers are read.
+//!   [`control`] is how it is led through the phases, [`response`] how answers are read, [`http2`] how
+//!   both ends speak HTTP/2.
 //! - [`faults`]: what becomes of requests when an endpoint falls sick.
 //! - [`cost`]: what a process tree has consumed, `syscalls`: how often it called the kernel; [`machine`]: where all this happened; [`cpu`],
 //!   [`clock`], [`error`]: small things.
 //! - [`cli`]: the command line.
 //!
-//! Not here: HTTP/2 and what lies above it.
+//! Not here: what lies above HTTP/2.
 
 #![forbid(unsafe_code)]
 
@@ -33,6 +34,7 @@ pub mod date;
 pub mod error;
 pub mod faults;
 pub mod gate;
+pub mod http2;
 pub mod knee;
 pub mod ledger;
 pub mod load;

@@ -37,7 +37,7 @@ use crate::{
     },
     run::Interrupt,
     scenario::{
-        Figure, Link, Load, Neighbour, Scenario,
+        Figure, HttpVersion, Link, Load, Neighbour, Scenario,
         player::{Player, Stage},
     },
     syscalls::Counting,
@@ -164,9 +164,10 @@ impl Measurement {
 
 /// Measures once.
 pub fn measure(task: Task<'_>, bench: &Bench) -> Result<Measurement, Error> {
-    let mode = match task.row.mode() {
-        Mode::Http => OriginMode::Http,
-        Mode::Tcp => OriginMode::Echo,
+    let mode = match (task.row.mode(), spoken_to_origin(task)) {
+        (Mode::Http, HttpVersion::Http1) => OriginMode::Http,
+        (Mode::Http, HttpVersion::Http2) => OriginMode::Http2,
+        (Mode::Tcp, _) => OriginMode::Echo,
     };
     let certificates = match task.row.is_encrypted() {
         true => Some(Certificates::generate()?),
@@ -175,7 +176,7 @@ pub fn measure(task: Task<'_>, bench: &Bench) -> Result<Measurement, Error> {
     let mut origin = Origin::bind(([127, 0, 0, 1], 0).into(), mode)?
         .behave(&task.row.upstream, task.round as u64)?;
     if let (Some(certificates), Some(shown)) = (&certificates, shown_to_origin(task)) {
-        origin = origin.encrypt(certificates.server(shown)?);
+        origin = origin.encrypt(certificates.server(shown, spoken_to_origin(task))?);
     }
     let layout = Layout::of(task, origin.addresses(), &bench.work.dir)?;
     let setting = layout.front(task, bench, certificates.as_ref());
@@ -257,6 +258,16 @@ fn shown_to_origin(task: Task<'_>) -> Option<Shown> {
     }
 }
 
+/// Which HTTP the origin is spoken to in.
+fn spoken_to_origin(task: Task<'_>) -> HttpVersion {
+    match (task.program, task.row.hops) {
+        (None, _) => task.row.http(),
+        (Some(_), 1) => task.row.link_protocol,
+        // The link is the one between the proxies.
+        (Some(_), _) => HttpVersion::Http1,
+    }
+}
+
 /// The clients that a scenario has beside the measured ones.
 fn neighbour(row: &Scenario, target: SocketAddr, clock: Clock) -> Result<Option<Beside>, Error> {
     Ok(match row.neighbour {
@@ -273,7 +284,9 @@ fn neighbour(row: &Scenario, target: SocketAddr, clock: Clock) -> Result<Option<
             let spec = LoadSpec {
                 target,
                 exchange: Exchange::get("/", body.0, 0),
+                http: HttpVersion::Http1,
                 connections,
+                streams: 1,
                 keep: row.keep(),
                 pace: Pace::Saturate,
                 stretches: Vec::new(),
@@ -304,7 +317,9 @@ impl LoadedThread {
         let spec = LoadSpec {
             target,
             exchange: task.row.exchange(),
+            http: task.row.http(),
             connections: task.row.connections,
+            streams: task.row.streams,
             keep: task.row.keep(),
             stretches: task.row.stretches(),
             failures: task.row.failures(),
@@ -337,7 +352,8 @@ impl LoadedThread {
     fn open(&self, bench: &Bench, connections: usize) -> Result<(), Error> {
         self.control.enter(Phase::Open);
         let deadline = Instant::now() + OPEN_TIME_MAX;
-        while self.control.opened() < connections as u64 {
+        // A load that gives up has its reason in its outcome.
+        while self.control.opened() < connections as u64 && !self.control.failed() {
             self.check()?;
             if Instant::now() > deadline {
                 return Err(Error::Load(format!(

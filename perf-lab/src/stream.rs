@@ -62,6 +62,15 @@ impl Stream {
         kind == Some(HandshakeKind::Resumed)
     }
 
+    /// What TLS agreed on (RFC 7301), once it has.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        match self {
+            Stream::Plain(_) => None,
+            Stream::Client(stream) => stream.conn.alpn_protocol(),
+            Stream::Server(stream) => stream.conn.alpn_protocol(),
+        }
+    }
+
     /// Sends what the session still holds.
     pub fn push(&mut self) -> io::Result<()> {
         let pushed = match self {

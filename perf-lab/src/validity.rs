@@ -138,7 +138,7 @@ pub(crate) mod tests {
         },
         origin::{Origin, OriginMode},
         poll::{Poller, Token, Wait},
-        scenario::shipped,
+        scenario::{HttpVersion, shipped},
     };
 
     pub(crate) fn measurement(
@@ -259,7 +259,9 @@ pub(crate) mod tests {
         let spec = LoadSpec {
             target: origin.address().unwrap(),
             exchange: Exchange::get("/", 128, 0),
+            http: HttpVersion::Http1,
             connections: 16,
+            streams: 1,
             keep: Connections::Keep,
             pace: Pace::Due(Arrivals {
                 rate: 10_000.0,

@@ -201,7 +201,7 @@ mod tests {
         origin::OriginMode,
         peer::certificate::{Certificates, Sessions, Shown},
         scenario::{
-            ServiceTime, Upstream,
+            HttpVersion, ServiceTime, Upstream,
             units::{Share, Time},
         },
     };
@@ -219,7 +219,9 @@ mod tests {
         LoadSpec {
             target: origin.address().unwrap(),
             exchange,
+            http: HttpVersion::Http1,
             connections: 80,
+            streams: 1,
             keep,
             pace,
             stretches: Vec::new(),
@@ -342,11 +344,15 @@ mod tests {
         ] {
             let any = SocketAddr::from(([127, 0, 0, 1], 0));
             let origin = Origin::bind(any, OriginMode::Http).unwrap();
-            let origin = origin.encrypt(certificates.server(shown).unwrap());
+            let origin = origin.encrypt(certificates.server(shown, HttpVersion::Http1).unwrap());
             let mut spec = spec(&origin, get(body), keep, pace);
             // A debug build does thousands of records and signatures slowly.
             spec.connections = 8;
-            spec.tls = Some(certificates.client(shown, sessions).unwrap());
+            spec.tls = Some(
+                certificates
+                    .client(shown, sessions, HttpVersion::Http1)
+                    .unwrap(),
+            );
             let outcome = drive(origin, spec);
             let what = format!("{body} {keep:?} {pace:?} {shown:?} {sessions:?}: {outcome:?}");
             assert_eq!(outcome.failures, 0, "{what}");
@@ -358,16 +364,124 @@ mod tests {
         }
     }
 
+    /// A load of HTTP/2 against an origin that speaks it, with eight streams on each of four connections.
+    fn http2(body: u64, pace: Pace, tls: Option<Shown>, upstream: &Upstream) -> LoadOutcome {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut origin = Origin::bind(any, OriginMode::Http2).unwrap();
+        origin = origin.behave(upstream, 1).unwrap();
+        let mut spec = spec(&origin, get(body), Connections::Keep, pace);
+        (spec.http, spec.connections, spec.streams) = (HttpVersion::Http2, 4, 8);
+        if upstream.errors.0 > 0.0 {
+            spec.failures = Failures::Count;
+        }
+        if let Some(shown) = tls {
+            let certificates = Certificates::generate().unwrap();
+            origin = origin.encrypt(certificates.server(shown, spec.http).unwrap());
+            let client = certificates.client(shown, Sessions::Fresh, spec.http);
+            spec.tls = Some(client.unwrap());
+        }
+        drive(origin, spec)
+    }
+
+    /// Over HTTP/2 every pace runs clean, in plain text and over TLS: bodies of none, one and hundreds of
+    /// frames, which have to share a connection.
+    #[test]
+    fn http2_runs_clean() {
+        for (body, pace, tls) in [
+            (128, Pace::Saturate, None),
+            (0, Pace::Saturate, None),
+            (4 << 20, Pace::Saturate, None),
+            (128, OPEN, None),
+            (128, Pace::Hold, None),
+            (128, Pace::Saturate, Some(Shown::Server)),
+            (1 << 17, Pace::Saturate, Some(Shown::Both)),
+            (128, OPEN, Some(Shown::Server)),
+        ] {
+            let outcome = http2(body, pace, tls, &Upstream::default());
+            let what = format!("{body} {pace:?} {tls:?}: {outcome:?}");
+            assert_eq!((outcome.failures, outcome.reconnects), (0, 0), "{what}");
+            assert_eq!(outcome.latency.unfinished, 0, "{what}");
+            let count = outcome.latency.from_due.count;
+            assert_eq!(count > 0, pace != Pace::Hold, "{what}");
+        }
+    }
+
+    /// In an open loop a request that is due takes any stream that is free. Method: an origin that takes
+    /// ten milliseconds; 32 streams bear twice of the thousand requests per second, four connections with a
+    /// request each would bear not half of them and have them wait for ever longer.
+    #[test]
+    fn due_requests_take_any_stream() {
+        let upstream = Upstream {
+            service_time: ServiceTime::Constant(Time(Duration::from_millis(10))),
+            ..Upstream::default()
+        };
+        let pace = Pace::Due(Arrivals {
+            rate: 1_000.0,
+            spacing: Spacing::Constant,
+            seed: 1,
+        });
+        let outcome = http2(128, pace, None, &upstream);
+        assert_eq!(outcome.failures, 0, "{outcome:?}");
+        let latency = &outcome.latency;
+        assert!(latency.from_due.p50_us >= 10_000.0, "{latency:?}");
+        assert!(latency.from_due.p50_us < 100_000.0, "{latency:?}");
+    }
+
+    /// Answers that are wrong are failures of their exchange alone, also where others share its connection.
+    #[test]
+    fn http2_failures_are_counted() {
+        let upstream = Upstream {
+            errors: Share(0.5),
+            service_time: ServiceTime::Exponential(Time(Duration::from_micros(100))),
+            ..Upstream::default()
+        };
+        let outcome = http2(128, Pace::Saturate, None, &upstream);
+        assert!((150..1_000).contains(&outcome.failures), "{outcome:?}");
+        assert_eq!(outcome.first_failure.as_deref(), Some("status 503"));
+        assert_eq!(outcome.reconnects, 0, "{outcome:?}");
+    }
+
+    /// A peer that allows fewer streams than are asked for, or that speaks no HTTP/2, is told apart from one
+    /// that serves.
+    #[test]
+    fn peers_that_cannot_are_named() {
+        for (mode, streams, problem) in [
+            (
+                OriginMode::Http2,
+                1_025,
+                "the peer allows 1024 streams on a connection, not 1025",
+            ),
+            (OriginMode::Http, 1, "closed before the answer"),
+        ] {
+            let any = SocketAddr::from(([127, 0, 0, 1], 0));
+            let origin = Origin::bind(any, mode).unwrap();
+            let mut spec = spec(&origin, get(128), Connections::Keep, Pace::Saturate);
+            (spec.http, spec.connections, spec.streams) = (HttpVersion::Http2, 1, streams);
+            let outcome = drive(origin, spec);
+            assert!(outcome.failures >= 1_000, "{outcome:?}");
+            assert_eq!(outcome.first_failure.as_deref(), Some(problem));
+            assert_eq!(outcome.latency.from_send.count, 0, "{outcome:?}");
+        }
+    }
+
     /// An origin that wants certificates answers nobody without one.
     #[test]
     fn certificates_are_asked_for() {
         let certificates = Certificates::generate().unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let origin = Origin::bind(any, OriginMode::Http).unwrap();
-        let origin = origin.encrypt(certificates.server(Shown::Both).unwrap());
+        let origin = origin.encrypt(
+            certificates
+                .server(Shown::Both, HttpVersion::Http1)
+                .unwrap(),
+        );
         let mut spec = spec(&origin, get(128), Connections::PerRequest, Pace::Saturate);
         spec.connections = 2;
-        spec.tls = Some(certificates.client(Shown::Server, Sessions::Fresh).unwrap());
+        spec.tls = Some(
+            certificates
+                .client(Shown::Server, Sessions::Fresh, HttpVersion::Http1)
+                .unwrap(),
+        );
         let outcome = drive(origin, spec);
         assert!(outcome.failures >= 1_000, "{outcome:?}");
         assert_eq!(outcome.latency.from_send.count, 0, "{outcome:?}");

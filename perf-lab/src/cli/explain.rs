@@ -23,7 +23,7 @@ use crate::{
     },
     origin::{Origin, OriginMode},
     run::Interrupt,
-    scenario::{Stall, Upstream, units::Time},
+    scenario::{HttpVersion, Stall, Upstream, units::Time},
     worker::Worker,
 };
 
@@ -105,7 +105,9 @@ fn load(pace: Pace, duration: Duration, interrupt: &Interrupt) -> Result<LoadOut
     let spec = LoadSpec {
         target: origin.address()?,
         exchange: Exchange::get("/", 128, 0),
+        http: HttpVersion::Http1,
         connections: CONNECTIONS,
+        streams: 1,
         keep: Connections::Keep,
         pace,
         stretches: Vec::new(),

@@ -22,6 +22,7 @@ use crate::{
         latency::Percentiles,
     },
     run::Interrupt,
+    scenario::HttpVersion,
     worker::{Worker, WorkerOutcome},
 };
 
@@ -33,16 +34,21 @@ Examples:
   tidegate-lab load http://127.0.0.1:8080/b/128 --connections 64
   tidegate-lab load http://127.0.0.1:8080/ --rate 20000 --spacing poisson --seconds 10
   tidegate-lab load http://127.0.0.1:8080/ --new-connections --pid $(pidof tidegate)
+  tidegate-lab load h2c://127.0.0.1:8080/ --connections 4 --streams 25
   tidegate-lab load tcp://127.0.0.1:9000 --bytes 16384";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct LoadArguments {
-    /// `http://HOST:PORT/PATH` for GETs, or `tcp://HOST:PORT` for an echo; loopback only.
+    /// `http://HOST:PORT/PATH` for GETs, `h2c://…` for the same over HTTP/2 with prior knowledge, or
+    /// `tcp://HOST:PORT` for an echo; loopback only.
     url: String,
     /// Connections, or with --new-connections requests in flight.
     #[arg(long, short, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     connections: u32,
+    /// Requests at once on each connection, over h2c.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    streams: u16,
     /// How long to measure.
     #[arg(long, short, default_value = "3", value_parser = seconds)]
     seconds: Duration,
@@ -107,7 +113,7 @@ fn spec(arguments: &LoadArguments) -> Result<LoadSpec, Error> {
     let (scheme, rest) = arguments
         .url
         .split_once("://")
-        .ok_or_else(|| usage("it should begin with http:// or tcp://"))?;
+        .ok_or_else(|| usage("it should begin with http://, h2c:// or tcp://"))?;
     let (host, path) = match rest.find('/') {
         Some(at) => rest.split_at(at),
         None => (rest, "/"),
@@ -116,8 +122,18 @@ fn spec(arguments: &LoadArguments) -> Result<LoadSpec, Error> {
     if !is_clean(rest) {
         return Err(usage("it has spaces, or bytes that are not ASCII"));
     }
+    let http = match scheme {
+        "h2c" => HttpVersion::Http2,
+        _ => HttpVersion::Http1,
+    };
+    if arguments.streams > 1 && http == HttpVersion::Http1 {
+        return Err(usage("only h2c:// has more than one stream"));
+    }
+    if arguments.new_connections && http == HttpVersion::Http2 {
+        return Err(usage("over HTTP/2 connections are kept"));
+    }
     let exchange = match scheme {
-        "http" => Exchange::Http {
+        "http" | "h2c" => Exchange::Http {
             host: host.to_owned(),
             path: path.to_owned(),
             body_bytes: arguments.expect_body,
@@ -129,7 +145,7 @@ fn spec(arguments: &LoadArguments) -> Result<LoadSpec, Error> {
         "tcp" => Exchange::Echo {
             bytes: arguments.bytes as usize,
         },
-        _ => return Err(usage("only http:// and tcp:// are spoken")),
+        _ => return Err(usage("only http://, h2c:// and tcp:// are spoken")),
     };
     let target = match host.contains(':') {
         true => loopback(host)?,
@@ -138,7 +154,9 @@ fn spec(arguments: &LoadArguments) -> Result<LoadSpec, Error> {
     Ok(LoadSpec {
         target,
         exchange,
+        http,
         connections: arguments.connections as usize,
+        streams: usize::from(arguments.streams),
         keep: match arguments.new_connections {
             true => Connections::PerRequest,
             false => Connections::Keep,

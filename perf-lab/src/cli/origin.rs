@@ -22,6 +22,7 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   tidegate-lab origin                                   GET /b/128 answers 128 bytes
+  tidegate-lab origin --mode http2                      the same over HTTP/2
   tidegate-lab origin --mode echo --listen 127.0.0.1:9001
   tidegate-lab origin --mode http-close --cpu 1
   tidegate-lab origin --service-time 1ms --stall-every 1s --stall-time 50ms";

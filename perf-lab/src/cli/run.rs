@@ -38,7 +38,7 @@ const EXAMPLES: &str = "\
 Rows: h1-128 h1-128-half h1-16k h1-16k-half h1-1m h1-1m-half tcp-16k short-connections
       routes-1000 many-connections idle-connections tls-128 tls-16k tls-handshake
       tls-handshake-resumed mtls-out two-hops two-hops-plain encryption-switch
-      idle-connections-tls (all if none is named)
+      two-hops-h2 h2-tls h2c idle-connections-tls (all if none is named)
 
 The report is a directory: report.html, report.md, result.json, hdr/.
 

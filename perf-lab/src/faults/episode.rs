@@ -18,11 +18,11 @@ use crate::{
     load::Exchange,
     measure::Bench,
     peer::{
-        process::{Running, free_address},
+        process::{Probe, Running, free_address},
         render::{Clients as Speaking, Mode, Setting},
     },
     poll::{Poller, Token, Wait},
-    scenario::Link,
+    scenario::{HttpVersion, Link},
 };
 
 use super::{
@@ -85,7 +85,9 @@ pub fn run(task: Task<'_>, name: &str, bench: &Bench) -> Result<Outcome, Error> 
         routes: &[],
         certificates: None,
         clients: Speaking::Plain,
+        client_http: HttpVersion::Http1,
         link: Link::Plain,
+        link_http: HttpVersion::Http1,
         admin: None,
         reloads: false,
         heal: task.contender.heal,
@@ -99,7 +101,7 @@ pub fn run(task: Task<'_>, name: &str, bench: &Bench) -> Result<Outcome, Error> 
     let rendered = peer.render(&setting)?;
     let mut running = Running::start(peer, program, &rendered, &setting, bench.placement)?;
     let exchange = Exchange::get("/", 128, 0);
-    running.wait_ready(Mode::Http, &exchange, None, &bench.interrupt)?;
+    running.wait_ready(Probe::plain(&exchange), &bench.interrupt)?;
     let record = stage.play(bench)?;
     running.check_alive()?;
     Ok(analysis::outcome(&record))

@@ -60,19 +60,36 @@ impl Reader {
 }
 
 fn judge(response: Response, exchange: &Exchange) -> Answer {
-    if !(200..300).contains(&response.status) {
-        return Answer::Wrong(format!("status {}", response.status), response.reuse);
+    let Response {
+        status,
+        body_bytes,
+        reuse,
+    } = response;
+    match is_right(status, body_bytes, exchange) {
+        Ok(()) => Answer::Complete(reuse),
+        Err(problem) if is_success(status) => Answer::Failed(problem),
+        Err(problem) => Answer::Wrong(problem, reuse),
+    }
+}
+
+/// Whether a whole response is what the exchange asked for, or what is wrong with it.
+pub(super) fn is_right(status: u16, body_bytes: u64, exchange: &Exchange) -> Result<(), String> {
+    if !is_success(status) {
+        return Err(format!("status {status}"));
     }
     match exchange {
         Exchange::Http {
             body_bytes: Some(expected),
             ..
-        } if *expected != response.body_bytes => Answer::Failed(format!(
-            "a body of {} bytes instead of {expected}",
-            response.body_bytes
+        } if *expected != body_bytes => Err(format!(
+            "a body of {body_bytes} bytes instead of {expected}"
         )),
-        _ => Answer::Complete(response.reuse),
+        _ => Ok(()),
     }
+}
+
+fn is_success(status: u16) -> bool {
+    (200..300).contains(&status)
 }
 
 /// What is written for each exchange.

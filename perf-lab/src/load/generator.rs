@@ -1,574 +1,88 @@
-//! The connections of a load, as one state machine per slot, driven by the loop of
-//! [`crate::worker`].
-//!
-//! A slot's life: closed → (connect) → busy → idle → busy → … A kept connection does one exchange,
-//! its *greeting*, right after connecting: only then is it certain that the peer has accepted it and
-//! not just the kernel. Greetings are neither counted nor recorded.
+//! A load, whichever way its connections work: one exchange after the other ([`Serial`]) or several at
+//! once ([`Multiplexed`]). Driven by the loop of [`crate::worker`].
 
-use std::{
-    collections::VecDeque,
-    io::{Read, Write},
-    sync::Arc,
-};
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
-use super::{
-    Connections, Exchange, Failures, LoadSpec, Pace,
-    answer::{Answer, Reader, request_bytes},
-    arrivals::Schedule,
-    distribution::Distributions,
-    latency::{LatencySummary, Recorder, Times},
-    series::Moment,
-};
+use super::{LoadSpec, multiplexed::Multiplexed, serial::Serial, tally::Tally};
 use crate::{
     clock::{Clock, Nanos},
-    control::{Control, Phase},
+    control::Control,
     error::Error,
-    poll::{Moved, Poller, Token, moved},
-    response::Reuse,
-    stream::{Stream, connect},
+    poll::{Poller, Token},
+    scenario::HttpVersion,
 };
 
+pub use super::tally::LoadOutcome;
+
 /// Connections being opened at once, below every peer's accept backlog.
-const OPENING_MAX: usize = 64;
-/// After so many failed exchanges the load gives up: the run is void anyway.
-const FAILURES_MAX: u64 = 1_000;
-/// How long outstanding answers are waited for after the measurement.
-const DRAIN_MAX: Nanos = Nanos::from_millis(2_000);
+pub(super) const OPENING_MAX: usize = 64;
 /// Bytes read at once: large enough that a big body costs few calls, small enough for the cache.
-const READ_BYTES: usize = 128 << 10;
+pub(super) const READ_BYTES: usize = 128 << 10;
 
 /// Generates one load.
-pub struct Generator {
-    spec: LoadSpec,
-    control: Arc<Control>,
-    clock: Clock,
-    /// What is written for each exchange.
-    request: Vec<u8>,
-    slots: Vec<Slot>,
-    /// What events of its slots are called.
-    token: fn(usize) -> Token,
-    /// Slots that may begin an exchange, longest idle first, so that all take their turn.
-    /// May hold slots that have been closed since.
-    idle: VecDeque<usize>,
-    /// Slots to be (re)opened.
-    closed: VecDeque<usize>,
-    /// Slots between connecting and the end of their greeting.
-    opening: usize,
-    schedule: Option<Schedule>,
-    recorder: Recorder,
-    buffer: Vec<u8>,
-    phase: Phase,
-    /// Requests due in here are recorded.
-    window: Window,
-    failures: u64,
-    first_failure: Option<String>,
-    reconnects: u64,
-    resumed: u64,
-}
-
-/// What a load came to.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct LoadOutcome {
-    /// The latencies.
-    pub latency: LatencySummary,
-    /// Every latency.
-    #[serde(default)]
-    pub distributions: Distributions,
-    /// Latency from due time over the course of the measurement.
-    #[serde(default)]
-    pub series: Vec<Moment>,
-    /// Exchanges that went wrong, over the whole run; any makes it void.
-    pub failures: u64,
-    /// What went wrong first.
-    pub first_failure: Option<String>,
-    /// Kept connections that the peer closed between two exchanges.
-    pub reconnects: u64,
-    /// Exchanges that were recorded on a resumed session.
-    #[serde(default)]
-    pub resumed: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Window {
-    start: Nanos,
-    end: Nanos,
-}
-
-impl Window {
-    const NEVER: Window = Window {
-        start: Nanos(u64::MAX),
-        end: Nanos(u64::MAX),
-    };
-
-    fn holds(&self, due: Nanos) -> bool {
-        self.start <= due && due < self.end
-    }
-}
-
-struct Slot {
-    socket: Option<Stream>,
-    state: State,
-    purpose: Purpose,
-    reader: Reader,
-    /// Bytes of the request that were written.
-    written: usize,
-    due: Nanos,
-    free: Nanos,
-    sent: Nanos,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Closed,
-    Idle,
-    /// Connecting, sending or receiving: the kernel knows which, and the result of each call says it.
-    Busy,
-    /// Answered; waiting for the server to close.
-    Ending,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
-    Greeting,
-    Work,
+pub enum Generator {
+    /// One exchange at a time on each connection.
+    Serial(Box<Serial>),
+    /// Several, by HTTP/2.
+    Multiplexed(Box<Multiplexed>),
 }
 
 impl Generator {
     /// A generator that has not connected yet.
     pub fn new(spec: LoadSpec, control: Arc<Control>, clock: Clock) -> Result<Generator, Error> {
-        let recorder = Recorder::new()
-            .ok_or_else(|| Error::Load("the histogram's bounds are wrong".to_owned()))?;
-        let slots: Vec<Slot> = (0..spec.connections)
-            .map(|_| Slot::new(&spec.exchange))
-            .collect();
-        Ok(Generator {
-            request: request_bytes(&spec),
-            closed: (0..slots.len()).collect(),
-            slots,
-            token: Token::Load,
-            idle: VecDeque::with_capacity(spec.connections),
-            opening: 0,
-            schedule: None,
-            recorder,
-            buffer: vec![0; READ_BYTES],
-            phase: Phase::Origin,
-            window: Window::NEVER,
-            failures: 0,
-            first_failure: None,
-            reconnects: 0,
-            resumed: 0,
-            spec,
-            control,
-            clock,
+        let tally = Tally::new(&spec, control, clock)?;
+        Ok(match spec.http {
+            HttpVersion::Http1 => Generator::Serial(Box::new(Serial::new(spec, tally))),
+            HttpVersion::Http2 => Generator::Multiplexed(Box::new(Multiplexed::new(spec, tally)?)),
         })
     }
 
     /// The same as a neighbour of the measured load.
     pub fn beside(mut self) -> Generator {
-        self.token = Token::Neighbour;
+        match &mut self {
+            Generator::Serial(serial) => serial.token = Token::Neighbour,
+            Generator::Multiplexed(multiplexed) => multiplexed.token = Token::Neighbour,
+        }
         self
     }
 
     /// Whether the loop must not sleep, because a request may fall due at any microsecond.
     pub fn must_be_punctual(&self) -> bool {
-        self.schedule.is_some()
+        match self {
+            Generator::Serial(serial) => serial.must_be_punctual(),
+            Generator::Multiplexed(multiplexed) => multiplexed.must_be_punctual(),
+        }
     }
 
     /// Follows the phase and does what is due; called once per turn of the loop.
     pub fn turn(&mut self, poller: &Poller, now: Nanos) {
-        let asked = self.control.phase();
-        // Step by step: who leads may have gone on before the first step was seen.
-        while self.phase < asked {
-            self.enter(self.phase.next(), poller, now);
-        }
-        if self.phase != Phase::Origin && !self.closed.is_empty() {
-            self.open_some(poller, now);
-        }
-        self.send_due(poller, now);
-        if self.phase == Phase::Drain && self.is_drained(now) {
-            self.control.set_drained();
+        match self {
+            Generator::Serial(serial) => serial.turn(poller, now),
+            Generator::Multiplexed(multiplexed) => multiplexed.turn(poller, now),
         }
     }
 
-    /// Sends what is due, if connections are free; whatever is not waits in the schedule.
+    /// Sends what is due, as far as connections or streams are free; whatever is not waits in the schedule.
     pub fn send_due(&mut self, poller: &Poller, now: Nanos) {
-        while let Some(schedule) = &mut self.schedule
-            && schedule.peek() <= now
-        {
-            let Some(index) = self.idle.pop_front() else {
-                return;
-            };
-            if self
-                .slots
-                .get(index)
-                .is_none_or(|slot| slot.state != State::Idle)
-            {
-                continue;
-            }
-            let due = schedule.take();
-            self.begin(index, Purpose::Work, due, poller);
+        match self {
+            Generator::Serial(serial) => serial.send_due(poller, now),
+            Generator::Multiplexed(multiplexed) => multiplexed.send_due(now),
         }
     }
 
     /// Moves a connection on after an event.
     pub fn on_event(&mut self, index: usize, poller: &Poller) {
-        match self.state(index) {
-            State::Closed => {}
-            State::Idle => self.check_idle(index),
-            State::Ending => self.await_end(index, poller),
-            State::Busy => {
-                if self.write(index) {
-                    self.read(index, poller);
-                }
-            }
+        match self {
+            Generator::Serial(serial) => serial.on_event(index, poller),
+            Generator::Multiplexed(multiplexed) => multiplexed.on_event(index),
         }
     }
 
     /// Sums up after the last turn.
-    pub fn outcome(mut self) -> LoadOutcome {
-        let end = self.window.end;
-        for slot in &self.slots {
-            if slot.is_working_on(self.window) {
-                self.recorder.record_unfinished(slot.due, end);
-            }
+    pub fn outcome(self) -> LoadOutcome {
+        match self {
+            Generator::Serial(serial) => serial.outcome(),
+            Generator::Multiplexed(multiplexed) => multiplexed.outcome(),
         }
-        if let Some(schedule) = &mut self.schedule {
-            // Never sent: the connections were all busy.
-            while schedule.peek() < end && end != Window::NEVER.end {
-                let due = schedule.take();
-                if self.window.holds(due) {
-                    self.recorder.record_unfinished(due, end);
-                }
-            }
-        }
-        let latency = self.recorder.summary();
-        let (distributions, series) = self.recorder.into_distributions();
-        LoadOutcome {
-            latency,
-            distributions,
-            series,
-            failures: self.failures,
-            first_failure: self.first_failure,
-            reconnects: self.reconnects,
-            resumed: self.resumed,
-        }
-    }
-
-    fn enter(&mut self, phase: Phase, poller: &Poller, now: Nanos) {
-        self.phase = phase;
-        match phase {
-            Phase::Origin | Phase::Open | Phase::Stop => {}
-            Phase::WarmUp => match self.spec.pace {
-                Pace::Due(arrivals) => self.schedule = Some(Schedule::new(arrivals, now)),
-                Pace::Saturate => {
-                    for index in std::mem::take(&mut self.idle) {
-                        self.begin(index, Purpose::Work, now, poller);
-                    }
-                }
-                Pace::Hold => {}
-            },
-            Phase::Measure => {
-                self.recorder.begin(now);
-                self.window = Window {
-                    start: now,
-                    end: Nanos(u64::MAX),
-                };
-                if let Some(schedule) = &mut self.schedule {
-                    schedule.stretch(&self.spec.stretches, now);
-                }
-            }
-            Phase::Drain => self.window.end = now,
-        }
-    }
-
-    fn is_running(&self) -> bool {
-        matches!(self.phase, Phase::WarmUp | Phase::Measure)
-    }
-
-    fn is_drained(&self, now: Nanos) -> bool {
-        let outstanding = self
-            .slots
-            .iter()
-            .any(|slot| slot.is_working_on(self.window));
-        !outstanding || now > self.window.end + DRAIN_MAX
-    }
-
-    fn state(&self, index: usize) -> State {
-        self.slots
-            .get(index)
-            .map_or(State::Closed, |slot| slot.state)
-    }
-
-    /// Opens what is closed. Each slot is looked at once: one that fails at once waits for the next
-    /// turn.
-    fn open_some(&mut self, poller: &Poller, now: Nanos) {
-        for _ in 0..self.closed.len() {
-            if self.opening >= OPENING_MAX {
-                return;
-            }
-            let Some(index) = self.closed.pop_front() else {
-                return;
-            };
-            match self.spec.keep {
-                // Under load there is no time for greetings: connecting again belongs to the next
-                // exchange, as it does for any client.
-                Connections::Keep if self.is_running() => self.rest(index, now, poller),
-                Connections::Keep => {
-                    self.opening += 1;
-                    self.begin(index, Purpose::Greeting, now, poller);
-                }
-                Connections::PerRequest => {
-                    self.control.count_opened();
-                    self.rest(index, now, poller);
-                }
-            }
-        }
-    }
-
-    /// Begins an exchange, connecting first where there is no connection.
-    fn begin(&mut self, index: usize, purpose: Purpose, due: Nanos, poller: &Poller) {
-        let now = self.clock.now();
-        let Some(slot) = self.slots.get_mut(index) else {
-            return;
-        };
-        slot.purpose = purpose;
-        slot.state = State::Busy;
-        slot.written = 0;
-        slot.due = due;
-        slot.sent = now;
-        slot.reader = Reader::new(&self.spec.exchange);
-        if slot.socket.is_none() {
-            let connected = connect(self.spec.target).and_then(|socket| {
-                poller.add(&socket, (self.token)(index))?;
-                Stream::client(socket, self.spec.tls.as_ref())
-            });
-            match connected {
-                Ok(socket) => slot.socket = Some(socket),
-                Err(error) => return self.fail(index, &format!("connect: {error}")),
-            }
-        }
-        self.write(index);
-    }
-
-    /// Writes what is left of the request; returns false if the exchange failed. While the
-    /// connection is being made the kernel answers "later", so there is no state for that.
-    fn write(&mut self, index: usize) -> bool {
-        let Some(slot) = self.slots.get_mut(index) else {
-            return false;
-        };
-        let Some(socket) = &mut slot.socket else {
-            return false;
-        };
-        if let Err(error) = socket.push() {
-            self.fail(index, &format!("write: {error}"));
-            return false;
-        }
-        while let Some(rest) = self.request.get(slot.written..)
-            && !rest.is_empty()
-        {
-            match moved(socket.write(rest)) {
-                Ok(Moved::Bytes(count)) => slot.written += count,
-                Ok(Moved::Later | Moved::End) => return true,
-                Err(error) => {
-                    self.fail(index, &format!("write: {error}"));
-                    return false;
-                }
-            }
-        }
-        true
-    }
-
-    fn read(&mut self, index: usize, poller: &Poller) {
-        loop {
-            let Some(slot) = self.slots.get_mut(index) else {
-                return;
-            };
-            let Some(socket) = &mut slot.socket else {
-                return;
-            };
-            let count = match moved(socket.read(&mut self.buffer)) {
-                Ok(Moved::Bytes(count)) => count,
-                Ok(Moved::Later) => return,
-                Ok(Moved::End) => match slot.reader.end(&self.spec.exchange) {
-                    Answer::Complete(reuse) => return self.complete(index, reuse, poller),
-                    Answer::Pending => return self.fail(index, "closed before the answer"),
-                    Answer::Wrong(problem, _) | Answer::Failed(problem) => {
-                        return self.fail(index, &problem);
-                    }
-                },
-                Err(error) => return self.fail(index, &format!("read: {error}")),
-            };
-            let bytes = self.buffer.get(..count).unwrap_or_default();
-            match slot.reader.feed(bytes, &self.spec.exchange) {
-                Answer::Complete(reuse) => return self.complete(index, reuse, poller),
-                Answer::Wrong(problem, reuse) => {
-                    return self.refuse(index, &problem, reuse, poller);
-                }
-                Answer::Failed(problem) => return self.fail(index, &problem),
-                Answer::Pending if count < READ_BYTES && socket.short_read_is_the_last() => return,
-                Answer::Pending => {}
-            }
-        }
-    }
-
-    fn complete(&mut self, index: usize, reuse: Reuse, poller: &Poller) {
-        let now = self.clock.now();
-        let Some(slot) = self.slots.get_mut(index) else {
-            return;
-        };
-        match slot.purpose {
-            Purpose::Greeting => {
-                self.opening -= 1;
-                self.control.count_opened();
-            }
-            Purpose::Work => {
-                self.control.count_completed();
-                if self.window.holds(slot.due) {
-                    self.recorder.record(Times {
-                        due: slot.due,
-                        free: slot.free,
-                        sent: slot.sent,
-                        done: now,
-                    });
-                    self.resumed += u64::from(slot.socket.as_ref().is_some_and(Stream::is_resumed));
-                }
-            }
-        }
-        slot.purpose = Purpose::Greeting;
-        self.go_on(index, reuse, now, poller);
-    }
-
-    /// The exchange failed by its answer; its connection is as good as before.
-    fn refuse(&mut self, index: usize, problem: &str, reuse: Reuse, poller: &Poller) {
-        let is_greeting = self
-            .slots
-            .get(index)
-            .is_none_or(|slot| slot.purpose == Purpose::Greeting);
-        if self.spec.failures == Failures::GiveUp || is_greeting {
-            return self.fail(index, problem);
-        }
-        self.count_failure(problem);
-        let now = self.clock.now();
-        if let Some(slot) = self.slots.get_mut(index) {
-            slot.purpose = Purpose::Greeting;
-        }
-        self.go_on(index, reuse, now, poller);
-    }
-
-    fn go_on(&mut self, index: usize, reuse: Reuse, now: Nanos, poller: &Poller) {
-        let Some(slot) = self.slots.get_mut(index) else {
-            return;
-        };
-        match (self.spec.keep, reuse) {
-            (Connections::Keep, Reuse::KeepAlive) => self.rest(index, now, poller),
-            (Connections::Keep, Reuse::Close) => self.reopen(index),
-            (Connections::PerRequest, _) => {
-                slot.state = State::Ending;
-                self.await_end(index, poller);
-            }
-        }
-    }
-
-    /// A slot is free: it goes on at once, or waits for its turn.
-    fn rest(&mut self, index: usize, now: Nanos, poller: &Poller) {
-        let Some(slot) = self.slots.get_mut(index) else {
-            return;
-        };
-        slot.state = State::Idle;
-        slot.free = now;
-        if self.is_running() && self.spec.pace == Pace::Saturate {
-            self.begin(index, Purpose::Work, now, poller);
-        } else {
-            self.idle.push_back(index);
-        }
-    }
-
-    /// Reads until the server's end of the stream, then the slot is free.
-    fn await_end(&mut self, index: usize, poller: &Poller) {
-        let Some(slot) = self.slots.get_mut(index) else {
-            return;
-        };
-        let Some(socket) = &mut slot.socket else {
-            return;
-        };
-        // Whether it ends in order or by a reset, the answer was complete.
-        if let Ok(Moved::Bytes(_) | Moved::Later) = moved(socket.read(&mut self.buffer)) {
-            return;
-        }
-        slot.socket = None;
-        let now = self.clock.now();
-        self.rest(index, now, poller);
-    }
-
-    /// An idle connection reports something: the server closed it, or it is nothing.
-    fn check_idle(&mut self, index: usize) {
-        let Some(socket) = self
-            .slots
-            .get_mut(index)
-            .and_then(|slot| slot.socket.as_mut())
-        else {
-            return;
-        };
-        match moved(socket.read(&mut self.buffer)) {
-            Ok(Moved::Later) => {}
-            Ok(Moved::Bytes(_)) => self.fail(index, "bytes that nobody asked for"),
-            Ok(Moved::End) | Err(_) => self.reopen(index),
-        }
-    }
-
-    fn reopen(&mut self, index: usize) {
-        self.reconnects += 1;
-        self.close(index);
-    }
-
-    fn count_failure(&mut self, problem: &str) {
-        self.failures += 1;
-        if self.first_failure.is_none() {
-            self.first_failure = Some(problem.to_owned());
-        }
-        if self.failures >= FAILURES_MAX && self.spec.failures == Failures::GiveUp {
-            self.control.set_failed();
-        }
-    }
-
-    fn fail(&mut self, index: usize, problem: &str) {
-        self.count_failure(problem);
-        let greeting = self
-            .slots
-            .get(index)
-            .is_some_and(|slot| slot.state == State::Busy && slot.purpose == Purpose::Greeting);
-        if greeting {
-            self.opening -= 1;
-        }
-        self.close(index);
-    }
-
-    fn close(&mut self, index: usize) {
-        if let Some(slot) = self.slots.get_mut(index) {
-            slot.socket = None;
-            slot.state = State::Closed;
-            self.closed.push_back(index);
-        }
-    }
-}
-
-impl Slot {
-    fn new(exchange: &Exchange) -> Slot {
-        Slot {
-            socket: None,
-            state: State::Closed,
-            purpose: Purpose::Greeting,
-            reader: Reader::new(exchange),
-            written: 0,
-            due: Nanos::ZERO,
-            free: Nanos::ZERO,
-            sent: Nanos::ZERO,
-        }
-    }
-
-    fn is_working_on(&self, window: Window) -> bool {
-        self.state == State::Busy && self.purpose == Purpose::Work && window.holds(self.due)
     }
 }

@@ -1,19 +1,23 @@
 //! The load generator: what load is ([`LoadSpec`]), when requests are due ([`arrivals`]), what is
 //! recorded of them ([`latency`], [`distribution`], [`series`]) and the connections that carry them
-//! ([`generator`]).
+//! ([`generator`]): `serial`, one exchange at a time, or `multiplexed`, over what is the same for both,
+//! `tally`.
 
 mod answer;
 pub mod arrivals;
 pub mod distribution;
 pub mod generator;
 pub mod latency;
+mod multiplexed;
+mod serial;
 pub mod series;
+mod tally;
 pub mod trickle;
 
 use std::net::SocketAddr;
 
 use self::arrivals::{Arrivals, Stretch};
-use crate::peer::certificate::TlsClient;
+use crate::{peer::certificate::TlsClient, scenario::HttpVersion};
 
 /// A load, without its duration.
 #[derive(Clone, Debug)]
@@ -22,8 +26,12 @@ pub struct LoadSpec {
     pub target: SocketAddr,
     /// What is exchanged on them.
     pub exchange: Exchange,
+    /// By which HTTP, where it is HTTP.
+    pub http: HttpVersion,
     /// Connections, or with [`Connections::PerRequest`] requests in flight.
     pub connections: usize,
+    /// Exchanges at once on each; more than one is HTTP/2.
+    pub streams: usize,
     /// Whether connections are kept.
     pub keep: Connections,
     /// When a request is sent.

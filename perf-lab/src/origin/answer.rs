@@ -69,7 +69,7 @@ pub(crate) fn parse(input: &[u8]) -> Parsed {
 }
 
 /// The N of a path that ends in `/b/N`.
-fn body_size(path: &str) -> Option<usize> {
+pub(super) fn body_size(path: &str) -> Option<usize> {
     let (_, size) = path.rsplit_once("/b/")?;
     size.parse().ok().filter(|size| *size <= BODY_BYTES_MAX)
 }

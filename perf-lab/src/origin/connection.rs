@@ -1,4 +1,4 @@
-//! One connection of the origin.
+//! One connection of the origin: an answer at a time, or an echo.
 
 use std::{
     io::{Read, Write},
@@ -20,11 +20,8 @@ use crate::{
 const PENDING_BYTES_MAX: usize = 64 << 10;
 
 pub(super) struct Connection {
-    pub(super) socket: Stream,
-    /// Which of the endpoints it belongs to.
-    pub(super) endpoint: usize,
-    /// Tells it from others that had its slot.
-    pub(super) serial: u64,
+    socket: Stream,
+    serial: u64,
     /// Received and not yet acted upon.
     pending: Vec<u8>,
     /// Being sent, from an offset on.
@@ -55,10 +52,9 @@ pub(super) struct Shared<'a> {
 }
 
 impl Connection {
-    pub(super) fn new(socket: Stream, endpoint: usize, serial: u64) -> Connection {
+    pub(super) fn new(socket: Stream, serial: u64) -> Connection {
         Connection {
             socket,
-            endpoint,
             serial,
             pending: Vec::new(),
             answer: None,

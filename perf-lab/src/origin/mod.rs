@@ -5,6 +5,7 @@
 pub(crate) mod answer;
 pub mod behaviour;
 mod connection;
+mod multiplexed;
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +24,7 @@ use self::{
     connection::{Connection, Fate, Shared},
 };
 use crate::{
-    clock::Clock,
+    clock::{Clock, Nanos},
     error::Error,
     poll::{Poller, Token},
     scenario::Upstream,
@@ -37,6 +38,8 @@ pub enum OriginMode {
     Http,
     /// The same, and closes the connection after each answer.
     HttpClose,
+    /// The same as `http`, over HTTP/2: with prior knowledge, or after TLS.
+    Http2,
     /// Sends back every byte.
     Echo,
 }
@@ -52,13 +55,29 @@ const BACKLOG: i32 = 4096;
 pub struct Origin {
     endpoints: Vec<Endpoint>,
     mode: OriginMode,
-    connections: Slab<Connection>,
+    connections: Slab<Accepted>,
     serial: u64,
     answers: Answers,
     buffer: Vec<u8>,
     behaviour: Option<Behaviour>,
     tls: Option<Arc<ServerConfig>>,
     clock: Clock,
+}
+
+/// A connection.
+struct Accepted {
+    /// Which of the endpoints it belongs to.
+    endpoint: usize,
+    /// Tells it from others that had its slot.
+    serial: u64,
+    speaks: Speaks,
+}
+
+enum Speaks {
+    /// HTTP/1.1, or an echo.
+    Serial(Box<Connection>),
+    /// HTTP/2.
+    Multiplexed(Box<multiplexed::Connection>),
 }
 
 struct Endpoint {
@@ -157,7 +176,9 @@ impl Origin {
             if let Some(connection) = self.connections.get_mut(slot)
                 && connection.serial == serial
             {
-                connection.release();
+                if let Speaks::Serial(connection) = &mut connection.speaks {
+                    connection.release();
+                }
                 self.on_event(slot);
             }
         }
@@ -198,7 +219,11 @@ impl Origin {
             let entry = self.connections.vacant_entry();
             if poller.add(&socket, Token::Origin(entry.key())).is_ok() {
                 self.serial += 1;
-                entry.insert(Connection::new(socket, i, self.serial));
+                entry.insert(Accepted {
+                    endpoint: i,
+                    serial: self.serial,
+                    speaks: Speaks::new(socket, self.mode, self.serial, self.clock.now()),
+                });
             }
         }
     }
@@ -209,21 +234,36 @@ impl Origin {
             return;
         };
         let clock = self.clock;
-        let fate = match self.mode {
-            OriginMode::Echo => connection.echo(&mut self.buffer),
-            OriginMode::Http | OriginMode::HttpClose => connection.serve(&mut Shared {
-                mode: self.mode,
-                answers: &mut self.answers,
-                buffer: &mut self.buffer,
-                behaviour: self
-                    .behaviour
-                    .as_mut()
-                    .map(|behaviour| (behaviour, clock.now())),
-                slot,
-            }),
+        let behaviour = self.behaviour.as_mut();
+        let mut shared = Shared {
+            mode: self.mode,
+            answers: &mut self.answers,
+            buffer: &mut self.buffer,
+            behaviour: behaviour.map(|behaviour| (behaviour, clock.now())),
+            slot,
+        };
+        let fate = match &mut connection.speaks {
+            Speaks::Multiplexed(connection) => connection.serve(&mut shared, clock.now()),
+            Speaks::Serial(connection) if self.mode == OriginMode::Echo => {
+                connection.echo(shared.buffer)
+            }
+            Speaks::Serial(connection) => connection.serve(&mut shared),
         };
         if fate == Fate::Drop {
             self.connections.remove(slot);
+        }
+    }
+}
+
+impl Speaks {
+    fn new(socket: Stream, mode: OriginMode, serial: u64, now: Nanos) -> Speaks {
+        match mode {
+            OriginMode::Http2 => {
+                Speaks::Multiplexed(Box::new(multiplexed::Connection::new(socket, serial, now)))
+            }
+            OriginMode::Http | OriginMode::HttpClose | OriginMode::Echo => {
+                Speaks::Serial(Box::new(Connection::new(socket, serial)))
+            }
         }
     }
 }

@@ -25,7 +25,7 @@ use rustls::{
     version::TLS13,
 };
 
-use crate::error::Error;
+use crate::{error::Error, http2, scenario::HttpVersion};
 
 /// The name in servers' certificates, in SNI and in `Host`.
 pub const HOST: &str = "lab.example";
@@ -108,7 +108,12 @@ impl Certificates {
     }
 
     /// How a client speaks to whoever shows the server's certificate.
-    pub fn client(&self, shown: Shown, sessions: Sessions) -> Result<TlsClient, Error> {
+    pub fn client(
+        &self,
+        shown: Shown,
+        sessions: Sessions,
+        http: HttpVersion,
+    ) -> Result<TlsClient, Error> {
         let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
             .with_protocol_versions(&[&TLS13])
             .map_err(wrong)?
@@ -123,12 +128,13 @@ impl Certificates {
             Sessions::Fresh => Resumption::disabled(),
             Sessions::Resumed => Resumption::store(Arc::new(Tickets::default())),
         };
+        config.alpn_protocols = alpn(http);
         let name = ServerName::try_from(HOST).map_err(wrong)?;
         Ok((Arc::new(config), name))
     }
 
     /// How the lab's own origin speaks, where there is no proxy to do it, or one that encrypts to it.
-    pub fn server(&self, shown: Shown) -> Result<Arc<ServerConfig>, Error> {
+    pub fn server(&self, shown: Shown, http: HttpVersion) -> Result<Arc<ServerConfig>, Error> {
         let provider = Arc::new(provider());
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&TLS13])
@@ -145,6 +151,7 @@ impl Certificates {
             .with_single_cert(vec![self.server.der.clone()], self.server.key.clone_key())
             .map_err(wrong)?;
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(wrong)?;
+        config.alpn_protocols = alpn(http);
         Ok(Arc::new(config))
     }
 
@@ -187,6 +194,14 @@ impl Identity {
             key_pem: key.serialize_pem(),
             key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
         })
+    }
+}
+
+/// What the lab's ends offer and take. Without HTTP/2 nothing, as clients of HTTP/1.1 alone do.
+fn alpn(http: HttpVersion) -> Vec<Vec<u8>> {
+    match http {
+        HttpVersion::Http1 => Vec::new(),
+        HttpVersion::Http2 => vec![http2::ALPN.to_vec()],
     }
 }
 

@@ -90,6 +90,13 @@ pub enum Capability {
     Tls,
     /// The same to the upstream with a certificate of its own, and asking clients for theirs.
     Mtls,
+    /// HTTP/2 towards clients that agree on it over TLS.
+    H2,
+    /// HTTP/2 towards clients that begin with it in plain text.
+    H2c,
+    /// HTTP/2 towards the upstream: in plain text with prior knowledge, over TLS by ALPN.
+    #[serde(rename = "h2_upstream")]
+    H2Upstream,
     /// Loading a new configuration while it serves.
     Reload,
     /// A control interface over HTTP.
@@ -102,12 +109,15 @@ pub enum Capability {
 
 impl Capability {
     /// All of them, for lists.
-    pub const ALL: [Capability; 9] = [
+    pub const ALL: [Capability; 12] = [
         Capability::Http,
         Capability::Tcp,
         Capability::Routes,
         Capability::Tls,
         Capability::Mtls,
+        Capability::H2,
+        Capability::H2c,
+        Capability::H2Upstream,
         Capability::Endpoints,
         Capability::Heal,
         Capability::Reload,
@@ -123,6 +133,9 @@ impl fmt::Display for Capability {
             Capability::Routes => "routes",
             Capability::Tls => "tls",
             Capability::Mtls => "mtls",
+            Capability::H2 => "h2",
+            Capability::H2c => "h2c",
+            Capability::H2Upstream => "h2_upstream",
             Capability::Endpoints => "endpoints",
             Capability::Heal => "heal",
             Capability::Reload => "reload",

@@ -3,7 +3,7 @@
 use std::{
     env,
     fs::{self, File},
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
@@ -21,15 +21,17 @@ use super::{
     Peer,
     certificate::TlsClient,
     install,
-    render::{Mode, Rendered, Setting},
+    render::{Rendered, Setting},
 };
 use crate::{
+    clock::Nanos,
     cpu::{self, Cpu, Placement},
     error::Error,
+    http2,
     load::Exchange,
     response::{Progress, ResponseReader},
     run::Interrupt,
-    scenario::SignalName,
+    scenario::{HttpVersion, SignalName},
     stream::Stream,
 };
 
@@ -236,16 +238,10 @@ impl Running {
     }
 
     /// Waits until it answers one exchange rightly.
-    pub fn wait_ready(
-        &mut self,
-        mode: Mode,
-        exchange: &Exchange,
-        tls: Option<&TlsClient>,
-        interrupt: &Interrupt,
-    ) -> Result<(), Error> {
+    pub fn wait_ready(&mut self, probe: Probe<'_>, interrupt: &Interrupt) -> Result<(), Error> {
         let deadline = Instant::now() + READY_TIME_MAX;
         loop {
-            let problem = match probe(self.address, mode, exchange, tls) {
+            let problem = match probe.ask(self.address) {
                 Ok(()) => return Ok(()),
                 Err(problem) => problem,
             };
@@ -325,31 +321,65 @@ pub fn free_address() -> Result<SocketAddr, Error> {
         .map_err(Error::io("looking for a free port"))
 }
 
-/// One exchange over a connection of its own.
-fn probe(
-    address: SocketAddr,
-    mode: Mode,
-    exchange: &Exchange,
-    tls: Option<&TlsClient>,
-) -> Result<(), String> {
-    let timeout = Duration::from_secs(2);
-    let text = |error: std::io::Error| error.to_string();
-    let socket = TcpStream::connect_timeout(&address, timeout).map_err(text)?;
-    socket.set_read_timeout(Some(timeout)).map_err(text)?;
-    let mut socket = Stream::client(socket, tls).map_err(text)?;
-    let (Mode::Http, Exchange::Http { host, path, .. }) = (mode, exchange) else {
-        let mut back = [0; 4];
-        socket.write_all(b"ping").map_err(text)?;
-        socket.read_exact(&mut back).map_err(text)?;
-        return match &back {
-            b"ping" => Ok(()),
-            _ => Err("the echo is not what was sent".to_owned()),
+/// One exchange over a connection of its own, to see whether somebody answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe<'a> {
+    /// The exchange; an echo is a short one.
+    pub exchange: &'a Exchange,
+    /// By which HTTP.
+    pub http: HttpVersion,
+    /// How to speak TLS; `None` is plain.
+    pub tls: Option<&'a TlsClient>,
+}
+
+impl<'a> Probe<'a> {
+    /// HTTP/1.1 in plain text.
+    pub fn plain(exchange: &'a Exchange) -> Probe<'a> {
+        Probe {
+            exchange,
+            http: HttpVersion::Http1,
+            tls: None,
+        }
+    }
+
+    fn ask(self, address: SocketAddr) -> Result<(), String> {
+        let timeout = Duration::from_secs(2);
+        let text = |error: io::Error| error.to_string();
+        let socket = TcpStream::connect_timeout(&address, timeout).map_err(text)?;
+        socket.set_read_timeout(Some(timeout)).map_err(text)?;
+        let socket = Stream::client(socket, self.tls).map_err(text)?;
+        let Exchange::Http { host, path, .. } = self.exchange else {
+            return ask_echo(socket).map_err(text);
         };
-    };
+        let status = match self.http {
+            HttpVersion::Http1 => ask_http1(socket, host, path)?,
+            HttpVersion::Http2 => ask_http2(socket, host, path)?,
+        };
+        match status {
+            200..=299 => Ok(()),
+            status => Err(format!("status {status}")),
+        }
+    }
+}
+
+const PROBE_READ_BYTES: usize = 64 << 10;
+
+fn ask_echo(mut socket: Stream) -> io::Result<()> {
+    let mut back = [0; 4];
+    socket.write_all(b"ping")?;
+    socket.read_exact(&mut back)?;
+    match &back {
+        b"ping" => Ok(()),
+        _ => Err(io::Error::other("the echo is not what was sent")),
+    }
+}
+
+fn ask_http1(mut socket: Stream, host: &str, path: &str) -> Result<u16, String> {
+    let text = |error: io::Error| error.to_string();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
     socket.write_all(request.as_bytes()).map_err(text)?;
     let mut reader = ResponseReader::default();
-    let mut buffer = vec![0; 64 << 10];
+    let mut buffer = vec![0; PROBE_READ_BYTES];
     loop {
         let count = socket.read(&mut buffer).map_err(text)?;
         let response = match count {
@@ -360,11 +390,46 @@ fn probe(
                 Err(problem) => return Err(problem.to_string()),
             },
         };
-        return match response {
-            Some(response) if (200..300).contains(&response.status) => Ok(()),
-            Some(response) => Err(format!("status {}", response.status)),
-            None => Err("the connection was closed".to_owned()),
-        };
+        let closed = || "the connection was closed".to_owned();
+        return response.map(|response| response.status).ok_or_else(closed);
+    }
+}
+
+fn ask_http2(mut socket: Stream, host: &str, path: &str) -> Result<u16, String> {
+    let text = |error: io::Error| error.to_string();
+    let request = http2::Request {
+        scheme: match socket {
+            Stream::Plain(_) => "http",
+            Stream::Client(_) | Stream::Server(_) => "https",
+        },
+        authority: host.to_owned(),
+        path: path.to_owned(),
+    };
+    // The codec measures time-outs, of which the socket has one already.
+    let now = Nanos::ZERO;
+    let mut client = http2::Client::new(1, now);
+    let sent = client.send(&request, ());
+    sent.map_err(|error| error.to_string())?;
+    let (mut output, mut answers) = (Vec::new(), Vec::new());
+    let mut buffer = vec![0; PROBE_READ_BYTES];
+    loop {
+        client.take_output(&mut output);
+        socket.write_all(&output).map_err(text)?;
+        socket.flush().map_err(text)?;
+        output.clear();
+        let count = socket.read(&mut buffer).map_err(text)?;
+        if count == 0 {
+            return Err("the connection was closed".to_owned());
+        }
+        let bytes = buffer.get(..count).unwrap_or_default();
+        client.feed(bytes, now, &mut answers)?;
+        match answers.pop() {
+            None => {}
+            Some(http2::Answer::Response { status, .. }) => return Ok(status),
+            Some(http2::Answer::Lost { problem, .. } | http2::Answer::GoingAway(problem)) => {
+                return Err(problem);
+            }
+        }
     }
 }
 
@@ -374,7 +439,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        peer::render::{Clients, Heal},
+        peer::render::{Clients, Heal, Mode},
         scenario::Link,
     };
 
@@ -413,7 +478,9 @@ mod tests {
             routes: &[],
             certificates: None,
             clients: Clients::Plain,
+            client_http: HttpVersion::Http1,
             link: Link::Plain,
+            link_http: HttpVersion::Http1,
             admin: None,
             reloads: false,
             heal: Heal::Off,
@@ -430,7 +497,7 @@ mod tests {
         let mut running = Running::start(&peer, shell, &rendered, &setting, placement).unwrap();
         let echo = Exchange::Echo { bytes: 4 };
         let error = running
-            .wait_ready(Mode::Tcp, &echo, None, &Interrupt::default())
+            .wait_ready(Probe::plain(&echo), &Interrupt::default())
             .unwrap_err()
             .to_string();
         assert!(

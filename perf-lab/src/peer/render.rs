@@ -10,7 +10,11 @@ use super::{
     certificate::{CIPHER_SUITE, Certificates, HOST},
     install,
 };
-use crate::{cpu::Cpu, error::Error, scenario::Link};
+use crate::{
+    cpu::Cpu,
+    error::Error,
+    scenario::{HttpVersion, Link},
+};
 
 /// What a row asks of every peer alike.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +33,12 @@ pub struct Setting<'a> {
     pub certificates: Option<&'a Certificates>,
     /// How its clients speak.
     pub clients: Clients,
+    /// And which HTTP.
+    pub client_http: HttpVersion,
     /// How it speaks to its upstream.
     pub link: Link,
+    /// And which HTTP.
+    pub link_http: HttpVersion,
     /// Where its control interface listens, where the scenario uses it.
     pub admin: Option<SocketAddr>,
     /// Whether it will have to load a new configuration.
@@ -49,7 +57,7 @@ pub struct Setting<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// HTTP/1.1 on both sides.
+    /// HTTP on both sides.
     Http,
     /// A byte relay.
     Tcp,
@@ -105,6 +113,9 @@ struct Names<'a> {
     tls: bool,
     client_certificates: bool,
     mtls_upstream: bool,
+    /// Whether clients speak HTTP/2, by ALPN over TLS and else at once; and whether the upstream does.
+    h2: bool,
+    h2_upstream: bool,
     /// The name in the upstream's certificate, and the cipher suite of all connections.
     server_name: &'static str,
     cipher_suite: &'static str,
@@ -240,6 +251,8 @@ impl<'a> Names<'a> {
             tls: setting.clients != Clients::Plain,
             client_certificates: setting.clients == Clients::Mtls,
             mtls_upstream: setting.link == Link::Mtls,
+            h2: setting.client_http == HttpVersion::Http2,
+            h2_upstream: setting.link_http == HttpVersion::Http2,
             server_name: HOST,
             cipher_suite: CIPHER_SUITE,
             admin: setting.admin.map(|at| at.to_string()).unwrap_or_default(),
@@ -278,7 +291,9 @@ mod tests {
             upstreams: &UPSTREAMS,
             certificates: None,
             clients: Clients::Plain,
+            client_http: HttpVersion::Http1,
             link: Link::Plain,
+            link_http: HttpVersion::Http1,
             admin: None,
             reloads: false,
             heal: Heal::Off,
@@ -372,6 +387,32 @@ mod tests {
                 !plain.contains(".pem") && !plain.contains("7001") && !plain.contains(PROBE_PATH),
                 "{plain}"
             );
+        }
+    }
+
+    /// Whoever says that it speaks HTTP/2 to its upstream is told so there, in plain text and over TLS, and
+    /// nobody else is.
+    #[test]
+    fn http2_upstreams_are_rendered() {
+        let certificates = Certificates::generate().unwrap();
+        for peer in Peer::all(None).unwrap().into_values() {
+            if peer.manifest.files.is_empty() {
+                continue;
+            }
+            let can = peer.manifest.capabilities.contains(&Capability::H2Upstream);
+            for link in [Link::Plain, Link::Mtls] {
+                let files = |link_http| {
+                    let setting = Setting {
+                        certificates: Some(&certificates),
+                        link,
+                        link_http,
+                        ..setting(Mode::Http, &[])
+                    };
+                    peer.render(&setting).unwrap().files
+                };
+                let differ = files(HttpVersion::Http1) != files(HttpVersion::Http2);
+                assert_eq!(differ, can, "{} {link:?}", peer.name);
+            }
         }
     }
 

@@ -62,10 +62,17 @@ fn write_row(f: &mut fmt::Formatter<'_>, result: &RowResult) -> fmt::Result {
 
 /// How hard a row works its peers.
 pub(super) fn load(row: &Scenario) -> String {
+    let mut over = match row.connections {
+        1 => "1 connection".to_owned(),
+        connections => format!("{connections} connections"),
+    };
+    if row.streams > 1 {
+        over += &format!(" × {} streams", row.streams);
+    }
     let load = match row.load {
-        Load::Saturate => format!("{} connections, closed loop", row.connections),
+        Load::Saturate => format!("{over}, closed loop"),
         Load::Idle => "one request each, then nothing".to_owned(),
-        Load::Share { .. } | Load::Rate(_) => format!("{} connections, open loop", row.connections),
+        Load::Share { .. } | Load::Rate(_) => format!("{over}, open loop"),
     };
     match row.time() {
         Some(time) => format!("{load}, {} s", time.as_secs_f64()),

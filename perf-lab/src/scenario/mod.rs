@@ -29,6 +29,8 @@ const CONNECTIONS_MAX: usize = 60_000;
 const ROUTES_MAX: usize = 100_000;
 /// Endpoints of the upstream; one bit each in [`crate::control::Control`].
 pub const ENDPOINTS_MAX: usize = 16;
+/// Streams on a connection: ten times what servers usually allow.
+const STREAMS_MAX: usize = 1_000;
 /// Proxies in a chain; more would be measured on the same core, and say nothing new.
 const HOPS_MAX: usize = 2;
 
@@ -43,7 +45,7 @@ pub struct Scenario {
     pub title: String,
     /// What is spoken.
     pub protocol: Protocol,
-    /// Whether clients speak TLS 1.3 to the peer.
+    /// Whether clients speak TLS 1.3 to the peer; with `h2` they do.
     #[serde(default)]
     pub tls: bool,
     /// Whether each connection resumes the session of an earlier one.
@@ -52,12 +54,18 @@ pub struct Scenario {
     /// What is spoken behind the peer: to the upstream, or between the two peers of a chain.
     #[serde(default)]
     pub link: Link,
+    /// Which HTTP is spoken there: HTTP/2 by ALPN over TLS, and in plain text with prior knowledge.
+    #[serde(default)]
+    pub link_protocol: HttpVersion,
     /// Proxies between the clients and the upstream: with 2, two of the peer's in a chain, as two
     /// sidecars are, and what they cost together counts.
     #[serde(default = "one_hop")]
     pub hops: usize,
     /// Connections, or requests in flight if each has its own.
     pub connections: usize,
+    /// Requests under way on each connection; more than one is HTTP/2.
+    #[serde(default = "one_stream")]
+    pub streams: usize,
     /// Whether each request has its own connection.
     #[serde(default)]
     pub new_connections: bool,
@@ -101,20 +109,31 @@ pub struct Scenario {
     pub goal: Option<Goal>,
 }
 
-/// What is spoken.
+/// What clients speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// HTTP/1.1 on both sides.
+    /// HTTP/1.1.
     Http1,
     /// Bytes there and back.
     Tcp,
-    /// HTTP/2 over TLS: a name that is known and not spoken.
+    /// HTTP/2 over TLS, agreed on by ALPN.
     H2,
-    /// HTTP/2 in plain text: the same.
+    /// HTTP/2 in plain text, with prior knowledge.
     H2c,
-    /// Bolt: the same.
+    /// Bolt: a name that is known and not spoken.
     Bolt,
+}
+
+/// Which HTTP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2.
+    Http2,
 }
 
 /// How the link behind a peer is protected.
@@ -173,6 +192,10 @@ fn one() -> f64 {
 }
 
 fn one_hop() -> usize {
+    1
+}
+
+fn one_stream() -> usize {
     1
 }
 
@@ -417,6 +440,14 @@ impl Scenario {
         }
     }
 
+    /// Which HTTP its clients speak, where it is HTTP.
+    pub fn http(&self) -> HttpVersion {
+        match self.protocol {
+            Protocol::H2 | Protocol::H2c => HttpVersion::Http2,
+            Protocol::Http1 | Protocol::Tcp | Protocol::Bolt => HttpVersion::Http1,
+        }
+    }
+
     /// Whether connections are kept.
     pub fn keep(&self) -> Connections {
         match self.new_connections {
@@ -436,6 +467,14 @@ impl Scenario {
         }
         if self.link == Link::Mtls {
             needed.push(Capability::Mtls);
+        }
+        match self.protocol {
+            Protocol::H2 => needed.push(Capability::H2),
+            Protocol::H2c => needed.push(Capability::H2c),
+            Protocol::Http1 | Protocol::Tcp | Protocol::Bolt => {}
+        }
+        if self.link_protocol == HttpVersion::Http2 {
+            needed.push(Capability::H2Upstream);
         }
         if self.routes > 0 {
             needed.push(Capability::Routes);

@@ -4,8 +4,8 @@
 use serde_saphyr::Error as YamlError;
 
 use super::{
-    Action, CONNECTIONS_MAX, ENDPOINTS_MAX, Figure, HOPS_MAX, Link, Load, Neighbour, Protocol,
-    ROUTES_MAX, Scenario,
+    Action, CONNECTIONS_MAX, ENDPOINTS_MAX, Figure, HOPS_MAX, HttpVersion, Link, Load, Neighbour,
+    Protocol, ROUTES_MAX, STREAMS_MAX, Scenario,
 };
 use crate::{error::Error, origin::BODY_BYTES_MAX};
 
@@ -23,6 +23,7 @@ pub fn parse(file: &str, name: &str, text: &str) -> Result<Scenario, Error> {
     if scenario.name.is_empty() {
         scenario.name = name.to_owned();
     }
+    scenario.tls |= scenario.protocol == Protocol::H2;
     match check(&scenario) {
         Ok(()) => Ok(scenario),
         Err(Problem { key, problem }) => Err(Error::Scenario {
@@ -78,11 +79,14 @@ fn check(scenario: &Scenario) -> Result<(), Problem> {
         })
     };
     match scenario.protocol {
-        Protocol::H2 | Protocol::H2c | Protocol::Bolt => {
+        Protocol::Bolt => {
             return wrong(
                 "protocol",
-                "not available in this version: http1 and tcp are",
+                "not available in this version: http1, h2, h2c and tcp are",
             );
+        }
+        Protocol::H2c if scenario.tls => {
+            return wrong("tls", "h2c is plain text: over TLS it is h2");
         }
         Protocol::Tcp if scenario.tls => return wrong("tls", "not available over tcp yet"),
         Protocol::Tcp if scenario.link == Link::Mtls => {
@@ -101,7 +105,10 @@ fn check(scenario: &Scenario) -> Result<(), Problem> {
                 "over tcp it is what comes back, so it may not be empty",
             );
         }
-        Protocol::Http1 | Protocol::Tcp => {}
+        Protocol::Tcp if scenario.link_protocol == HttpVersion::Http2 => {
+            return wrong("link_protocol", "tcp is no HTTP");
+        }
+        Protocol::Http1 | Protocol::Tcp | Protocol::H2 | Protocol::H2c => {}
     }
     if !(1..=CONNECTIONS_MAX).contains(&scenario.connections) {
         return wrong("connections", "not between 1 and 60000");
@@ -112,10 +119,35 @@ fn check(scenario: &Scenario) -> Result<(), Problem> {
     if scenario.response.body.0 > BODY_BYTES_MAX as u64 {
         return wrong("response", "its body is larger than the origin's largest");
     }
+    check_streams(scenario)?;
     check_sessions(scenario)?;
     check_load(scenario)?;
     check_upstream(scenario)?;
     check_neighbour(scenario)
+}
+
+fn check_streams(scenario: &Scenario) -> Result<(), Problem> {
+    let wrong = |key, problem: String| Err(Problem { key, problem });
+    let is_multiplexed = scenario.http() == HttpVersion::Http2;
+    if !(1..=STREAMS_MAX).contains(&scenario.streams) {
+        return wrong("streams", format!("not between 1 and {STREAMS_MAX}"));
+    }
+    if scenario.streams > 1 && !is_multiplexed {
+        return wrong("streams", "only h2 and h2c have more than one".to_owned());
+    }
+    if scenario.connections * scenario.streams > CONNECTIONS_MAX {
+        let problem = format!("times connections, more than {CONNECTIONS_MAX} requests at once");
+        return wrong("streams", problem);
+    }
+    if is_multiplexed && scenario.new_connections {
+        let problem = "over HTTP/2 a connection for each request is not available yet";
+        return wrong("new_connections", problem.to_owned());
+    }
+    if is_multiplexed && scenario.request.body.0 > 0 {
+        let problem = "over HTTP/2 requests have no body yet";
+        return wrong("request", problem.to_owned());
+    }
+    Ok(())
 }
 
 fn check_sessions(scenario: &Scenario) -> Result<(), Problem> {

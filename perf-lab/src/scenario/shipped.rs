@@ -15,7 +15,7 @@ static FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/scenarios");
 
 /// The budget's rows, in the order in which they run; what needs a capability that nobody has is
 /// left out when it comes to it. A scenario that needs another's figures comes after it.
-pub const BUDGET: [&str; 20] = [
+pub const BUDGET: [&str; 23] = [
     "h1-128",
     "h1-128-half",
     "h1-16k",
@@ -35,6 +35,9 @@ pub const BUDGET: [&str; 20] = [
     "two-hops",
     "two-hops-plain",
     "encryption-switch",
+    "two-hops-h2",
+    "h2-tls",
+    "h2c",
     "idle-connections-tls",
 ];
 

@@ -96,6 +96,28 @@ fn misspelt_names_are_guessed() {
     );
 }
 
+/// HTTP/2 over TLS is over TLS, with as many streams as there may be.
+#[test]
+fn http2_is_read() {
+    let text = PLAIN.replace("http1", "h2\nstreams: 937\nlink_protocol: http2");
+    let scenario = parse("x.yaml", "x", &text).unwrap();
+    assert!(scenario.tls && scenario.is_encrypted());
+    assert_eq!(
+        (scenario.http(), scenario.streams),
+        (HttpVersion::Http2, 937)
+    );
+    let needed = [
+        Capability::Http,
+        Capability::Tls,
+        Capability::H2,
+        Capability::H2Upstream,
+    ];
+    assert_eq!(scenario.capabilities(), needed);
+    let plain = parse("x.yaml", "x", &PLAIN.replace("http1", "h2c")).unwrap();
+    assert_eq!(plain.capabilities(), [Capability::Http, Capability::H2c]);
+    assert_eq!((plain.tls, plain.streams), (false, 1));
+}
+
 /// What types cannot say is refused with its line: limits at one above them, contradictions, and
 /// protocols that are known and not spoken.
 #[test]
@@ -103,14 +125,24 @@ fn what_does_not_fit_is_refused() {
     assert!(parse("x.yaml", "x", PLAIN).is_ok());
     for (from, to, needle) in [
         (
+            "saturate",
+            "saturate\nstreams: 2",
+            "line 5, `streams`: only h2",
+        ),
+        ("http1", "h2\nstreams: 0", "line 3, `streams`"),
+        ("http1", "h2\nstreams: 1001", "line 3, `streams`"),
+        ("http1", "h2\nstreams: 938", "60000 requests at once"),
+        ("http1", "h2c\ntls: true", "line 3, `tls`: h2c is plain"),
+        ("http1", "h2\nnew_connections: true", "`new_connections`"),
+        (
             "http1",
-            "h2",
-            "line 2, `protocol`: not available in this version",
+            "h2c\nrequest: { body: 1 }",
+            "`request`: over HTTP/2",
         ),
         (
             "http1",
-            "h2c",
-            "line 2, `protocol`: not available in this version",
+            "tcp\nrequest: { body: 1 }\nlink_protocol: http2",
+            "`link_protocol`",
         ),
         (
             "http1",
