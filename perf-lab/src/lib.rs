@@ -11,7 +11,7 @@
 //! - [`worker`]: the loaded thread, with the [`origin`] and the [`load`] generator over [`poll`];
 //!   [`control`] is how it is led through the phases, [`response`] how answers are read, [`http2`] how
 //!   both ends speak HTTP/2.
-//! - [`faults`]: what becomes of requests when an endpoint falls sick.
+//! - [`faults`]: what becomes of requests when an endpoint falls sick, and [`clients`], whose these are.
 //! - [`cost`]: what a process tree has consumed, `syscalls`: how often it called the kernel; [`machine`]: where all this happened; [`cpu`],
 //!   [`clock`], [`error`]: small things.
 //! - [`cli`]: the command line.
@@ -25,6 +25,7 @@ pub mod callgrind;
 pub mod capacity;
 mod chain;
 pub mod cli;
+pub mod clients;
 pub mod clock;
 pub mod compare;
 pub mod control;

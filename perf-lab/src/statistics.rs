@@ -157,6 +157,16 @@ pub fn student_quantile(tail: f64, freedom: usize) -> f64 {
     0.0
 }
 
+/// By nearest rank. What did not happen is later than everything else, so it is `None` if the rank falls
+/// on it.
+pub fn percentile(times: impl Iterator<Item = Option<f64>>, part: f64) -> Option<f64> {
+    let mut sorted: Vec<f64> = times.map(|time| time.unwrap_or(f64::INFINITY)).collect();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (part * sorted.len() as f64).ceil() as usize;
+    let found = sorted.get(rank.saturating_sub(1)).copied();
+    found.filter(|time| time.is_finite())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

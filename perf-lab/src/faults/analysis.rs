@@ -8,11 +8,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{
+use super::endpoints::Hit;
+use crate::{
     clients::{Fate, Request},
-    endpoints::Hit,
+    clock::Nanos,
 };
-use crate::clock::Nanos;
 
 /// Less than the shortest time out of any peer (a second), so that a trial is not taken for the last
 /// request.
@@ -226,7 +226,9 @@ mod tests {
     fn requests(every_ms: usize, fate: Fate) -> Vec<Request> {
         let due = |ms| Request {
             due: Nanos::from_millis(ms as u64),
+            kind: 0,
             fate,
+            ended: Nanos::from_millis(ms as u64),
         };
         (0..4_000).step_by(every_ms).map(due).collect()
     }

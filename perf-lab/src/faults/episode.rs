@@ -12,10 +12,14 @@ use std::{
 };
 
 use crate::{
+    clients::{Clients, Kind},
     clock::{Clock, Nanos},
     control::{Control, Phase},
     error::Error,
-    load::Exchange,
+    load::{
+        Exchange,
+        arrivals::{Arrivals, Schedule, Spacing},
+    },
     measure::Bench,
     peer::{
         process::{Probe, Running, free_address},
@@ -28,7 +32,6 @@ use crate::{
 use super::{
     Contender, Row,
     analysis::{self, Outcome, Record, Span, Traffic},
-    clients::{Clients, PATIENCE},
     endpoints::Endpoints,
 };
 
@@ -45,6 +48,11 @@ const TICK: Nanos = Nanos::from_millis(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// The shortest that the kernel's timer can do.
 const RESOLUTION: Nanos = Nanos::from_millis(1);
+
+/// A client waits for an answer this long: longer than the proxies do, so that theirs still counts as
+/// one.
+const PATIENCE: Nanos = Nanos::from_millis(1_500);
+const REQUEST: &[u8] = b"GET /b/128 HTTP/1.1\r\nHost: lab\r\n\r\n";
 
 /// The times of an episode.
 #[derive(Clone, Copy, Debug)]
@@ -185,8 +193,7 @@ impl Stage {
             self.turn(None)?;
         }
         let start = self.clock.now();
-        let rate = self.row.requests_per_s();
-        let mut clients = Clients::new(target, rate, self.seed, start);
+        let mut clients = self.clients(target, start);
         let Course {
             healthy,
             bound,
@@ -219,6 +226,20 @@ impl Stage {
             hits: self.endpoints.hits().to_vec(),
             requests: clients.requests().to_vec(),
         })
+    }
+
+    fn clients(&self, target: SocketAddr, start: Nanos) -> Clients {
+        let arrivals = Arrivals {
+            rate: self.row.requests_per_s(),
+            spacing: Spacing::Poisson,
+            seed: self.seed,
+        };
+        let kind = Kind {
+            part: 1.0,
+            request: REQUEST.to_vec(),
+        };
+        let schedule = Schedule::new(arrivals, start);
+        Clients::new(target, schedule, vec![kind], PATIENCE, self.seed)
     }
 
     fn until(
@@ -265,7 +286,9 @@ impl Stage {
                 (Some(Token::Origin(slot)), _) => {
                     self.endpoints.on_event(slot, self.clock.now());
                 }
-                (Some(Token::Load(slot)), Some(clients)) => clients.on_event(slot),
+                (Some(Token::Load(slot)), Some(clients)) => {
+                    clients.on_event(slot, self.clock.now());
+                }
                 _ => {}
             }
         }

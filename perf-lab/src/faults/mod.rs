@@ -2,14 +2,13 @@
 //! take them out.
 //!
 //! One [`episode`] is one fault with a fresh proxy, since a proxy keeps an endpoint out for longer each
-//! time: of [`endpoints`] that can fall sick one does, under the load of [`clients`]; [`analysis`] says
+//! time: of [`endpoints`] that can fall sick one does, under the load of [`crate::clients`]; [`analysis`] says
 //! what came of it, and [`report`] sums up. All contenders have their turn at a row before it comes again.
 //!
 //! Not here: what becomes of faults that several endpoints have at once. The policy's simulation has them
 //! (`core/tests/healing_simulation.rs`).
 
 pub mod analysis;
-pub mod clients;
 pub mod endpoints;
 pub mod episode;
 pub mod report;

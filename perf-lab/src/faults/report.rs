@@ -13,6 +13,7 @@ use crate::{
         markdown::{release, without_directories},
         text::write_aligned,
     },
+    statistics::percentile,
 };
 
 /// The 99th percentile of the time to the last request is to be no more, from [`GOAL_RATE`] on.
@@ -87,16 +88,6 @@ impl Summary {
             returned_p50_ms: percentile(returns(), 0.5),
         }
     }
-}
-
-/// By nearest rank. What did not happen is later than everything else, so it is `None` if the rank falls
-/// on it.
-fn percentile(times: impl Iterator<Item = Option<f64>>, part: f64) -> Option<f64> {
-    let mut sorted: Vec<f64> = times.map(|time| time.unwrap_or(f64::INFINITY)).collect();
-    sorted.sort_by(f64::total_cmp);
-    let rank = (part * sorted.len() as f64).ceil() as usize;
-    let found = sorted.get(rank.saturating_sub(1)).copied();
-    found.filter(|time| time.is_finite())
 }
 
 impl FaultResult {

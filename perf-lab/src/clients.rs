@@ -1,5 +1,8 @@
-//! The clients: requests that fall due as a Poisson process, whatever becomes of them (an open loop),
-//! over as many connections as that takes. Every request is numbered and its fate kept.
+//! Clients whose every request is numbered and its fate kept: requests fall due as a Poisson process,
+//! whatever becomes of them (an open loop), over as many connections as that takes.
+//!
+//! They sleep between events with the kernel's resolution of a millisecond, and are of use where that is
+//! little beside what is measured. Who measures microseconds takes [`crate::load`].
 
 use std::{
     io::{Read, Write},
@@ -10,25 +13,34 @@ use slab::Slab;
 
 use crate::{
     clock::Nanos,
-    load::arrivals::{Arrivals, Schedule, Spacing},
+    load::arrivals::Schedule,
     poll::{Moved, Poller, Token, moved},
     response::{Progress, Response, ResponseReader, Reuse},
     stream::connect,
 };
 
-/// A client waits for an answer this long: longer than the proxies do, so that theirs still counts as
-/// one.
-pub const PATIENCE: Nanos = Nanos::from_millis(1_500);
-const REQUEST: &[u8] = b"GET /b/128 HTTP/1.1\r\nHost: lab\r\n\r\n";
 const READ_BYTES: usize = 16 << 10;
+
+/// What clients send.
+#[derive(Clone, Debug)]
+pub struct Kind {
+    /// The part of all requests that is of this kind.
+    pub part: f64,
+    /// Its bytes.
+    pub request: Vec<u8>,
+}
 
 /// One request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     /// When it was due, and sent but for a millisecond.
     pub due: Nanos,
+    /// Which of the kinds it is.
+    pub kind: usize,
     /// What became of it.
     pub fate: Fate,
+    /// When it did.
+    pub ended: Nanos,
 }
 
 /// What becomes of a request.
@@ -42,7 +54,7 @@ pub enum Fate {
     Refused,
     /// The connection broke, or could not be made.
     Broken,
-    /// Not answered within [`PATIENCE`].
+    /// Not answered within the clients' patience.
     TimedOut,
 }
 
@@ -50,6 +62,9 @@ pub enum Fate {
 pub struct Clients {
     target: SocketAddr,
     schedule: Schedule,
+    kinds: Vec<Kind>,
+    random: fastrand::Rng,
+    patience: Nanos,
     connections: Slab<Connection>,
     /// Slots of connections that work on nothing. May hold some that have been closed since.
     idle: Vec<usize>,
@@ -62,9 +77,11 @@ pub struct Clients {
 struct Connection {
     socket: TcpStream,
     reader: ResponseReader,
+    /// What it sends, from an offset on.
+    request: Vec<u8>,
     written: usize,
     /// The number of the request that it works on.
-    request: Option<usize>,
+    number: Option<usize>,
 }
 
 /// How far a connection is with its request.
@@ -75,16 +92,21 @@ enum Step {
 }
 
 impl Clients {
-    /// So many requests per second from `start` on.
-    pub fn new(target: SocketAddr, rate: f64, seed: u64, start: Nanos) -> Clients {
-        let arrivals = Arrivals {
-            rate,
-            spacing: Spacing::Poisson,
-            seed,
-        };
+    /// Clients that send what falls due by `schedule`, and wait so long for an answer. The seed chooses
+    /// the kind of each request.
+    pub fn new(
+        target: SocketAddr,
+        schedule: Schedule,
+        kinds: Vec<Kind>,
+        patience: Nanos,
+        seed: u64,
+    ) -> Clients {
         Clients {
             target,
-            schedule: Schedule::new(arrivals, start),
+            schedule,
+            kinds,
+            random: fastrand::Rng::with_seed(seed),
+            patience,
             connections: Slab::new(),
             idle: Vec::new(),
             requests: Vec::new(),
@@ -107,13 +129,13 @@ impl Clients {
     pub fn turn(&mut self, poller: &Poller, now: Nanos) {
         while self.schedule.peek() <= now {
             let due = self.schedule.take();
-            self.send(due, poller);
+            self.send(due, now, poller);
         }
         while let Some(request) = self.requests.get(self.oldest)
-            && (!matches!(request.fate, Fate::Pending(_)) || request.due + PATIENCE <= now)
+            && (!matches!(request.fate, Fate::Pending(_)) || request.due + self.patience <= now)
         {
             if let Fate::Pending(slot) = request.fate {
-                self.end(self.oldest, Fate::TimedOut);
+                self.end(self.oldest, Fate::TimedOut, now);
                 self.connections.try_remove(slot);
             }
             self.oldest += 1;
@@ -121,54 +143,69 @@ impl Clients {
     }
 
     /// Moves a connection on after an event.
-    pub fn on_event(&mut self, slot: usize) {
+    pub fn on_event(&mut self, slot: usize, now: Nanos) {
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
         };
         let step = connection.go_on(&mut self.buffer);
-        let request = connection.request;
-        match (step, request) {
+        let number = connection.number;
+        match (step, number) {
             (Step::Waits, _) => {}
             (Step::Ends(response), Some(number)) => {
-                connection.request = None;
+                connection.number = None;
                 match response.reuse {
                     Reuse::KeepAlive => self.idle.push(slot),
                     Reuse::Close => drop(self.connections.try_remove(slot)),
                 }
-                self.end(
-                    number,
-                    match response.status {
-                        200 => Fate::Answered,
-                        _ => Fate::Refused,
-                    },
-                );
+                let fate = match response.status {
+                    200 => Fate::Answered,
+                    _ => Fate::Refused,
+                };
+                self.end(number, fate, now);
             }
-            (Step::Ends(_) | Step::Breaks, request) => {
+            (Step::Ends(_) | Step::Breaks, number) => {
                 self.connections.try_remove(slot);
-                if let Some(number) = request {
-                    self.end(number, Fate::Broken);
+                if let Some(number) = number {
+                    self.end(number, Fate::Broken, now);
                 }
             }
         }
     }
 
-    fn send(&mut self, due: Nanos, poller: &Poller) {
+    fn send(&mut self, due: Nanos, now: Nanos, poller: &Poller) {
         let number = self.requests.len();
+        let kind = self.draw();
         let slot = self.take_idle().or_else(|| self.open(poller));
-        let fate = slot.map_or(Fate::Broken, Fate::Pending);
-        self.requests.push(Request { due, fate });
+        self.requests.push(Request {
+            due,
+            kind,
+            fate: slot.map_or(Fate::Broken, Fate::Pending),
+            ended: now,
+        });
         let connection = slot.and_then(|slot| self.connections.get_mut(slot));
+        let sent = self.kinds.get(kind).map(|kind| kind.request.as_slice());
         if let (Some(connection), Some(slot)) = (connection, slot) {
-            connection.request = Some(number);
-            connection.written = 0;
-            self.on_event(slot);
+            connection.begin(number, sent.unwrap_or_default());
+            self.on_event(slot, now);
         }
+    }
+
+    /// A kind, as often as its part says; the last one takes what is left.
+    fn draw(&mut self) -> usize {
+        let mut drawn = self.random.f64();
+        for (i, kind) in self.kinds.iter().enumerate() {
+            drawn -= kind.part;
+            if drawn < 0.0 {
+                return i;
+            }
+        }
+        self.kinds.len().saturating_sub(1)
     }
 
     fn take_idle(&mut self) -> Option<usize> {
         while let Some(slot) = self.idle.pop() {
             let connection = self.connections.get(slot);
-            if connection.is_some_and(|connection| connection.request.is_none()) {
+            if connection.is_some_and(|connection| connection.number.is_none()) {
                 return Some(slot);
             }
         }
@@ -183,24 +220,33 @@ impl Clients {
         entry.insert(Connection {
             socket,
             reader: ResponseReader::default(),
-            written: REQUEST.len(),
-            request: None,
+            request: Vec::new(),
+            written: 0,
+            number: None,
         });
         Some(slot)
     }
 
-    fn end(&mut self, number: usize, fate: Fate) {
+    fn end(&mut self, number: usize, fate: Fate, now: Nanos) {
         if let Some(request) = self.requests.get_mut(number) {
             request.fate = fate;
+            request.ended = now;
         }
     }
 }
 
 impl Connection {
+    fn begin(&mut self, number: usize, request: &[u8]) {
+        self.number = Some(number);
+        self.request.clear();
+        self.request.extend_from_slice(request);
+        self.written = 0;
+    }
+
     /// Writes what is left and reads what is there. While the connection is being made the kernel
     /// answers "later" to both.
     fn go_on(&mut self, buffer: &mut [u8]) -> Step {
-        while let Some(rest) = REQUEST.get(self.written..)
+        while let Some(rest) = self.request.get(self.written..)
             && !rest.is_empty()
         {
             match moved(self.socket.write(rest)) {
