@@ -16,7 +16,7 @@ use crate::{
     peer::{
         certificate::{Certificates, Sessions, Shown, TlsClient},
         process::{Probe, Running, free_address},
-        render::{Clients, Heal, Setting},
+        render::{Clients, Heal, Limit, Setting},
     },
     scenario::{HttpVersion, Link},
 };
@@ -89,6 +89,7 @@ impl Layout {
             admin: self.admin,
             reloads: row.reloads(),
             heal: Heal::Off,
+            limit: Limit::Off,
             cpu: bench.placement.proxy,
             descriptors: bench.descriptors,
             dir: &self.dir,

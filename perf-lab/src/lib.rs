@@ -11,7 +11,8 @@
 //! - [`worker`]: the loaded thread, with the [`origin`] and the [`load`] generator over [`poll`];
 //!   [`control`] is how it is led through the phases, [`response`] how answers are read, [`http2`] how
 //!   both ends speak HTTP/2.
-//! - [`faults`]: what becomes of requests when an endpoint falls sick, and [`clients`], whose these are.
+//! - [`faults`]: what becomes of requests when an endpoint falls sick; [`overload`]: when the application
+//!   is asked for more than it can do; [`clients`]: whose requests these are.
 //! - [`cost`]: what a process tree has consumed, `syscalls`: how often it called the kernel; [`machine`]: where all this happened; [`cpu`],
 //!   [`clock`], [`error`]: small things.
 //! - [`cli`]: the command line.
@@ -42,6 +43,7 @@ pub mod load;
 pub mod machine;
 pub mod measure;
 pub mod origin;
+pub mod overload;
 pub mod peer;
 pub mod poll;
 pub mod relay;

@@ -6,6 +6,7 @@ mod faults;
 mod gate;
 mod load;
 mod origin;
+mod overload;
 mod peers;
 mod relay;
 mod report;
@@ -48,6 +49,8 @@ enum Verb {
     Compare(compare::CompareArguments),
     /// Lets endpoints fall sick, and tells how soon they are left alone and what was lost.
     Faults(faults::FaultsArguments),
+    /// Asks an application for more than it can do, and tells how much of it is answered.
+    Overload(overload::OverloadArguments),
     /// Shows coordinated omission on this machine.
     Explain(explain::ExplainArguments),
     /// Renders the report of a result again.
@@ -74,6 +77,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode, Error> {
         Verb::Run(arguments) => run::execute(arguments),
         Verb::Compare(arguments) => compare::execute(arguments),
         Verb::Faults(arguments) => faults::execute(arguments),
+        Verb::Overload(arguments) => overload::execute(arguments),
         Verb::Explain(arguments) => explain::execute(arguments),
         Verb::Report(arguments) => report::execute(arguments),
         Verb::Trend(arguments) => trend::execute(arguments),

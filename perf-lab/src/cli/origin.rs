@@ -25,6 +25,7 @@ Examples:
   tidegate-lab origin --mode http2                      the same over HTTP/2
   tidegate-lab origin --mode echo --listen 127.0.0.1:9001
   tidegate-lab origin --mode http-close --cpu 1
+  tidegate-lab origin --cpu-time 2ms                    no more than 500 requests per second
   tidegate-lab origin --service-time 1ms --stall-every 1s --stall-time 50ms";
 
 #[derive(Debug, Args)]
@@ -39,6 +40,9 @@ pub(super) struct OriginArguments {
     /// How long every answer takes.
     #[arg(long, value_parser = time, default_value = "0")]
     service_time: Time,
+    /// CPU time that every answer costs: an application that can be overloaded.
+    #[arg(long, value_parser = time, default_value = "0")]
+    cpu_time: Time,
     /// From the start of one standstill to the start of the next.
     #[arg(long, value_parser = time, requires = "stall_time")]
     stall_every: Option<Time>,
@@ -78,6 +82,7 @@ pub(super) fn execute(arguments: OriginArguments) -> Result<ExitCode, Error> {
     cpu::raise_descriptor_limit()?;
     let origin = Origin::bind(loopback(&arguments.listen)?, arguments.mode)?;
     let origin = origin.behave(&behaviour(&arguments)?, 0)?;
+    let origin = origin.burn(arguments.cpu_time.0.into());
     eprintln!("serving on {}", origin.address()?);
     let control = Arc::new(Control::default());
     let worker = Worker {

@@ -23,7 +23,7 @@ use crate::{
     measure::Bench,
     peer::{
         process::{Probe, Running, free_address},
-        render::{Clients as Speaking, Mode, Setting},
+        render::{Clients as Speaking, Limit, Mode, Setting},
     },
     poll::{Poller, Token, Wait},
     scenario::{HttpVersion, Link},
@@ -99,6 +99,7 @@ pub fn run(task: Task<'_>, name: &str, bench: &Bench) -> Result<Outcome, Error> 
         admin: None,
         reloads: false,
         heal: task.contender.heal,
+        limit: Limit::Off,
         cpu: bench.placement.proxy,
         descriptors: bench.descriptors,
         dir: &dir,

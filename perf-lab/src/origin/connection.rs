@@ -9,6 +9,7 @@ use super::{
     OriginMode,
     answer::{After, Answers, Parsed, answer, failure, parse},
     behaviour::Behaviour,
+    burn::burn,
 };
 use crate::{
     clock::Nanos,
@@ -47,6 +48,8 @@ pub(super) struct Shared<'a> {
     pub(super) buffer: &'a mut [u8],
     /// With the time, if there is any behaviour.
     pub(super) behaviour: Option<(&'a mut Behaviour, Nanos)>,
+    /// CPU time that each answer costs.
+    pub(super) cpu_time: Nanos,
     /// The connection's slot.
     pub(super) slot: usize,
 }
@@ -129,6 +132,7 @@ impl Connection {
             if request.close || shared.mode == OriginMode::HttpClose {
                 self.after = After::Close;
             }
+            burn(shared.cpu_time);
             let mut answer = answer(request.body_bytes, self.after, shared.answers);
             if let Some((behaviour, now)) = &mut shared.behaviour {
                 if behaviour.fails() {

@@ -4,6 +4,7 @@
 
 pub(crate) mod answer;
 pub mod behaviour;
+mod burn;
 mod connection;
 mod multiplexed;
 
@@ -61,6 +62,8 @@ pub struct Origin {
     buffer: Vec<u8>,
     behaviour: Option<Behaviour>,
     tls: Option<Arc<ServerConfig>>,
+    /// CPU time that each answer costs.
+    cpu_time: Nanos,
     clock: Clock,
 }
 
@@ -98,6 +101,7 @@ impl Origin {
             buffer: vec![0; READ_BYTES],
             behaviour: None,
             tls: None,
+            cpu_time: Nanos::ZERO,
             clock: Clock::start(),
         })
     }
@@ -117,6 +121,12 @@ impl Origin {
     /// Speaks TLS: where there is no proxy to do it.
     pub fn encrypt(mut self, config: Arc<ServerConfig>) -> Origin {
         self.tls = Some(config);
+        self
+    }
+
+    /// Computes for so long before each answer.
+    pub fn burn(mut self, cpu_time: Nanos) -> Origin {
+        self.cpu_time = cpu_time;
         self
     }
 
@@ -240,6 +250,7 @@ impl Origin {
             answers: &mut self.answers,
             buffer: &mut self.buffer,
             behaviour: behaviour.map(|behaviour| (behaviour, clock.now())),
+            cpu_time: self.cpu_time,
             slot,
         };
         let fate = match &mut connection.speaks {

@@ -12,6 +12,7 @@ use tidegate_codecs::http2::{self, Event, FieldLine, StreamId};
 use super::{
     answer::body_size,
     behaviour::Behaviour,
+    burn::burn,
     connection::{Fate, Shared},
 };
 use crate::{
@@ -109,6 +110,7 @@ impl Connection {
                         Ok(path) => body_size(path).map_or(Reply::NotFound, Reply::Body),
                         Err(_) => Reply::NotFound,
                     };
+                    burn(shared.cpu_time);
                     let behaviour = shared.behaviour.as_mut();
                     let behaviour = behaviour.map(|(behaviour, _)| &mut **behaviour);
                     self.begin(stream, reply, behaviour, (now, shared.slot));

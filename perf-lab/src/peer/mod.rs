@@ -105,11 +105,15 @@ pub enum Capability {
     Endpoints,
     /// Taking sick endpoints out.
     Heal,
+    /// Finding out by itself how much the application bears.
+    Adaptive,
+    /// Refusing requests by what its own machine has left.
+    Manager,
 }
 
 impl Capability {
     /// All of them, for lists.
-    pub const ALL: [Capability; 12] = [
+    pub const ALL: [Capability; 14] = [
         Capability::Http,
         Capability::Tcp,
         Capability::Routes,
@@ -120,6 +124,8 @@ impl Capability {
         Capability::H2Upstream,
         Capability::Endpoints,
         Capability::Heal,
+        Capability::Adaptive,
+        Capability::Manager,
         Capability::Reload,
         Capability::Admin,
     ];
@@ -138,6 +144,8 @@ impl fmt::Display for Capability {
             Capability::H2Upstream => "h2_upstream",
             Capability::Endpoints => "endpoints",
             Capability::Heal => "heal",
+            Capability::Adaptive => "adaptive",
+            Capability::Manager => "manager",
             Capability::Reload => "reload",
             Capability::Admin => "admin",
         })

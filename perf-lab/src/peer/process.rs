@@ -342,7 +342,8 @@ impl<'a> Probe<'a> {
         }
     }
 
-    fn ask(self, address: SocketAddr) -> Result<(), String> {
+    /// Asks once.
+    pub fn ask(self, address: SocketAddr) -> Result<(), String> {
         let timeout = Duration::from_secs(2);
         let text = |error: io::Error| error.to_string();
         let socket = TcpStream::connect_timeout(&address, timeout).map_err(text)?;
@@ -439,7 +440,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        peer::render::{Clients, Heal, Mode},
+        peer::render::{Clients, Heal, Limit, Mode},
         scenario::Link,
     };
 
@@ -484,6 +485,7 @@ mod tests {
             admin: None,
             reloads: false,
             heal: Heal::Off,
+            limit: Limit::Off,
             cpu,
             descriptors: 100,
             dir: &work.dir.join("x"),

@@ -45,6 +45,8 @@ pub struct Setting<'a> {
     pub reloads: bool,
     /// How it finds out that an endpoint is sick.
     pub heal: Heal,
+    /// How it holds back what the application cannot bear.
+    pub limit: Limit,
     /// The core it has for itself.
     pub cpu: Cpu,
     /// Descriptors it may open.
@@ -89,6 +91,25 @@ pub enum Heal {
     Probes,
 }
 
+/// How a peer holds back what the application behind it cannot bear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Limit {
+    /// Not at all.
+    #[default]
+    Off,
+    /// By a limit that it finds itself; a peer that looks at the application's machine is told which
+    /// process that is.
+    Adaptive(u32),
+    /// By what its own machine has left.
+    Manager,
+}
+
+/// The header with a request's priority.
+pub const PRIORITY_HEADER: &str = "x-priority";
+/// The header that says who calls.
+pub const CALLER_HEADER: &str = "x-caller";
+
 /// What active checks ask for; the lab's endpoints tell it from requests by this.
 pub const PROBE_PATH: &str = "/probe/b/0";
 /// How long a peer that heals waits for an answer, the same for all: no default is.
@@ -125,6 +146,11 @@ struct Names<'a> {
     admin_port: u16,
     reloads: bool,
     heal: Heal,
+    /// `off`, `adaptive` or `manager`; and the application's process.
+    limit: &'static str,
+    application_pid: u32,
+    priority_header: &'static str,
+    caller_header: &'static str,
     probe_path: &'static str,
     route_timeout_s: u64,
     mode: Mode,
@@ -260,6 +286,17 @@ impl<'a> Names<'a> {
             admin_port: admin.port(),
             reloads: setting.reloads,
             heal: setting.heal,
+            limit: match setting.limit {
+                Limit::Off => "off",
+                Limit::Adaptive(_) => "adaptive",
+                Limit::Manager => "manager",
+            },
+            application_pid: match setting.limit {
+                Limit::Adaptive(pid) => pid,
+                Limit::Off | Limit::Manager => 0,
+            },
+            priority_header: PRIORITY_HEADER,
+            caller_header: CALLER_HEADER,
             probe_path: PROBE_PATH,
             route_timeout_s: ROUTE_TIMEOUT_S,
             mode: setting.mode,
@@ -297,6 +334,7 @@ mod tests {
             admin: None,
             reloads: false,
             heal: Heal::Off,
+            limit: Limit::Off,
             mode,
             connections: 64,
             routes,
@@ -366,6 +404,7 @@ mod tests {
                 admin: Some(admin),
                 reloads: true,
                 heal: Heal::Probes,
+                limit: Limit::Adaptive(4_711),
                 ..setting(Mode::Http, &[])
             });
             for (capability, needles) in [
@@ -375,6 +414,10 @@ mod tests {
                 (Capability::Admin, &["7001"]),
                 (Capability::Endpoints, &["9002"]),
                 (Capability::Heal, &[PROBE_PATH]),
+                (
+                    Capability::Adaptive,
+                    &["adaptive_limit: { pid: 4711", "min_rtt_calc_params"],
+                ),
             ] {
                 let name = &peer.name;
                 assert_eq!(

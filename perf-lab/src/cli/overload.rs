@@ -1,0 +1,256 @@
+//! `tidegate-lab overload`.
+
+use std::{path::PathBuf, process::ExitCode, str::FromStr, time::Duration};
+
+use clap::Args;
+
+use super::{
+    program,
+    run::{candidate, command},
+    seconds,
+};
+use crate::{
+    cpu::{self, Placement},
+    date,
+    error::Error,
+    load::arrivals::Spacing,
+    machine::Machine,
+    measure::Bench,
+    overload::{self, Contender, Plan, SETTLE, application::Needs, report::OverloadResult},
+    peer::{Capability, Peer, process::Workplace, render::Limit},
+    run::Interrupt,
+};
+
+const EXAMPLES: &str = "\
+An application whose CPU is the bottleneck is asked for a multiple of what it can answer, by requests that
+say how much they matter. Told are how many good answers there were, how many of the critical ones, how
+long it took to settle, and what a refusal costs.
+
+A peer holds requests back by a limit that it finds itself (`tidegate`, `envoy`: adaptive concurrency), by
+what its own machine has left (`envoy:manager`), or not at all (`tidegate:off`).
+
+Examples:
+  tidegate-lab overload                                         five steps, five contenders (6 minutes)
+  tidegate-lab overload --peers tidegate --steps 10 --rounds 3
+  tidegate-lab overload --critical 10 --steps 1,2,3,5";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct OverloadArguments {
+    /// Who stands in front of the application, each with its way to hold requests back.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "tidegate,envoy,envoy:manager,tidegate:off,direct"
+    )]
+    peers: Vec<Named>,
+    /// Multiples of the application's capacity.
+    #[arg(long, value_delimiter = ',', default_value = "1,2,3,5,10", value_parser = times)]
+    steps: Vec<f64>,
+    /// How often each step is done.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    rounds: u16,
+    /// How long a step lasts; the first two seconds are for settling.
+    #[arg(long, default_value = "8", value_parser = seconds)]
+    seconds: Duration,
+    /// How long half of the capacity is asked for before it.
+    #[arg(long, default_value = "3", value_parser = seconds)]
+    healthy: Duration,
+    /// CPU time of each answer in milliseconds.
+    #[arg(long, default_value_t = 2.0, value_parser = millis)]
+    cpu_ms: f64,
+    /// CPUs' worth of time that the application gets, where there are control groups.
+    #[arg(long, default_value_t = 0.4, value_parser = cpus)]
+    cpus: f64,
+    /// The part of the requests that is critical, in percent. With more than 8 the critical ones alone are
+    /// too many for the application at ten times its capacity.
+    #[arg(long, value_name = "PERCENT", default_value_t = 5.0, value_parser = percent)]
+    critical: f64,
+    /// Everything random follows from it.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// A peer's program, where it is not on PATH. May be repeated.
+    #[arg(long, value_name = "NAME=PATH", value_parser = program)]
+    program: Vec<(String, PathBuf)>,
+    /// A directory with further peers, one directory each.
+    #[arg(long)]
+    peers_dir: Option<PathBuf>,
+    /// CPU of the proxies; the first that this process may use, if not given.
+    #[arg(long)]
+    proxy_cpu: Option<usize>,
+    /// CPU of the application and the clients; the second, if not given.
+    #[arg(long)]
+    load_cpu: Option<usize>,
+    /// The directory for `overload.json` and `overload.md`.
+    #[arg(long, default_value = "lab-report")]
+    out: PathBuf,
+}
+
+fn number(text: &str, least: f64, most: f64) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    match (least..=most).contains(&number) {
+        true => Ok(number),
+        false => Err(format!("not between {least} and {most}")),
+    }
+}
+
+fn times(text: &str) -> Result<f64, String> {
+    number(text, 0.1, 100.0)
+}
+
+fn millis(text: &str) -> Result<f64, String> {
+    number(text, 0.1, 100.0)
+}
+
+fn cpus(text: &str) -> Result<f64, String> {
+    number(text, 0.05, 1.0)
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    number(text, 0.0, 100.0)
+}
+
+/// `PEER` or `PEER:WAY`.
+#[derive(Clone, Debug)]
+struct Named {
+    name: String,
+    peer: String,
+    /// `None` is whatever the peer has for it.
+    limit: Option<Limit>,
+}
+
+impl FromStr for Named {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Named, String> {
+        let (peer, limit) = match text.split_once(':') {
+            None => (text, None),
+            Some((peer, "off")) => (peer, Some(Limit::Off)),
+            Some((peer, "manager")) => (peer, Some(Limit::Manager)),
+            Some((_, way)) => return Err(format!("`{way}` is neither off nor manager")),
+        };
+        Ok(Named {
+            name: text.to_owned(),
+            peer: peer.to_owned(),
+            limit,
+        })
+    }
+}
+
+pub(super) fn execute(arguments: OverloadArguments) -> Result<ExitCode, Error> {
+    if arguments.seconds <= Duration::from_nanos(2 * SETTLE.0) {
+        let problem = "--seconds: a step lasts longer than four seconds, two of them for settling";
+        return Err(Error::Usage(problem.to_owned()));
+    }
+    let work = Workplace::create()?;
+    let contenders = contenders(&arguments, &work)?;
+    let placement = Placement::choose(arguments.proxy_cpu, arguments.load_cpu)?;
+    let machine = Machine::look(placement);
+    let descriptors = cpu::raise_descriptor_limit()?;
+    cpu::pin_this_thread(placement.load)?;
+    let bench = Bench {
+        placement,
+        warm_up: Duration::ZERO,
+        duration: Duration::ZERO,
+        spacing: Spacing::Poisson,
+        work,
+        descriptors,
+        interrupt: Interrupt::listen()?,
+    };
+    let plan = Plan {
+        contenders: &contenders,
+        steps: &arguments.steps,
+        rounds: usize::from(arguments.rounds),
+        needs: Needs {
+            cpu_time: Duration::from_secs_f64(arguments.cpu_ms / 1e3),
+            cpus: Some(arguments.cpus),
+        },
+        critical: arguments.critical / 100.0,
+        healthy: arguments.healthy.into(),
+        step: arguments.seconds.into(),
+        seed: arguments.seed,
+    };
+    let date = date::now();
+    let findings = overload::run(plan, &bench, |text| eprintln!("{text}"))?;
+    let versions = contenders
+        .iter()
+        .map(|it| (it.name.clone(), it.version.clone()));
+    let result = OverloadResult {
+        date,
+        command: command(std::env::args()),
+        seed: arguments.seed,
+        machine: Machine {
+            descriptors,
+            ..machine
+        },
+        versions: versions.collect(),
+        cpu_time_ms: arguments.cpu_ms,
+        cpus: arguments.cpus,
+        confinement: findings.confinement,
+        critical: plan.critical,
+        capacity: findings.capacity,
+        cells: findings.cells,
+        prices: findings.prices,
+    };
+    println!("{result}");
+    result.write(&arguments.out)?;
+    eprintln!("the result is in {}", arguments.out.display());
+    let empty = result.cells.iter().any(|cell| cell.outcomes.is_empty());
+    Ok(ExitCode::from(u8::from(empty)))
+}
+
+fn contenders(arguments: &OverloadArguments, work: &Workplace) -> Result<Vec<Contender>, Error> {
+    let known = Peer::all(arguments.peers_dir.as_deref())?;
+    let contender = |named: &Named| {
+        let usage = |problem: String| Error::Usage(format!("`{}`: {problem}", named.name));
+        let peer = known.get(&named.peer).cloned();
+        let peer = peer.ok_or_else(|| usage("there is no such peer".to_owned()))?;
+        let limit = match named.limit {
+            Some(limit) => limit,
+            None if peer.is_direct() => Limit::Off,
+            // Filled in with the application's process.
+            None => Limit::Adaptive(0),
+        };
+        let needed = match limit {
+            Limit::Off => Capability::Http,
+            Limit::Adaptive(_) => Capability::Adaptive,
+            Limit::Manager => Capability::Manager,
+        };
+        if let Some(reason) = peer.lacks(needed) {
+            return Err(usage(format!("cannot do that: {reason}")));
+        }
+        let told = arguments
+            .program
+            .iter()
+            .find(|(name, _)| *name == named.peer);
+        let found = candidate(peer, told.map(|(_, path)| path), work)?;
+        Ok(Contender {
+            name: named.name.clone(),
+            peer: found.peer,
+            program: found.program,
+            version: found.version,
+            limit,
+        })
+    };
+    arguments.peers.iter().map(contender).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer's way is named after a colon; without one it is its own.
+    #[test]
+    fn ways_are_named() {
+        for (text, peer, limit) in [
+            ("tidegate", "tidegate", None),
+            ("tidegate:off", "tidegate", Some(Limit::Off)),
+            ("envoy:manager", "envoy", Some(Limit::Manager)),
+        ] {
+            let named = text.parse::<Named>();
+            let found = named.as_ref().map(|it| (it.peer.as_str(), it.limit));
+            assert_eq!(found, Ok((peer, limit)), "{text}");
+        }
+        assert!("envoy:tuned".parse::<Named>().is_err());
+    }
+}
