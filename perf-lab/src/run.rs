@@ -366,7 +366,7 @@ fn able(candidate: &Candidate, row: &Scenario, bench: &Bench) -> Result<(), Erro
         if let Some(problem) = candidate.peer.lacks(capability) {
             return Err(Error::Peer {
                 peer: candidate.peer.name.clone(),
-                problem: format!("{capability:?}: {problem}").to_lowercase(),
+                problem: format!("{capability}: {problem}"),
             });
         }
     }
