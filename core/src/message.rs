@@ -23,6 +23,11 @@ pub enum Directive<S> {
         /// New listening sockets, each of this shard alone (SO_REUSEPORT).
         sockets: Vec<(SocketAddr, S)>,
     },
+    /// Accept on these too: sockets of the snapshot in use that were not there when it was installed.
+    Listen {
+        /// By bind address.
+        sockets: Vec<(SocketAddr, S)>,
+    },
     /// Encrypt new connections with this from the next turn on. Sent before the `Install` that needs it,
     /// and again whenever a secret or a ticket key has changed.
     Tls(TlsContexts),
@@ -49,6 +54,9 @@ pub enum Directive<S> {
     Drain {
         /// How long connections may take to finish.
         deadline: Duration,
+        /// Addresses whose sockets another process has too, and accepts on from now on: what they hold is
+        /// left to it.
+        left: Arc<[SocketAddr]>,
     },
     /// Serve as usual again. The listening sockets come with the next [`Directive::Install`].
     Undrain,

@@ -267,6 +267,8 @@ macro_rules! slab {
 slab! {
     /// What one shard counts, apart from clusters and routes.
     ShardCounters {
+        /// Listening sockets that are open.
+        Gauge sockets_listening,
         /// Connections accepted.
         Counter connections,
         /// Client connections open now.

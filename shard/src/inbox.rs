@@ -33,7 +33,7 @@ pub(crate) async fn serve(
 fn obey(
     local: &Rc<Local>,
     directive: Directive<OwnedFd>,
-    listening: &mut HashMap<SocketAddr, Listening>,
+    listening: &mut HashMap<SocketAddr, Vec<Listening>>,
     stopped: &Cell<bool>,
 ) {
     match directive {
@@ -46,10 +46,9 @@ fn obey(
                 // Idle connections of a listener that is gone are to end.
                 local.driver.wake_readers();
             }
-            for (bind, socket) in sockets {
-                listening.insert(bind, Listening::start(local, bind, socket));
-            }
+            listen(local, sockets, listening);
         }
+        Directive::Listen { sockets } => listen(local, sockets, listening),
         Directive::Tls(contexts) => {
             local.install_tls(&contexts);
             upstream::follow(local);
@@ -76,10 +75,14 @@ fn obey(
                 state.interfaces.set(cause, &limits);
             }
         }
-        Directive::Drain { deadline } => {
+        Directive::Drain { deadline, left } => {
             // Closed, not paused: what arrives must be refused, or taken by another process that listens
             // on the address, and not wait in a backlog that nobody empties.
-            listening.clear();
+            for (bind, sockets) in listening.drain() {
+                if left.contains(&bind) {
+                    sockets.into_iter().for_each(Listening::leave);
+                }
+            }
             local.drain.begin(deadline, local.driver.now_ns());
             local.counters().draining.set(1);
             local.driver.wake_readers();
@@ -95,5 +98,17 @@ fn obey(
             }
             stopped.set(true);
         }
+    }
+}
+
+/// Usually one socket an address. After a hot upgrade to fewer shards, one serves several.
+fn listen(
+    local: &Rc<Local>,
+    sockets: Vec<(SocketAddr, OwnedFd)>,
+    listening: &mut HashMap<SocketAddr, Vec<Listening>>,
+) {
+    for (bind, socket) in sockets {
+        let socket = Listening::start(local, bind, socket);
+        listening.entry(bind).or_default().push(socket);
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     downstream::{self, Client},
     executor,
     local::Local,
-    ring::Acceptor,
+    ring::{Acceptor, Backlog},
 };
 
 /// Connections that the kernel may hold for us per shard; it caps this at `net.core.somaxconn`.
@@ -34,9 +34,10 @@ pub fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// A listening socket at work. Dropping it stops accepting and closes it.
+/// A listening socket at work. Dropping it stops accepting and closes it, once what it holds was accepted.
 pub(crate) struct Listening {
     acceptor: Rc<Acceptor>,
+    backlog: Backlog,
 }
 
 impl Listening {
@@ -47,13 +48,22 @@ impl Listening {
             &local.driver,
             accept(local.clone(), Rc::new(bind), acceptor.clone()),
         );
-        Listening { acceptor }
+        local.counters().sockets_listening.add(1);
+        Listening {
+            acceptor,
+            backlog: Backlog::Taken,
+        }
+    }
+
+    /// Stops accepting and leaves what the socket holds to the process that has it too.
+    pub(crate) fn leave(mut self) {
+        self.backlog = Backlog::Left;
     }
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.acceptor.close();
+        self.acceptor.close(self.backlog);
     }
 }
 
@@ -71,6 +81,8 @@ async fn accept(local: Rc<Local>, bind: Rc<SocketAddr>, acceptor: Rc<Acceptor>) 
             }
         }
     }
+    // Only now is the socket closed: a close waits for the accept that is in the kernel's hands.
+    local.counters().sockets_listening.sub(1);
 }
 
 fn admit(local: &Rc<Local>, bind: &Rc<SocketAddr>, fd: OwnedFd) {

@@ -2,6 +2,7 @@
 
 use std::{
     mem,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -30,7 +31,10 @@ impl Coordinator {
             self.fleet.connections_open()
         );
         self.status.set_state(state);
-        self.fleet.tell(|_| Directive::Drain { deadline });
+        self.fleet.tell(|_| Directive::Drain {
+            deadline,
+            left: Arc::new([]),
+        });
     }
 
     /// Takes connections again, on new sockets at the same addresses.

@@ -7,7 +7,7 @@ use io_uring::cqueue;
 use super::{
     driver::Inner,
     operations::{self, Kind, Token},
-    slots::AcceptorSlot,
+    slots::{AcceptorSlot, Backlog},
     socket,
 };
 
@@ -18,16 +18,16 @@ impl Inner {
         index
     }
 
-    /// Ends the accept for good. What completed the handshake before is still accepted.
-    /// Returns whom to wake.
-    pub(super) fn close_acceptor(&mut self, index: u32) -> Option<Waker> {
+    /// Ends the accept for good. What the kernel has accepted already is still handed out, and what waits in
+    /// the backlog as `backlog` says. Returns whom to wake.
+    pub(super) fn close_acceptor(&mut self, index: u32, backlog: Backlog) -> Option<Waker> {
         let slot = self.acceptors.get_mut(index)?;
-        slot.closing = true;
+        slot.closing = Some(backlog);
         if slot.armed {
             self.cancel_accept(index);
             return None;
         }
-        self.close_listening(index)
+        self.close_listening(index, backlog)
     }
 
     /// The owner is gone.
@@ -65,8 +65,8 @@ impl Inner {
             slot.accepted.push_back(accepted);
             wakes.extend(slot.waker.take());
         }
-        if slot.closing && !slot.armed {
-            wakes.extend(self.close_listening(index));
+        if let Some(backlog) = slot.closing.filter(|_| !slot.armed) {
+            wakes.extend(self.close_listening(index, backlog));
         } else if !failed {
             // After an error the acceptor decides when to go on (EMFILE must not spin).
             self.arm_accept(index);
@@ -95,12 +95,15 @@ impl Inner {
     }
 
     /// Takes what the kernel holds for a listening socket, then closes it: what is left in the backlog
-    /// at the close would be reset.
-    fn close_listening(&mut self, index: u32) -> Option<Waker> {
+    /// at the close would be reset. Not so if another process has the socket: taking means to make it
+    /// non-blocking, for the other one as well, whose accepts would then end at once for want of connections.
+    fn close_listening(&mut self, index: u32, backlog: Backlog) -> Option<Waker> {
         let slot = self.acceptors.get_mut(index)?;
         let fd = slot.fd.take()?;
-        slot.accepted
-            .extend(socket::accept_waiting(&fd).into_iter().map(Ok));
+        if backlog == Backlog::Taken {
+            let waiting = socket::accept_waiting(&fd).into_iter().map(Ok);
+            slot.accepted.extend(waiting);
+        }
         slot.waker.take()
     }
 }

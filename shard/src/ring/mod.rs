@@ -37,6 +37,7 @@ use operations::Detached;
 
 pub(crate) use deadline::Deadline;
 pub(crate) use driver::Driver;
+pub(crate) use slots::Backlog;
 #[cfg(test)]
 pub(crate) use slots::SLOT_BYTES;
 pub(crate) use socket::{Acceptor, Chunk, Failed, Payload, Socket, is_over_budget};

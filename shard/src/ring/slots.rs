@@ -276,10 +276,19 @@ pub(super) struct AcceptorSlot {
     pub(super) waker: Option<Waker>,
     /// An accept is in the kernel's hands.
     pub(super) armed: bool,
-    /// To be closed at the end of the accept that is armed.
-    pub(super) closing: bool,
+    /// To be closed at the end of the accept that is armed, and what becomes of the backlog then.
+    pub(super) closing: Option<Backlog>,
     /// The owner is gone.
     pub(super) abandoned: bool,
+}
+
+/// What becomes of connections that wait in the kernel when a listening socket is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backlog {
+    /// They are accepted: nobody else has the socket, so the kernel would reset them.
+    Taken,
+    /// They stay: another process has the socket as well and accepts them.
+    Left,
 }
 
 impl AcceptorSlot {
@@ -289,7 +298,7 @@ impl AcceptorSlot {
             accepted: VecDeque::new(),
             waker: None,
             armed: false,
-            closing: false,
+            closing: None,
             abandoned: false,
         }
     }

@@ -14,7 +14,7 @@ use socket2::{Domain, SockRef, Type};
 
 use super::{
     Driver,
-    slots::{End, register},
+    slots::{Backlog, End, register},
 };
 
 /// A connected socket. Dropping it cancels what is in flight and closes it.
@@ -347,9 +347,9 @@ impl Acceptor {
         self.driver.inner().arm_accept(self.index);
     }
 
-    /// Stops accepting for good, once what the kernel holds already was taken.
-    pub(crate) fn close(&self) {
-        let waker = self.driver.inner().close_acceptor(self.index);
+    /// Stops accepting for good, once what the kernel holds already was taken, or left.
+    pub(crate) fn close(&self, backlog: Backlog) {
+        let waker = self.driver.inner().close_acceptor(self.index, backlog);
         if let Some(waker) = waker {
             waker.wake();
             self.driver.mark_runnable();

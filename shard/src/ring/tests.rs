@@ -20,7 +20,7 @@ use std::{
 use nix::sys::eventfd::EventFd;
 use tidegate_core::config::model;
 
-use super::{Acceptor, Driver, Payload, Socket};
+use super::{Acceptor, Backlog, Driver, Payload, Socket};
 use crate::executor;
 
 /// The smallest ring there is: everything must still work, only slower.
@@ -152,6 +152,39 @@ fn unread_connections_starve_nobody() {
         echo(&socket, Some(0)).await;
     });
     assert_eq!(client.join().unwrap(), b"last");
+}
+
+/// Goal: at a close nobody is lost: connections that the kernel has accepted are handed out, and those that wait are
+/// taken, or left to whoever has the socket too, for whom it stays as it was. Method: twenty clients, a close behind
+/// the first; who was not accepted here is accepted through the other handle.
+#[test]
+fn closes_lose_nobody() {
+    for sizes in [smallest(), model::Ring::default()] {
+        for backlog in [Backlog::Taken, Backlog::Left] {
+            let (fd, address) = listener();
+            let other = TcpListener::from(fd.try_clone().unwrap());
+            let clients: Vec<_> = (0..20)
+                .map(|_| TcpStream::connect(address).unwrap())
+                .collect();
+            let accepted = on_a_shard(sizes, move |driver| async move {
+                let acceptor = Acceptor::new(&driver, fd);
+                let mut accepted = vec![acceptor.accept().await.unwrap().unwrap()];
+                acceptor.close(backlog);
+                while let Some(one) = acceptor.accept().await {
+                    accepted.push(one.unwrap());
+                }
+                accepted.len()
+            });
+            let is_nonblocking = socket2::SockRef::from(&other).nonblocking().unwrap();
+            other.set_nonblocking(true).unwrap();
+            let left = std::iter::from_fn(|| other.accept().ok()).count();
+            assert_eq!(accepted + left, clients.len(), "{backlog:?}");
+            match backlog {
+                Backlog::Taken => assert_eq!(left, 0),
+                Backlog::Left => assert!(!is_nonblocking),
+            }
+        }
+    }
 }
 
 /// Goal: what is dropped in the middle gives everything back: descriptors, buffers, slots. Method: 50
