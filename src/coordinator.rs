@@ -4,7 +4,7 @@
 //!
 //! In reading order: the loop (here), `reload`, `encryption` (secrets and what is announced), `reports` (what
 //! tasks found), `healing` (what calls came to), `limiting` (what the machine bears), `center` (who is told, and
-//! may ask), `ending` (drain and stop), `service_manager`.
+//! may ask), `ending` (drain and stop), `upgrade` (a new process takes over), `service_manager`.
 
 pub(crate) mod center;
 mod encryption;
@@ -14,9 +14,9 @@ mod limiting;
 mod reload;
 mod reports;
 pub(crate) mod service_manager;
+mod upgrade;
 
 use std::{
-    collections::BTreeMap,
     mem,
     net::SocketAddr,
     os::fd::OwnedFd,
@@ -35,10 +35,10 @@ use tidegate_core::{
 };
 use tokio::time::{MissedTickBehavior, interval};
 
-use self::center::Reporting;
+use self::{center::Reporting, upgrade::Upgrades};
 use crate::{
     access_log::AccessLog,
-    admin::view,
+    admin::{self, view},
     chance,
     exit::{Exit, Failure},
     fleet::{Fleet, POLL},
@@ -46,6 +46,7 @@ use crate::{
     monitor::Monitor,
     resolver::{Resolved, Resolver},
     secrets::{Secrets, Trials, Tried},
+    service::sockets::{Bound, Handles, Opened},
     signals::{Asked, Signals},
     source::Source,
     status::{Command, Request, SourceInfo, State, Status, Strict},
@@ -85,7 +86,12 @@ pub(crate) struct Coordinator {
     watch: Option<Watch>,
     epoch: Epoch,
     /// Addresses with listening sockets, as configured and as bound.
-    bound: BTreeMap<SocketAddr, SocketAddr>,
+    bound: Bound,
+    /// A handle of each socket; none while draining.
+    handles: Handles,
+    /// The admin server, if there is one.
+    pub(crate) admin: Option<admin::Server>,
+    pub(crate) upgrades: Upgrades,
     resolver: Resolver,
     resolved: flume::Receiver<Resolved>,
     checker: Checker,
@@ -153,7 +159,10 @@ impl Coordinator {
             trials,
             tried,
             epoch: Epoch(0),
-            bound: BTreeMap::new(),
+            bound: Bound::new(),
+            handles: Handles::new(),
+            admin: None,
+            upgrades: Upgrades::new(),
             resolver: Resolver::new(resolved_tx),
             resolved,
             checker: Checker::new(probed_tx),
@@ -177,14 +186,13 @@ impl Coordinator {
         self.decide();
     }
 
-    /// Makes `config` the one in use on all shards; `bound` and `sockets` are what
-    /// `sockets::open` gave for it. Returns when every shard uses it.
+    /// Makes `config` the one in use on all shards; `opened` is what `sockets::open` gave for it. Returns when
+    /// every shard uses it.
     pub(crate) async fn install(
         &mut self,
         config: Arc<Config>,
         source: SourceInfo,
-        bound: BTreeMap<SocketAddr, SocketAddr>,
-        sockets: Vec<Sockets>,
+        opened: Opened,
     ) {
         self.epoch = Epoch(self.epoch.0 + 1);
         let previous = self.status.snapshot();
@@ -196,10 +204,14 @@ impl Coordinator {
             self.epoch,
         ));
         self.config = config;
-        self.bound = bound;
+        self.bound = opened.bound;
+        // Before the shards are told to close what is gone.
+        let bound = &self.bound;
+        self.handles.retain(|bind, _| bound.contains_key(bind));
+        self.handles.extend(opened.handles);
         self.recompile = false;
         self.tell_contexts();
-        let mut sockets = sockets.into_iter();
+        let mut sockets = opened.sockets.into_iter();
         self.fleet.tell(|_| Directive::Install {
             snapshot: snapshot.clone(),
             sockets: sockets.next().unwrap_or_default(),
@@ -232,6 +244,24 @@ impl Coordinator {
         self.show_limits();
         self.wait_for_install().await;
         self.follow_secrets();
+    }
+
+    /// Accepts on sockets that [`Self::install`] was not given.
+    pub(crate) fn listen(&mut self, sockets: Vec<Sockets>) {
+        let mut sockets = sockets.into_iter();
+        self.fleet.tell(|_| Directive::Listen {
+            sockets: sockets.next().unwrap_or_default(),
+        });
+    }
+
+    /// Requests are served from now on: whatever speaks for this process to others may begin.
+    pub(crate) fn serving(&mut self) {
+        self.status.set_state(State::Ready);
+        if let Some(admin) = &self.admin {
+            admin.open();
+        }
+        self.reporting.begin();
+        self.try_listeners();
     }
 
     async fn wait_for_install(&mut self) {
@@ -307,9 +337,11 @@ impl Coordinator {
             next = tokio::select! {
                 asked = signals.next() => self.on_signal(asked).await,
                 Ok(request) = self.requests.recv_async() => {
-                    let answer = self.on_command(request.command).await;
-                    // Whoever asked may have given up.
-                    let _ = request.done.try_send(answer);
+                    self.on_request(request).await;
+                    Next::Continue
+                }
+                Ok(prepared) = self.upgrades.prepared.recv_async() => {
+                    self.on_prepared(prepared).await;
                     Next::Continue
                 }
                 Ok(resolved) = self.resolved.recv_async() => {
@@ -348,16 +380,32 @@ impl Coordinator {
                 Some(log) => log.reopen(),
                 None => tracing::info!("nothing to reopen: no access log is configured"),
             },
-            // Unhandled, it would kill the process with everything in flight.
-            Asked::Upgrade => tracing::warn!("USR2: this version has no hot upgrade"),
+            Asked::Upgrade => self.begin_upgrade(None),
             Asked::Dump => tracing::info!("state: {}", view::dump(&self.status)),
         }
         Next::Continue
     }
 
+    async fn on_request(&mut self, Request { command, done }: Request) {
+        if command == Command::Upgrade {
+            // Answered when it has come to its end.
+            return self.begin_upgrade(Some(done));
+        }
+        let answer = self.on_command(command).await;
+        // Whoever asked may have given up.
+        let _ = done.try_send(answer);
+    }
+
     async fn on_command(&mut self, command: Command) -> Result<(), String> {
         match (command, self.status.state()) {
             (Command::Quit, _) => self.stop(),
+            (Command::Upgrade, _) => self.begin_upgrade(None),
+            (Command::SetRollout(..) | Command::Eject(..) | Command::Restore(..), _)
+                if self.upgrades.is_under_way() =>
+            {
+                // The new process would not know of it.
+                return Err("not while an upgrade is under way: ask again in a moment".into());
+            }
             (Command::Reload(strict), _) => return self.reload(strict).await,
             (Command::SetRollout(cluster, change), _) => {
                 return self.set_rollout(&cluster, change).await;
@@ -398,9 +446,10 @@ impl Coordinator {
             }
         }
         if self.recompile && self.status.state() == State::Ready {
-            self.reinstall(Vec::new()).await;
+            self.reinstall(Opened::default()).await;
         }
-        if let Some(period) = sd_notify::watchdog_enabled()
+        if !self.upgrades.is_completed()
+            && let Some(period) = sd_notify::watchdog_enabled()
             && self
                 .ticks
                 .is_multiple_of(service_manager::watchdog_ticks(period))

@@ -59,6 +59,7 @@ pub(crate) fn run(time: Duration, rate: u32) -> Result<(), Failure> {
         announce: None,
         unsafe_key_log: None,
         log,
+        program: None,
     };
     let mut story = None;
     let told = &mut story;

@@ -102,6 +102,12 @@ impl Fleet {
             .all(|shard| shard.draining.get() == 1 && shard.connections_open.get() == 0)
     }
 
+    /// Whether a shard has a listening socket open.
+    pub(crate) fn is_listening(&self) -> bool {
+        let open = |shard: &ShardCounters| shard.sockets_listening.get();
+        self.counters.sum(open) > 0
+    }
+
     /// Client connections open now, over all shards.
     pub(crate) fn connections_open(&self) -> u64 {
         self.counters.sum(|shard| shard.connections_open.get())

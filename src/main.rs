@@ -8,10 +8,11 @@
 //! 4. `coordinator`: the loop that follows: `signals`, reloads, `secrets`, when to be strict (`encryption`), DNS
 //!    (`resolver`), `health`, drain.
 //! 5. `fleet`: the shards as the coordinator sees them.
-//! 6. `status`: what the coordinator shares with the admin server, all of it read-mostly.
-//! 7. `admin`, `access_log`, `key_log`: off the data path, each on its own thread.
-//! 8. `center`: the healing center, a service of its own.
-//! 9. `apps`, `demo`: small applications and gentle load for a first run.
+//! 6. `upgrade`: a new process takes over, without a gap.
+//! 7. `status`: what the coordinator shares with the admin server, all of it read-mostly.
+//! 8. `admin`, `access_log`, `key_log`: off the data path, each on its own thread.
+//! 9. `center`: the healing center, a service of its own.
+//! 10. `apps`, `demo`: small applications and gentle load for a first run.
 #![forbid(unsafe_code)]
 
 mod access_log;
@@ -39,6 +40,7 @@ mod source;
 mod status;
 mod text;
 mod token;
+mod upgrade;
 mod watch;
 
 fn main() -> std::process::ExitCode {

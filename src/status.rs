@@ -25,7 +25,12 @@ use tidegate_core::{
 use tidegate_xds::healing::client::Status as CenterStatus;
 use tokio::sync::watch;
 
-use crate::{healing::Healing, key_log::KeyLogFile, limits::Limits};
+use crate::{
+    healing::Healing,
+    key_log::KeyLogFile,
+    limits::Limits,
+    upgrade::{Ancestry, Outcome},
+};
 
 /// The whole of it. One for the life of the process.
 pub(crate) struct Status {
@@ -82,6 +87,8 @@ pub(crate) struct Live {
     pub(crate) center: Option<watch::Receiver<CenterStatus>>,
     /// Where the secrets of TLS connections are written, if they are.
     pub(crate) key_log: Option<KeyLogFile>,
+    /// Which process in a row this is.
+    pub(crate) ancestry: Ancestry,
 }
 
 /// A secret, as far as it may be shown (E9).
@@ -136,6 +143,26 @@ pub(crate) struct ProcessCounters {
     pub(crate) self_handshakes_failed: AtomicU64,
     /// Ticket keys made after the first.
     pub(crate) ticket_rotations: AtomicU64,
+    /// Hot upgrades by [`Outcome`], those of the processes before included.
+    upgrades: [AtomicU64; Outcome::ALL.len()],
+}
+
+impl ProcessCounters {
+    /// The counter of upgrades that ended like this.
+    pub(crate) fn upgrades(&self, outcome: Outcome) -> &AtomicU64 {
+        let [completed, refused, failed, timed_out] = &self.upgrades;
+        match outcome {
+            Outcome::Completed => completed,
+            Outcome::Refused => refused,
+            Outcome::Failed => failed,
+            Outcome::TimedOut => timed_out,
+        }
+    }
+
+    /// Upgrades so far, in the order of [`Outcome::ALL`].
+    pub(crate) fn upgrade_totals(&self) -> [u64; Outcome::ALL.len()] {
+        Outcome::ALL.map(|outcome| self.upgrades(outcome).load(Ordering::Relaxed))
+    }
 }
 
 /// Where the process is in its life.
@@ -175,6 +202,8 @@ pub(crate) enum Command {
     Quit,
     /// Read the configuration and all secrets again.
     Reload(Strict),
+    /// Start the program anew and let it take over.
+    Upgrade,
     /// Encrypt links to this cluster as told, above what the file says.
     SetRollout(Arc<str>, RolloutChange),
     /// Take an endpoint of a cluster out, for this long.

@@ -195,6 +195,7 @@ fn libraries_behind_one_file() {
         ("tonic", "xds-client/src/pb.rs"),
         ("tonic_prost", "xds-client/src/pb.rs"),
         ("redb", "src/center/store.rs"),
+        ("rustix", "src/upgrade/channel.rs"),
     ] {
         // A folder, or a file with the folder of the same name, where generated code lies.
         let folder = format!("{}/", home.trim_end_matches(".rs").trim_end_matches('/'));

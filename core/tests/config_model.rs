@@ -96,6 +96,7 @@ fn defaults_are_the_models() {
         (None, Limits::default())
     );
     assert_eq!(config.drain_timeout, Duration::from_secs(25));
+    assert_eq!(config.upgrade_timeout, Duration::from_secs(20));
     let web = http(&config, "web");
     assert_eq!(
         (web.timeouts, web.limits),

@@ -558,6 +558,7 @@ fn snapshot(routes: Vec<Route>) -> Snapshot {
         access_log: None,
         limits: Limits::default(),
         drain_timeout: Duration::ZERO,
+        upgrade_timeout: Duration::ZERO,
         listeners: BTreeMap::from([("l".into(), listener)]),
         clusters: BTreeMap::new(),
         secrets: BTreeMap::new(),

@@ -211,6 +211,7 @@ fn config() -> Config {
         access_log: None,
         limits: Limits::default(),
         drain_timeout: SECOND,
+        upgrade_timeout: SECOND,
         listeners: BTreeMap::new(),
         clusters: BTreeMap::from([
             ("a".into(), cluster(&["10.0.0.1:1", "10.0.0.2:1"])),

@@ -14,8 +14,10 @@ mod stream;
 pub(crate) mod view;
 
 use std::{
-    io,
+    future, io,
     net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    pin::pin,
     sync::Arc,
     thread,
     time::Duration,
@@ -23,8 +25,8 @@ use std::{
 
 use axum::{
     Router,
-    extract::{Query, State as Shared},
-    http::{StatusCode, header},
+    extract::{self, Query, State as Shared},
+    http::{HeaderValue, StatusCode, header},
     middleware,
     response::{Html, IntoResponse, Response},
     routing::{get, post},
@@ -37,7 +39,10 @@ use hyper_util::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tidegate_core::{config::parse_duration, encryption::change::RolloutChange};
-use tokio::sync::Semaphore;
+use tokio::{
+    net::TcpStream,
+    sync::{Semaphore, watch},
+};
 
 use crate::{
     logging::LogLevel,
@@ -66,6 +71,7 @@ No such page. There are:
   POST  /drain  /undrain  /reload (?force_strict=1)  /logging?level=LEVEL  /quitquitquit
         /encryption?cluster=NAME&rollout=20%|on|off|file
         /healing?cluster=NAME&eject=IP:PORT&for=60s  /healing?cluster=NAME&restore=IP:PORT
+        /upgrade
 ";
 
 /// What the handlers share.
@@ -74,62 +80,190 @@ struct Admin {
     service: Handle,
     log: LogLevel,
     stream: stream::Stream,
+    phases: Phases,
 }
 
-/// Starts the thread. It ends with the process.
-pub(crate) fn start(listener: TcpListener, service: Handle, log: LogLevel) -> io::Result<()> {
+/// The server.
+pub(crate) struct Server {
+    /// The address as configured.
+    pub(crate) configured: SocketAddr,
+    /// A handle of the socket, for the process that replaces this one.
+    socket: TcpListener,
+    phase: watch::Sender<Phase>,
+    /// A word each time that it has stopped accepting.
+    paused: flume::Receiver<()>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It does not accept, and may yet.
+    Waiting,
+    /// It accepts.
+    Open,
+    /// It accepts no more: another process does.
+    Closed,
+}
+
+impl Server {
+    /// Accepts from now on.
+    pub(crate) fn open(&self) {
+        self.phase.send_replace(Phase::Open);
+    }
+
+    /// Stops accepting, and returns when that is so. Who connects waits.
+    pub(crate) async fn pause(&self) {
+        self.phase.send_replace(Phase::Waiting);
+        // An error: its thread has ended.
+        let _ = self.paused.recv_async().await;
+    }
+
+    /// Gives the socket up. What is being answered is, and connections end behind it.
+    pub(crate) fn close(self) {
+        self.phase.send_replace(Phase::Closed);
+    }
+
+    /// Another handle of its socket.
+    pub(crate) fn socket(&self) -> io::Result<OwnedFd> {
+        self.socket.try_clone().map(OwnedFd::from)
+    }
+}
+
+/// Tells a server when to accept.
+#[derive(Clone)]
+pub(crate) struct Phases(watch::Receiver<Phase>);
+
+impl Phases {
+    /// Of a server that accepts as long as its process lives.
+    pub(crate) fn always_open() -> Phases {
+        Phases(watch::channel(Phase::Open).1)
+    }
+
+    fn now(&self) -> Phase {
+        *self.0.borrow()
+    }
+
+    /// Returns the phase once it is one of those that are waited for.
+    async fn until(&self, is_one: impl FnMut(&Phase) -> bool) -> Phase {
+        let mut phases = self.0.clone();
+        let reached = phases.wait_for(is_one).await.map(|phase| *phase).ok();
+        match reached {
+            Some(phase) => phase,
+            // Nobody is there to say so.
+            None => future::pending().await,
+        }
+    }
+}
+
+/// Starts the thread, which ends with the process. It accepts once it is [`Server::open`].
+pub(crate) fn start(
+    configured: SocketAddr,
+    listener: TcpListener,
+    service: Handle,
+    log: LogLevel,
+) -> io::Result<Server> {
+    let socket = listener.try_clone()?;
+    let (phase, phases) = watch::channel(Phase::Waiting);
+    let (pausing, paused) = flume::bounded(1);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Scrapes are rendered there, one at a time: `/ready` never waits for one.
         .max_blocking_threads(1)
         .build()?;
     thread::Builder::new().name("admin".into()).spawn(move || {
-        if let Err(e) = runtime.block_on(serve(listener, service, log)) {
+        if let Err(e) = runtime.block_on(serve(listener, service, log, Phases(phases), pausing)) {
             tracing::error!("the admin server ended: {e}");
         }
     })?;
-    Ok(())
+    Ok(Server {
+        configured,
+        socket,
+        phase,
+        paused,
+    })
 }
 
-async fn serve(listener: TcpListener, service: Handle, log: LogLevel) -> io::Result<()> {
-    let stream = stream::Stream::start(service.status.clone());
-    let router = router(Admin {
+async fn serve(
+    listener: TcpListener,
+    service: Handle,
+    log: LogLevel,
+    phases: Phases,
+    pausing: flume::Sender<()>,
+) -> io::Result<()> {
+    let stream = stream::Stream::start(service.status.clone(), phases.clone());
+    let admin = Admin {
         service,
         log,
         stream,
-    });
-    accept(tokio::net::TcpListener::from_std(listener)?, router).await;
-    Ok(())
+        phases: phases.clone(),
+    };
+    let end_unless_open = middleware::from_fn_with_state(phases.clone(), end_unless_open);
+    let router = router(admin).layer(end_unless_open);
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    while phases.until(|phase| *phase != Phase::Waiting).await == Phase::Open {
+        accept(&listener, router.clone(), &phases).await;
+        // There is room: who paused it waits for the word.
+        let _ = pausing.try_send(());
+    }
+    drop(listener);
+    // For what is being answered.
+    future::pending().await
 }
 
-/// Serves `router` to [`CONNECTIONS_MAX`] connections at a time, until the task is dropped.
-pub(crate) async fn accept(listener: tokio::net::TcpListener, router: Router) {
+/// Serves `router` to [`CONNECTIONS_MAX`] connections at a time, as long as it is open.
+pub(crate) async fn accept(listener: &tokio::net::TcpListener, router: Router, phases: &Phases) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut ended = pin!(phases.until(|phase| *phase != Phase::Open));
     loop {
-        let Ok(permit) = connections.clone().acquire_owned().await else {
+        let accepted = async {
+            let permit = connections.clone().acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (Ok(permit), accepted) = (tokio::select! {
+            _ = &mut ended => return,
+            accepted = accepted => accepted,
+        }) else {
             return;
         };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        match accepted {
+            Ok((stream, _)) => {
+                let router = router.clone();
+                tokio::spawn(async move {
+                    serve_connection(stream, router).await;
+                    drop(permit);
+                });
+            }
             Err(e) => {
                 tracing::warn!("admin: accept: {e}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
             }
-        };
-        let router = TowerToHyperService::new(router.clone());
-        tokio::spawn(async move {
-            let served = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), router)
-                .await;
-            if let Err(e) = served {
-                tracing::debug!("admin: {e}");
-            }
-            drop(permit);
-        });
+        }
     }
+}
+
+async fn serve_connection(stream: TcpStream, router: Router) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .await;
+    if let Err(e) = served {
+        tracing::debug!("admin: {e}");
+    }
+}
+
+/// Once the server has stopped accepting, the answer is the last one of its connection. (hyper's own graceful
+/// shutdown also ends connections whose first request is on its way.)
+async fn end_unless_open(
+    Shared(phases): Shared<Phases>,
+    request: extract::Request,
+    next: middleware::Next,
+) -> Response {
+    let mut response = next.run(request).await;
+    if phases.now() != Phase::Open {
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn router(admin: Admin) -> Router {
@@ -190,6 +324,10 @@ fn router(admin: Admin) -> Router {
         )
         .route("/reload", post(reload))
         .route(
+            "/upgrade",
+            post(|Shared(a): Admins| async move { a.ask(Command::Upgrade).await }),
+        )
+        .route(
             "/quitquitquit",
             post(|Shared(a): Admins| async move { a.ask(Command::Quit).await }),
         )
@@ -229,6 +367,8 @@ async fn ready(Shared(admin): Admins) -> Response {
             let why = format!("waiting for secrets: {waiting}\n");
             (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
         }
+        // This was asked just before another process took over, which serves now.
+        State::Stopping if admin.phases.now() == Phase::Closed => "ready\n".into_response(),
         State::Ready => format!("{}\n", state.word()).into_response(),
         State::Starting | State::Draining | State::Stopping => {
             let said = format!("{}\n", state.word());

@@ -24,7 +24,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{encryption, healing, limits, view};
+use super::{Phases, encryption, healing, limits, view};
 use crate::status::Status;
 
 /// Readers at a time. Each costs a connection and one copy of a few KiB a second.
@@ -44,11 +44,18 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Starts the task. To be called on the admin server's runtime.
-    pub(super) fn start(status: Arc<Status>) -> Stream {
+    /// Starts the task; when the server closes, it ends, and so does what readers read. To be called on the admin
+    /// server's runtime.
+    pub(super) fn start(status: Arc<Status>, phases: Phases) -> Stream {
         let (sender, events) = watch::channel(Arc::from(""));
         let readers = Arc::new(Semaphore::new(READERS_MAX));
-        tokio::spawn(sample_forever(status, sender, readers.clone()));
+        let sampling = sample_forever(status, sender, readers.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = sampling => {}
+                _ = phases.until(|phase| *phase == super::Phase::Closed) => {}
+            }
+        });
         Stream { events, readers }
     }
 

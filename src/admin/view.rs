@@ -27,6 +27,12 @@ pub(crate) fn server_info(status: &Status) -> Value {
         "started_unix_s": status.started_unix_s,
         "shards": status.cpus.len(),
         "admin": live.admin.map(|address| address.to_string()),
+        "generation": live.ancestry.generation,
+        "started_by": live.ancestry.started_by,
+        "upgrade": {
+            "under_way": live.ancestry.under_way,
+            "last_error": live.ancestry.last_error,
+        },
         "config": config_info(&live),
     })
 }

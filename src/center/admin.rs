@@ -55,7 +55,8 @@ pub(super) fn start(
 ) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let router = router(Admin { shared, words });
-    tokio::spawn(process::accept(listener, router));
+    let phases = process::Phases::always_open();
+    tokio::spawn(async move { process::accept(&listener, router, &phases).await });
     Ok(())
 }
 

@@ -105,7 +105,7 @@ fn check(path: &Path, secrets: SecretFiles) -> Result<Checked, Failure> {
     let name = source.name();
     let loaded = source.load().and_then(|loaded| {
         if secrets == SecretFiles::Checked {
-            Secrets::load(&name, &loaded, None, unix_s())?;
+            Secrets::load(&name, &loaded, None, None, unix_s())?;
         }
         Ok(loaded)
     });

@@ -24,6 +24,7 @@ Examples:
   tidegate ctl tls                      how far encryption is, listener by listener
   tidegate ctl tls pay=20% orders=off   try a share, or turn back at once
   tidegate ctl eject pay 10.0.0.7:8080 --for 10m
+  tidegate ctl upgrade                  after a new binary was put in place of the old one
   tidegate ctl --admin 127.0.0.1:9902 certs"
 )]
 pub(super) struct Args {
@@ -66,6 +67,9 @@ enum Verb {
     Undrain,
     /// Drain, then end
     Quit,
+    /// Start the program anew and let it take over: no connection is refused, reset or left waiting. On any
+    /// failure the process goes on as it is
+    Upgrade,
     /// Show who speaks encrypted, or set the rollout of clusters by hand
     Tls {
         /// CLUSTER=on, CLUSTER=off, CLUSTER=20%, or CLUSTER=file for what the file says; until the process
@@ -112,6 +116,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Verb::Drain => done(&admin, "/drain", "draining"),
         Verb::Undrain => done(&admin, "/undrain", "taking connections"),
         Verb::Quit => done(&admin, "/quitquitquit", "stopping"),
+        Verb::Upgrade => super::print(&upgrade(&admin)?),
         Verb::Tls { changes } if changes.is_empty() => show(&admin, "/encryption?format=text"),
         Verb::Tls { changes } => changes.iter().try_for_each(|(cluster, change)| {
             let target = rollout_target(cluster, *change);
@@ -153,26 +158,57 @@ fn show(admin: &Admin, target: &str) -> Result<(), Failure> {
     super::print(&admin.get(target)?.expect_ok()?)
 }
 
+/// What a process says of itself.
+struct Info(Value);
+
+impl Info {
+    fn of(admin: &Admin) -> Result<Info, Failure> {
+        let Answer { body, .. } = admin.get("/server_info")?.ok()?;
+        serde_json::from_str(&body)
+            .map(Info)
+            .map_err(|e| admin.strange(&e.to_string()))
+    }
+
+    fn text(&self, pointer: &str) -> String {
+        match self.0.pointer(pointer) {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Null) | None => "–".to_owned(),
+            Some(value) => value.to_string(),
+        }
+    }
+}
+
+/// Upgrades, and says who served before and who serves now. The way back is the binary of before, and another
+/// upgrade.
+fn upgrade(admin: &Admin) -> Result<String, Failure> {
+    let before = Info::of(admin)?;
+    admin.post("/upgrade")?.expect_ok()?;
+    let after = Info::of(admin)?;
+    let change = |pointer| format!("{} → {}", before.text(pointer), after.text(pointer));
+    Ok(format!(
+        "upgraded\n  process     {}\n  version     {}\n  generation  {}\n",
+        change("/pid"),
+        change("/version"),
+        change("/generation"),
+    ))
+}
+
 fn status(admin: &Admin) -> Result<String, Failure> {
-    let Answer { body, .. } = admin.get("/server_info")?.ok()?;
-    let info: Value = serde_json::from_str(&body).map_err(|e| admin.strange(&e.to_string()))?;
-    let text = |pointer: &str| match info.pointer(pointer) {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Null) | None => "–".to_owned(),
-        Some(value) => value.to_string(),
-    };
+    let info = Info::of(admin)?;
+    let text = |pointer: &str| info.text(pointer);
     let mut out = format!(
-        "tidegate {}, {}\n  process   {}, up {} s, {} shards\n  config    {}, epoch {}, fingerprint {}\n",
+        "tidegate {}, {}\n  process   {}, generation {}, up {} s, {} shards\n  config    {}, epoch {}, fingerprint {}\n",
         text("/version"),
         text("/state"),
         text("/pid"),
+        text("/generation"),
         text("/uptime_s"),
         text("/shards"),
         text("/config/source"),
         text("/config/epoch"),
         text("/config/fingerprint"),
     );
-    if let Some(error) = info.pointer("/config/last_error").and_then(Value::as_str) {
+    if let Some(error) = info.0.pointer("/config/last_error").and_then(Value::as_str) {
         out += &format!("  refused   {}\n", error.replace('\n', "\n            "));
     }
     Ok(out)

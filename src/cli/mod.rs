@@ -46,7 +46,8 @@ Exit codes:
   memory, port, permission), 5 a check failed, 70 a bug
 
 Signals (run, proxy):
-  TERM, INT drain and end (a second INT: now), HUP reload, USR1 reopen logs, QUIT log the state"
+  TERM, INT drain and end (a second INT: now), HUP reload, USR1 reopen logs, USR2 hot upgrade,
+  QUIT log the state"
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]

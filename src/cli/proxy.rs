@@ -8,6 +8,7 @@ use crate::{
     logging,
     service::Service,
     source::Source,
+    upgrade::Program,
 };
 
 #[derive(clap::Args)]
@@ -53,6 +54,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         announce: args.announce,
         unsafe_key_log: None,
         log: logging::start(),
+        program: Some(Program::own()?),
     };
     service.run(|_| {})
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tidegate_core::config;
 
-use crate::{apps, exit::Failure, logging, service::Service, source::Source};
+use crate::{apps, exit::Failure, logging, service::Service, source::Source, upgrade::Program};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -12,6 +12,7 @@ Examples:
   tidegate run                                  demonstration on http://127.0.0.1:8080
   tidegate run -c /etc/tidegate/tidegate.yaml   serve a configuration; the file is watched
   kill -HUP $(pidof tidegate)                   read the file again now
+  kill -USR2 $(pidof tidegate)                  hot upgrade: the binary, started anew, takes over
   TIDEGATE_LOG=debug tidegate run -c edge.yaml  say more")]
 pub(super) struct Args {
     /// Configuration; without it, built-in applications are served for a first look
@@ -38,6 +39,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         announce: args.announce,
         unsafe_key_log: args.unsafe_key_log,
         log,
+        program: Some(Program::own()?),
     };
     service.run(|_| {
         if embedded {

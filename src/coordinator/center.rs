@@ -33,6 +33,8 @@ pub(crate) struct Reporting {
     pub(super) orders: flume::Receiver<Order>,
     /// Keeps `orders` open where nobody is reported to.
     nobody: Option<flume::Sender<Order>>,
+    /// The other end, until it begins.
+    client: Option<Client>,
 }
 
 impl Reporting {
@@ -44,11 +46,12 @@ impl Reporting {
             reports,
             orders,
             nobody: Some(given),
+            client: None,
         }
     }
 
-    /// Starts the client of the configured center, if there is one.
-    fn start(config: &Config, status: &Status) -> Result<Reporting, Failure> {
+    /// To the configured center, if there is one; from [`Self::begin`] on.
+    fn prepare(config: &Config, status: &Status) -> Result<Reporting, Failure> {
         let Some(center) = config.center.as_deref() else {
             return Ok(Reporting::to_nobody());
         };
@@ -62,13 +65,20 @@ impl Reporting {
                 "name a center, or remove `center`",
             )
         })?;
-        tokio::spawn(client.run());
         status.live_mut().center = Some(watched);
         Ok(Reporting {
             reports,
             orders,
             nobody: None,
+            client: Some(client),
         })
+    }
+
+    /// Starts the client, if there is one that was not yet. To be called on the coordinator's runtime.
+    pub(super) fn begin(&mut self) {
+        if let Some(client) = self.client.take() {
+            tokio::spawn(client.run());
+        }
     }
 
     fn report(&self, body: Body) {
@@ -125,13 +135,14 @@ fn host_name() -> Box<str> {
 }
 
 impl Coordinator {
-    /// Reports to the configured center from now on, if there is one. To be called on the coordinator's runtime.
+    /// Reports to the configured center, if there is one, as soon as requests are served: not earlier, since the
+    /// center takes the newest process of a name for the one that counts.
     ///
     /// # Errors
     ///
     /// A token that cannot be read.
     pub(crate) fn report_to_center(&mut self) -> Result<(), Failure> {
-        self.reporting = Reporting::start(&self.config, &self.status)?;
+        self.reporting = Reporting::prepare(&self.config, &self.status)?;
         Ok(())
     }
 

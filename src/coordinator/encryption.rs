@@ -16,6 +16,7 @@ use super::Coordinator;
 use crate::{
     fleet::POLL,
     secrets::{Refreshed, Tried},
+    service::sockets::Opened,
     status::{State, count, unix_s},
 };
 
@@ -54,7 +55,7 @@ impl Coordinator {
         if *config != *self.config {
             self.config = config;
             self.secrets.rebuild(&self.config);
-            self.reinstall(Vec::new()).await;
+            self.reinstall(Opened::default()).await;
         }
         self.show_encryption();
         Ok(())
@@ -118,9 +119,10 @@ impl Coordinator {
         self.try_listeners();
     }
 
-    /// Begins the handshakes that are due. A draining listener is not tried: it takes no connection.
+    /// Begins the handshakes that are due. A draining listener is not tried: it takes no connection. Nor is one of
+    /// a process that is about to take over: the process before would answer.
     pub(super) fn try_listeners(&mut self) {
-        if !matches!(self.status.state(), State::Starting | State::Ready) {
+        if self.status.state() != State::Ready {
             return;
         }
         let Some(contexts) = self.secrets.contexts() else {

@@ -2,6 +2,7 @@
 
 use std::{
     mem,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,11 +10,11 @@ use std::{
 use sd_notify::NotifyState;
 use tidegate_core::message::Directive;
 
-use super::{Coordinator, Next, Sockets, service_manager};
+use super::{Coordinator, Next, service_manager};
 use crate::{
     exit::Failure,
     fleet::POLL,
-    service::sockets,
+    service::sockets::{self, Opened},
     status::{State, Strict},
 };
 
@@ -25,6 +26,13 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Coordinator {
     pub(super) fn drain(&mut self, state: State) {
+        // The shards' are to be the last handles, or closing them would close nothing.
+        self.handles.clear();
+        self.drain_leaving(state, Arc::new([]));
+    }
+
+    /// Drains, and leaves what waits at the addresses `left` to another process.
+    pub(super) fn drain_leaving(&mut self, state: State, left: Arc<[SocketAddr]>) {
         let deadline = self.config.drain_timeout;
         tracing::info!(
             "draining: {} connections open, at most {deadline:?}",
@@ -33,18 +41,18 @@ impl Coordinator {
         self.status.set_state(state);
         self.fleet.tell(|_| Directive::Drain {
             deadline,
-            left: Arc::new([]),
+            left: left.clone(),
         });
     }
 
     /// Takes connections again, on new sockets at the same addresses.
     pub(super) async fn undrain(&mut self) -> Result<(), String> {
-        let sockets = self.reopen().await.map_err(|failure| {
+        let opened = self.reopen().await.map_err(|failure| {
             tracing::error!("cannot take connections again: {failure}");
             failure.to_string()
         })?;
         self.fleet.tell(|_| Directive::Undrain);
-        self.reinstall(sockets).await;
+        self.reinstall(opened).await;
         self.status.set_state(State::Ready);
         tracing::info!("taking connections again");
         if mem::take(&mut self.reload_missed) {
@@ -56,10 +64,10 @@ impl Coordinator {
 
     /// The listening sockets of before the drain. Right behind it the shards may still be closing the old
     /// ones, which looks as if somebody else had the addresses.
-    async fn reopen(&self) -> Result<Vec<Sockets>, Failure> {
+    async fn reopen(&self) -> Result<Opened, Failure> {
         let deadline = Instant::now() + REOPEN_PATIENCE;
         loop {
-            match sockets::reopen(&self.bound, self.fleet.len()) {
+            match sockets::reopen(&self.bound, &self.handles, self.fleet.len()) {
                 Err(_) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
                 reopened => return reopened,
             }
@@ -95,7 +103,8 @@ impl Coordinator {
         Next::Continue
     }
 
-    pub(super) async fn finish(self) {
+    pub(super) async fn finish(mut self) {
+        self.abandon_upgrade();
         self.status.set_state(State::Stopping);
         let served = self.status.counters.sum(|shard| shard.requests.get());
         self.fleet.stop(STOP_PATIENCE).await;

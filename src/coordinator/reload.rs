@@ -5,10 +5,10 @@ use std::{mem, time::Instant};
 use sd_notify::NotifyState;
 use tidegate_core::config::model::Config;
 
-use super::{Coordinator, Sockets, service_manager};
+use super::{Coordinator, service_manager};
 use crate::{
     encryption,
-    service::sockets,
+    service::sockets::{self, Handles, Opened},
     status::{SourceInfo, State, Strict, count, unix_s},
 };
 
@@ -16,10 +16,10 @@ impl Coordinator {
     /// Loads the configuration again. On any error the one in use stays; the error is in the log, too.
     pub(super) async fn reload(&mut self, strict: Strict) -> Result<(), String> {
         if self.status.state() != State::Ready {
-            let refusal = format!("not reloading while {}", self.status.state().word());
-            tracing::warn!("{refusal}");
-            self.reload_missed = true;
-            return Err(refusal);
+            return Err(self.miss_reload(self.status.state().word()));
+        }
+        if self.upgrades.is_under_way() {
+            return Err(self.miss_reload("an upgrade is under way"));
         }
         let began = Instant::now();
         if let Some(watch) = &mut self.watch {
@@ -50,7 +50,9 @@ impl Coordinator {
         if let Err(lines) = encryption::review(&self.status, &loaded.config, strict) {
             return Err(self.refuse(lines));
         }
-        let (bound, sockets) = match sockets::open(&loaded.config, &self.bound, self.fleet.len()) {
+        let shards = self.fleet.len();
+        let mut none = Handles::new();
+        let opened = match sockets::open(&loaded.config, &self.bound, &mut none, shards) {
             Ok(opened) => opened,
             Err(failure) => return Err(self.refuse(vec![failure.problem])),
         };
@@ -64,7 +66,7 @@ impl Coordinator {
             fingerprint,
             installed_unix_s: unix_s(),
         };
-        self.install(config, source, bound, sockets).await;
+        self.install(config, source, opened).await;
         self.status.live_mut().last_error = None;
         count(&self.status.process.reloads);
         service_manager::notify(&[NotifyState::Ready]);
@@ -75,6 +77,14 @@ impl Coordinator {
             summarize(&changes)
         );
         Ok(())
+    }
+
+    /// Remembers that a reload was asked for at the wrong time, and says so.
+    fn miss_reload(&mut self, meanwhile: &str) -> String {
+        let refusal = format!("not reloading while {meanwhile}");
+        tracing::warn!("{refusal}");
+        self.reload_missed = true;
+        refusal
     }
 
     /// Says why a configuration is refused, in the log, the counters and the admin server.
@@ -93,11 +103,15 @@ impl Coordinator {
         said
     }
 
-    /// Compiles the configuration in use again, with what changed around it: addresses, sockets.
-    pub(super) async fn reinstall(&mut self, sockets: Vec<Sockets>) {
-        let (config, bound) = (self.config.clone(), mem::take(&mut self.bound));
+    /// Compiles the configuration in use again, with what changed around it: addresses, sockets of the same
+    /// listeners.
+    pub(super) async fn reinstall(&mut self, opened: Opened) {
+        let opened = Opened {
+            bound: mem::take(&mut self.bound),
+            ..opened
+        };
         let source = self.status.live().source.clone();
-        self.install(config, source, bound, sockets).await;
+        self.install(self.config.clone(), source, opened).await;
     }
 }
 

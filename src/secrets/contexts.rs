@@ -11,11 +11,20 @@ use crate::exit::{Exit, Failure};
 /// short enough that a stolen key is of little use.
 const TICKET_KEY_LIFE: Duration = Duration::from_secs(12 * 3600);
 
+/// The keys of session tickets, as they go from one process to the next (E7).
+#[derive(Clone, Debug)]
+pub(crate) struct Tickets {
+    /// The current one and the one before.
+    pub(crate) keys: Arc<TicketKeys>,
+    /// How long ago the current one was made.
+    pub(crate) age: Duration,
+}
+
 /// The contexts in use. One set for all shards.
 pub(super) struct Contexts {
     lasting: Lasting,
-    /// When the current ticket key was made, since the start of the process.
-    tickets_made: Duration,
+    /// When a new ticket key is to be made, since the start of the process.
+    rotation_due: Duration,
     /// Of the newest contexts. What did not change carries an older one (E11).
     generation: u64,
     in_use: Option<TlsContexts>,
@@ -33,12 +42,24 @@ pub(super) struct Built {
 pub(super) type Faults = Vec<(Arc<str>, String)>;
 
 impl Contexts {
-    /// None yet, with the first ticket key.
-    pub(super) fn new(key_log: Option<KeyLog>) -> Result<Contexts, Failure> {
-        let tickets = Arc::new(with_random(|random| TicketKeys::new(random))?);
+    /// None yet, with the ticket keys of the process before, or the first one.
+    pub(super) fn new(
+        key_log: Option<KeyLog>,
+        tickets: Option<Tickets>,
+    ) -> Result<Contexts, Failure> {
+        let Tickets { keys, age } = match tickets {
+            Some(tickets) => tickets,
+            None => Tickets {
+                keys: Arc::new(with_random(|random| TicketKeys::new(random))?),
+                age: Duration::ZERO,
+            },
+        };
         Ok(Contexts {
-            lasting: Lasting { tickets, key_log },
-            tickets_made: Duration::ZERO,
+            lasting: Lasting {
+                tickets: keys,
+                key_log,
+            },
+            rotation_due: TICKET_KEY_LIFE.saturating_sub(age),
             generation: 0,
             in_use: None,
             is_told: false,
@@ -89,13 +110,22 @@ impl Contexts {
     /// Makes a new ticket key if the current one has lived its time; whether it did. The contexts have to
     /// be built again then. `now` is the time since the start of the process.
     pub(super) fn rotate_tickets(&mut self, now: Duration) -> Result<bool, Failure> {
-        if now.saturating_sub(self.tickets_made) < TICKET_KEY_LIFE {
+        if now < self.rotation_due {
             return Ok(false);
         }
         let tickets = with_random(|random| self.lasting.tickets.rotate(random))?;
         self.lasting.tickets = Arc::new(tickets);
-        self.tickets_made = now;
+        self.rotation_due = now + TICKET_KEY_LIFE;
         Ok(true)
+    }
+
+    /// The ticket keys, for the process that replaces this one at `now`.
+    pub(super) fn tickets(&self, now: Duration) -> Tickets {
+        let remaining = self.rotation_due.saturating_sub(now);
+        Tickets {
+            keys: self.lasting.tickets.clone(),
+            age: TICKET_KEY_LIFE.saturating_sub(remaining),
+        }
     }
 }
 
@@ -129,7 +159,7 @@ mod tests {
     #[test]
     fn ticket_keys_are_rotated() {
         let hours = |h: u64| Duration::from_secs(h * 3600);
-        let mut contexts = Contexts::new(None).unwrap();
+        let mut contexts = Contexts::new(None, None).unwrap();
         let first = contexts.lasting.tickets.to_bytes();
         assert!(!contexts.rotate_tickets(hours(12) - hours(1)).unwrap());
         assert_eq!(*contexts.lasting.tickets.to_bytes(), *first);
@@ -141,7 +171,27 @@ mod tests {
         let third = contexts.lasting.tickets.to_bytes();
         assert_eq!(third.len(), second.len(), "two keys, not three");
         assert!(!third.ends_with(&first));
-        let other = Contexts::new(None).unwrap().lasting.tickets.to_bytes();
-        assert_ne!(*other, *first, "random");
+        let other = Contexts::new(None, None).unwrap();
+        assert_ne!(*other.lasting.tickets.to_bytes(), *first, "random");
+    }
+
+    /// Goal: keys pass to the next process with their age, so that upgrades neither wear them out nor keep them for
+    /// ever (E7). Method: hand over after three hours, and again after two; the third process rotates after seven.
+    #[test]
+    fn ticket_keys_age_over_upgrades() {
+        let hours = |h: u64| Duration::from_secs(h * 3600);
+        let first = Contexts::new(None, None).unwrap();
+        let keys = first.lasting.tickets.to_bytes();
+        let second = Contexts::new(None, Some(first.tickets(hours(3)))).unwrap();
+        assert_eq!(second.tickets(hours(0)).age, hours(3));
+        let mut third = Contexts::new(None, Some(second.tickets(hours(2)))).unwrap();
+        assert_eq!(*third.lasting.tickets.to_bytes(), *keys);
+        assert!(
+            !third
+                .rotate_tickets(hours(7) - Duration::from_secs(1))
+                .unwrap()
+        );
+        assert!(third.rotate_tickets(hours(7)).unwrap());
+        assert_eq!(third.tickets(hours(8)).age, hours(1));
     }
 }

@@ -24,6 +24,7 @@ use tidegate_core::{
 };
 use tidegate_shard::tls::KeyLog;
 
+pub(crate) use contexts::Tickets;
 pub(crate) use trial::{Trials, Tried};
 
 use contexts::{Built, Contexts};
@@ -68,7 +69,8 @@ pub(crate) struct Refreshed {
 }
 
 impl Secrets {
-    /// Those of the first configuration, `loaded` from `file`.
+    /// Those of the first configuration, `loaded` from `file`; with the ticket keys of the process before, if there
+    /// was one.
     ///
     /// # Errors
     ///
@@ -77,11 +79,12 @@ impl Secrets {
         file: &str,
         loaded: &Loaded,
         key_log: Option<KeyLog>,
+        tickets: Option<Tickets>,
         now_unix_s: u64,
     ) -> Result<Secrets, LoadError> {
         let mut secrets = Secrets {
             store: Store::default(),
-            contexts: Contexts::new(key_log).map_err(LoadError::Unreadable)?,
+            contexts: Contexts::new(key_log, tickets).map_err(LoadError::Unreadable)?,
         };
         let prepared = secrets
             .prepare(&loaded.config, now_unix_s)
@@ -164,6 +167,11 @@ impl Secrets {
                 tracing::error!("the ticket key stays: {failure}");
                 false
             })
+    }
+
+    /// The ticket keys, for the process that replaces this one.
+    pub(crate) fn tickets(&self, uptime: Duration) -> Tickets {
+        self.contexts.tickets(uptime)
     }
 
     /// Logs secrets that end soon, or have ended, once a day each.

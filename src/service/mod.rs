@@ -4,10 +4,11 @@
 pub(crate) mod sockets;
 
 use std::{
-    fs,
+    fs, mem,
     net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -15,6 +16,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use serde_json::json;
 use tidegate_core::config::model::Config;
+
+use sockets::{Bound, Opened};
 
 use crate::{
     access_log::AccessLog,
@@ -28,7 +31,8 @@ use crate::{
     secrets::Secrets,
     signals::{self, Signals},
     source::{LoadError, Loaded, Source},
-    status::{Request, SourceInfo, State, Status, unix_s},
+    status::{Request, SourceInfo, Status, count, unix_s},
+    upgrade::{Ancestry, Inheritance, Outcome, Program, Takeover},
 };
 
 /// How long the start waits for DNS. What is not known then comes later.
@@ -47,6 +51,8 @@ pub(crate) struct Service {
     pub(crate) unsafe_key_log: Option<PathBuf>,
     /// The level of the operational log.
     pub(crate) log: LogLevel,
+    /// How to start this program again for a hot upgrade; `None` if there is to be none.
+    pub(crate) program: Option<Program>,
 }
 
 /// What the rest of the process may do with a running service.
@@ -61,30 +67,53 @@ pub(crate) struct Handle {
 impl Service {
     /// Serves until a signal or a command ends it. `ready` is called once, when requests are served.
     pub(crate) fn run(self, ready: impl FnOnce(Handle)) -> Result<(), Failure> {
-        let began = Instant::now();
         tracing::info!(
             "tidegate {} pid {}",
             env!("CARGO_PKG_VERSION"),
             std::process::id()
         );
-        let loaded = self.source.load().map_err(report)?;
+        let (mut takeover, inherited) = Takeover::begin()?.unzip();
+        let served = self.serve(&mut takeover, inherited.unwrap_or_default(), ready);
+        if let (Some(takeover), Err(failure)) = (&takeover, &served) {
+            takeover.refuse(&failure.problem);
+        }
+        served
+    }
+
+    /// The same. `takeover` is the line to the process that this one replaces; it is gone once this one serves.
+    fn serve(
+        self,
+        takeover: &mut Option<Takeover>,
+        mut inherited: Inheritance,
+        ready: impl FnOnce(Handle),
+    ) -> Result<(), Failure> {
+        let began = Instant::now();
+        let unusable = |error| unusable(takeover.as_ref(), error);
+        let loaded = self.source.load().map_err(unusable)?;
         let config = loaded.config.clone();
         let key_log = self.unsafe_key_log.as_deref();
         let key_log = key_log.map(KeyLogFile::open).transpose()?;
         let log = key_log.as_ref().map(|file| file.log().clone());
-        let secrets = Secrets::load(&self.source.name(), &loaded, log, unix_s()).map_err(report)?;
+        let tickets = inherited.tickets.take();
+        let secrets = Secrets::load(&self.source.name(), &loaded, log, tickets, unix_s())
+            .map_err(unusable)?;
         let cpus = fit(&config)?;
         log_config(&self.source, &loaded);
 
         let status = Arc::new(Status::new(cpus.clone()));
         status.live_mut().key_log = key_log;
-        let (bound, sockets) = sockets::open(&config, &Default::default(), cpus.len())?;
+        show_ancestry(&status, takeover.as_ref(), &inherited);
+        let handed = &mut inherited.sockets;
+        let opened = sockets::open(&config, &Bound::new(), handed, cpus.len())?;
         let (request_tx, request_rx) = flume::bounded(REQUESTS);
         let handle = Handle {
             status: status.clone(),
             requests: request_tx,
         };
-        start_admin(&config, &handle, &self.log)?;
+        let admin = start_admin(&config, inherited.admin.take(), &handle, &self.log)?;
+        if let (Some(admin), None) = (&admin, &takeover) {
+            admin.open();
+        }
 
         let (access_log, producers) = match &config.access_log {
             Some(settings) => {
@@ -120,19 +149,88 @@ impl Service {
                 access_log,
                 request_rx,
             );
+            coordinator.upgrades.program = self.program;
+            coordinator.admin = admin;
             coordinator.report_to_center()?;
             coordinator.seed_resolution(resolved);
-            coordinator.install(config, source, bound, sockets).await;
-            status.set_state(State::Ready);
+            let upgraded = match takeover.take() {
+                None => {
+                    coordinator.install(config, source, opened).await;
+                    false
+                }
+                Some(takeover) => {
+                    take_over(&mut coordinator, takeover, inherited, source, opened).await?;
+                    true
+                }
+            };
+            coordinator.serving();
             log_ready(&status, began);
-            if let Some(path) = &self.announce {
-                announce(path, &status)?;
+            let announced = match &self.announce {
+                Some(path) => announce(path, &status),
+                None => Ok(()),
+            };
+            match announced {
+                // Nobody else serves any more.
+                Err(failure) if upgraded => tracing::error!("{failure}"),
+                announced => announced?,
             }
-            service_manager::notify(&[NotifyState::Ready]);
+            if !upgraded {
+                // Otherwise the process before has said it.
+                service_manager::notify(&[NotifyState::Ready]);
+            }
             ready(handle);
             coordinator.run(signals).await
         })
     }
+}
+
+/// Everything that comes before the first accept, the word of the process before that it has stopped, and the first
+/// accept.
+async fn take_over(
+    coordinator: &mut Coordinator,
+    takeover: Takeover,
+    inherited: Inheritance,
+    source: SourceInfo,
+    mut opened: Opened,
+) -> Result<(), Failure> {
+    let withheld = mem::take(&mut opened.sockets);
+    let config = coordinator.inherit_rollouts(inherited.rollouts);
+    coordinator.install(config, source, opened).await;
+    coordinator.inherit_ejections(&inherited.ejections);
+    // What no listener wanted is closed before the process before is told that it has the last handle.
+    let left = inherited.sockets.into_keys().collect();
+    takeover.ready(left)?;
+    coordinator.listen(withheld);
+    count(coordinator.status.process.upgrades(Outcome::Completed));
+    Ok(())
+}
+
+/// Shows where this process comes from, and goes on counting where the process before has stopped.
+fn show_ancestry(status: &Status, takeover: Option<&Takeover>, inherited: &Inheritance) {
+    status.live_mut().ancestry = Ancestry {
+        generation: inherited.generation,
+        started_by: takeover.map(Takeover::predecessor),
+        ..Ancestry::default()
+    };
+    for (outcome, total) in Outcome::ALL.into_iter().zip(inherited.totals) {
+        let counter = status.process.upgrades(outcome);
+        counter.store(total, Ordering::Relaxed);
+    }
+    if let Some(takeover) = takeover {
+        tracing::info!(
+            "upgrade: this is generation {}, to take over from pid {}",
+            inherited.generation,
+            takeover.predecessor()
+        );
+    }
+}
+
+/// Says what is wrong with a configuration, also to the process that goes on then.
+fn unusable(takeover: Option<&Takeover>, error: LoadError) -> Failure {
+    if let (Some(takeover), LoadError::Invalid(..)) = (takeover, &error) {
+        takeover.refuse(&error.lines().join("\n"));
+    }
+    report(error)
 }
 
 /// Says what is wrong with a configuration, on standard error.
@@ -202,14 +300,27 @@ fn log_ready(status: &Status, began: Instant) {
     tracing::info!("ready in {} ms", began.elapsed().as_millis());
 }
 
-fn start_admin(config: &Config, handle: &Handle, log: &LogLevel) -> Result<(), Failure> {
+/// The admin server, which does not accept yet: on the socket of the process before, if its address is the same.
+fn start_admin(
+    config: &Config,
+    handed: Option<(SocketAddr, OwnedFd)>,
+    handle: &Handle,
+    log: &LogLevel,
+) -> Result<Option<admin::Server>, Failure> {
     let Some(address) = config.admin else {
-        return Ok(());
+        return Ok(None);
     };
-    let listener = bind_admin(address)?;
+    let handed = handed.map(|(configured, socket)| (configured, TcpListener::from(socket)));
+    let is_the_same = |(configured, listener): &(SocketAddr, TcpListener)| {
+        *configured == address || listener.local_addr().is_ok_and(|bound| bound == address)
+    };
+    let listener = match handed.filter(is_the_same) {
+        Some((_, listener)) => listener,
+        None => bind_admin(address)?,
+    };
     handle.status.live_mut().admin = Some(listener.local_addr()?);
-    admin::start(listener, handle.clone(), log.clone())?;
-    Ok(())
+    let server = admin::start(address, listener, handle.clone(), log.clone())?;
+    Ok(Some(server))
 }
 
 fn bind_admin(address: SocketAddr) -> Result<TcpListener, Failure> {

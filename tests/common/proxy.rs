@@ -21,6 +21,8 @@ use super::{Client, Origin, Response, eventually, small_ring};
 /// A running proxy.
 pub struct Proxy {
     child: Child,
+    /// Processes that took over from the first one, in order.
+    heirs: Vec<Pid>,
     folder: PathBuf,
     admin: SocketAddr,
     listeners: BTreeMap<String, SocketAddr>,
@@ -36,6 +38,8 @@ pub struct Setup {
     pub open_files: Option<u64>,
     /// No access log: a long load would fill the disk with it.
     pub unlogged: bool,
+    /// Another program in the place of the one that was built.
+    pub program: Option<PathBuf>,
     /// More arguments of `tidegate run`.
     pub arguments: Vec<String>,
     /// More environment.
@@ -80,6 +84,7 @@ impl Proxy {
             .unwrap();
         let mut proxy = Proxy {
             child,
+            heirs: Vec::new(),
             folder,
             admin: SocketAddr::from(([127, 0, 0, 1], 0)),
             listeners: BTreeMap::new(),
@@ -219,6 +224,39 @@ impl Proxy {
         Pid::from_raw(self.child.id() as i32)
     }
 
+    /// The process that serves now: the first one, or the one that took over last.
+    pub fn newest(&self) -> Pid {
+        self.heirs.last().copied().unwrap_or(self.pid())
+    }
+
+    /// Waits until another process has taken over from the newest.
+    #[track_caller]
+    pub fn wait_for_heir(&mut self) -> Pid {
+        let newest = self.newest();
+        let heir = eventually("a process that takes over", || {
+            announced_pid(&self.folder).filter(|pid| *pid != newest)
+        });
+        self.heirs.push(heir);
+        heir
+    }
+
+    /// Upgrades by signal, and waits until that is done.
+    #[track_caller]
+    pub fn upgrade(&mut self) -> Pid {
+        kill(self.newest(), Signal::SIGUSR2).unwrap();
+        self.wait_for_heir()
+    }
+
+    /// Shards of the next configuration that is written.
+    pub fn set_shards(&mut self, shards: usize) {
+        self.setup.shards = Some(shards);
+    }
+
+    /// Where its files lie.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Waits for the process to end by itself.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
@@ -254,8 +292,27 @@ impl Drop for Proxy {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let unknown = announced_pid(&self.folder).filter(|pid| *pid != self.pid());
+        for heir in self.heirs.iter().copied().chain(unknown) {
+            // Its number may be somebody else's by now.
+            if is_of(heir, &self.folder) {
+                let _ = kill(heir, Signal::SIGKILL);
+            }
+        }
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+fn announced_pid(folder: &Path) -> Option<Pid> {
+    let announced = fs::read(folder.join("announce.json")).ok()?;
+    let announced = serde_json::from_slice::<Value>(&announced).ok()?;
+    Some(Pid::from_raw(announced["pid"].as_i64()? as i32))
+}
+
+/// Whether a process was started with files of this folder.
+fn is_of(pid: Pid, folder: &Path) -> bool {
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&arguments).contains(&*folder.to_string_lossy())
 }
 
 /// The YAML of one HTTP listener `web` with `routes` (flow maps, one or several separated by commas) and
@@ -296,7 +353,8 @@ fn whole(setup: &Setup, folder: &Path, config: &dyn fmt::Display) -> String {
 }
 
 fn command(setup: &Setup) -> Command {
-    let binary = env!("CARGO_BIN_EXE_tidegate");
+    let built = Path::new(env!("CARGO_BIN_EXE_tidegate"));
+    let binary = setup.program.as_deref().unwrap_or(built);
     match setup.open_files {
         None => Command::new(binary),
         Some(files) => {

@@ -6,6 +6,7 @@
 //! that belongs to it, or if the origin saw it not exactly once. Nothing here retries anything.
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,

@@ -86,6 +86,7 @@ pub(super) fn file(root: &Node, report: &Report<'_>) -> (Config, Origins) {
         access_log: access_log(&fields),
         limits: limits(&fields.section("limits", &keys::LIMITS)),
         drain_timeout: fields.duration("drain_timeout"),
+        upgrade_timeout: fields.duration("upgrade_timeout"),
         listeners,
         clusters,
         secrets: defined.secrets.into_model(),

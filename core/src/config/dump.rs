@@ -79,6 +79,7 @@ pub(super) fn file(config: &Config, secrets: Secrets) -> Value {
         }),
     );
     file.put("drain_timeout", duration(config.drain_timeout));
+    file.put("upgrade_timeout", duration(config.upgrade_timeout));
     let listeners = config.listeners.iter();
     let listeners = listeners.map(|(name, one)| (name.to_string(), listener(one, secrets)));
     file.put("listeners", Value::Object(listeners.collect()));

@@ -33,6 +33,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long a graceful stop may take.
     pub drain_timeout: Duration,
+    /// How long the new process of a hot upgrade may take to be ready.
+    pub upgrade_timeout: Duration,
     /// By name.
     pub listeners: BTreeMap<Arc<str>, Listener>,
     /// By name.

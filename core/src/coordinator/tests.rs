@@ -56,6 +56,7 @@ fn snapshot_of(epoch: u64, addresses: &[&str], checked: bool, heals: bool) -> Ar
         access_log: None,
         limits: Limits::default(),
         drain_timeout: second,
+        upgrade_timeout: second,
         listeners: BTreeMap::new(),
         clusters: BTreeMap::from([("c".into(), cluster)]),
         secrets: BTreeMap::new(),

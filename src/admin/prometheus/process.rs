@@ -6,6 +6,7 @@ use super::{Family, Source, loaded};
 use crate::{
     admin::view,
     status::{State, Status},
+    upgrade::Outcome,
 };
 
 /// Those without labels, but for the version.
@@ -55,6 +56,24 @@ pub(super) fn families() -> Vec<Family> {
             "Configurations refused; the one before stayed in use.",
             |s| loaded(&s.process.reloads_failed),
         ),
+        family(
+            "tidegate_generation",
+            "gauge",
+            "How many processes took over from each other without a gap, this one included.",
+            |s| f64::from(s.live().ancestry.generation),
+        ),
+        Family {
+            name: "tidegate_upgrades_total".into(),
+            kind: "counter",
+            help: "Hot upgrades by result, those of the processes before included.".into(),
+            labels: &["result"],
+            source: Source::Named(|s| {
+                let count = |outcome: Outcome| loaded(s.process.upgrades(outcome));
+                Outcome::ALL
+                    .map(|outcome| (outcome.word().to_owned(), count(outcome)))
+                    .to_vec()
+            }),
+        },
         family(
             "tidegate_dns_failures_total",
             "counter",

@@ -37,6 +37,13 @@ pub(in super::super) static ROOT: Section = Section {
         )
         .default("25s", "ends before the 30 s after which Kubernetes kills a process"),
         Field::new(
+            "upgrade_timeout",
+            Kind::Duration(seconds(1), seconds(3600)),
+            "How long the new process of a hot upgrade may take to be ready. After that it is ended, and the \
+             old one serves on.",
+        )
+        .default("20s", "a start takes tens of milliseconds; the rest is for slow disks and name servers"),
+        Field::new(
             "listeners",
             Kind::Map("name", &Kind::Section(&LISTENER), LISTENERS_MAX),
             "What is listened on, by name.",

@@ -184,6 +184,7 @@ fn snapshot() -> Snapshot {
         access_log: None,
         limits: Limits::default(),
         drain_timeout: Duration::ZERO,
+        upgrade_timeout: Duration::ZERO,
         listeners: BTreeMap::from([
             ("edge".into(), listener("127.0.0.1:1", http())),
             ("raw".into(), listener("127.0.0.1:2", tcp())),
