@@ -443,8 +443,8 @@ fn proxy_relays_bytes() {
     assert_eq!(client.until(b"\n").unwrap(), b"\x00 not http\n");
 }
 
-/// Goal: the demonstration tells its story and ends by itself, and on Ctrl-C, with 0. Method: a short
-/// one, and one that is interrupted.
+/// Goal: the demonstration tells its story and ends by itself, and on Ctrl-C, with 0; it is not upgraded. Method: a
+/// short one, and one that is asked to upgrade, and interrupted.
 #[test]
 fn demonstration_ends_in_order() {
     let mut command = tidegate(&["demo", "--time", "3s", "--rate", "100"]);
@@ -466,6 +466,12 @@ fn demonstration_ends_in_order() {
     let mut running = Running::start(Folder::new("demo-interrupted"), &mut command);
     eventually("the beginning", || {
         running.stdout().contains("load").then_some(())
+    });
+    running.signal(Signal::SIGUSR2);
+    eventually("the refusal of an upgrade", || {
+        let log = running.stderr();
+        log.contains("the demonstration is not upgraded")
+            .then_some(())
     });
     running.signal(Signal::SIGINT);
     assert_eq!(running.wait(), 0);
