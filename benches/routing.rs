@@ -49,6 +49,7 @@ fn route(i: usize, hosts: Vec<HostPattern>, path: PathPattern) -> Route {
             path,
             ..RouteMatch::default()
         },
+        rate_limits: Vec::new(),
         action: RouteAction::Respond(Respond {
             status: 200,
             body: Arc::from(""),

@@ -45,12 +45,14 @@ impl Fleet {
     ) -> Result<Fleet, Failure> {
         let mut members = Vec::with_capacity(cpus.len());
         access_logs.reverse();
+        let hash_key = chance::random();
         for (id, cpu) in (0u16..).map(ShardId).zip(cpus) {
             let settings = ShardSettings {
                 id,
                 cpu: *cpu,
                 ring,
                 seed: chance::random(),
+                hash_key,
             };
             let shard =
                 Shard::spawn(settings, counters.clone(), access_logs.pop()).map_err(|e| {

@@ -1,7 +1,7 @@
 //! Where the configuration comes from: a file, or text compiled in. Reads and validates it.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::Read,
     path::{Path, PathBuf},
     sync::Arc,
@@ -95,12 +95,21 @@ fn validate(name: &str, bytes: Vec<u8>) -> Result<Loaded, LoadError> {
         .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
     match outcome {
         Ok((config, warnings)) => Ok(Loaded {
-            config: Arc::new(config),
+            config: Arc::new(named(config)),
             warnings,
             text,
         }),
         Err(diagnostics) => Err(LoadError::Invalid(diagnostics, text)),
     }
+}
+
+/// A node without an id has its host's name: rollouts and canaries draw by it.
+fn named(mut config: Config) -> Config {
+    if config.node.id.is_empty() {
+        let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        config.node.id = name.trim().to_owned();
+    }
+    config
 }
 
 /// Reads a whole file, but never more than a configuration may have and one byte, which says that it is

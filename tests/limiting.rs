@@ -271,3 +271,42 @@ fn reloads_keep_limits() {
         limits(&proxy).is_null().then_some(())
     });
 }
+
+/// Goal: an application that says that it is full is held to what it had while it was not (L1, L10). Method: its
+/// answers carry an ORCA report, first of little, then of far too much, then of little again; nothing else is
+/// measured.
+#[test]
+fn applications_say_how_full_they_are() {
+    let load = Arc::new(Mutex::new("TEXT cpu_utilization=0.1"));
+    let said = load.clone();
+    let origin = Origin::start(move |peer| {
+        while peer.next_request()?.is_some() {
+            let said = *said.lock().unwrap();
+            peer.wire.send(format!(
+                "HTTP/1.1 200 OK\r\nendpoint-load-metrics: {said}\r\nContent-Length: 0\r\n\r\n"
+            ))?;
+        }
+        Ok(())
+    });
+    let proxy = Proxy::start(format!(
+        "listeners:\n  web:\n    bind: 127.0.0.1:0\n    routes: [{{ to: app }}]\nclusters:\n  app:\n    \
+         endpoints: {{ static: [\"{origin}\"] }}\n    adaptive_limit: {{ targets: {{ cpu: off, psi_cpu: off, \
+         psi_memory: off, memory: off, loop_lag: off }} }}\n"
+    ));
+    let stream = Load::start(&proxy, 4, "/", "");
+    let app = || limits(&proxy)["signals"]["app"].clone();
+    eventually("the application's word", || {
+        (app()["value"].as_f64()? < 0.5).then_some(())
+    });
+    *load.lock().unwrap() = "JSON {\"application_utilization\": 2.5, \"cpu_utilization\": 0.1}";
+    eventually("an overload", || {
+        let page = limits(&proxy);
+        (page["phase"] == "overloaded" && page["signal"] == "app").then_some(())
+    });
+    *load.lock().unwrap() = "TEXT application_utilization=0.1";
+    eventually("its end", || {
+        drop(proxy.client().get("/"));
+        (limits(&proxy)["phase"] == "healthy").then_some(())
+    });
+    stream.end();
+}

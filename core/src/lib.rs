@@ -32,3 +32,4 @@ pub mod sketch;
 pub mod snapshot;
 pub mod stats;
 pub mod steering;
+mod sync;

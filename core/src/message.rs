@@ -6,7 +6,7 @@ use std::{any::Any, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
     id::{ClusterId, EndpointId, Epoch, InterfaceId, ShardId},
-    limiter::{Priority, decision::Share, watermark::Signal},
+    limiter::{Priority, bucket::Rate, decision::Share, watermark::Signal},
     reason::Reason,
     snapshot::Snapshot,
 };
@@ -159,6 +159,8 @@ pub struct AccessRecord {
     pub detail: &'static str,
     /// The limit that the request was refused by, if it was (L10).
     pub limit: Option<Box<LimitRecord>>,
+    /// The rate limit that the request was over, if it was refused for that (L13).
+    pub rate_limit: Option<Box<RateLimitRecord>>,
     /// Times the request was tried again.
     pub retries: u8,
     /// Bytes of the request, head included.
@@ -173,6 +175,17 @@ pub struct AccessRecord {
     pub first_byte_ns: u64,
     /// What this process added.
     pub added_ns: u64,
+}
+
+/// The rate limit that a request was over, in numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RateLimitRecord {
+    /// How many requests, and in what time.
+    pub rate: Rate,
+    /// What has a bucket of its own: see [`RateLimit::by_word`](crate::config::model::RateLimit::by_word).
+    pub by: &'static str,
+    /// When there will be a token.
+    pub retry_after: Duration,
 }
 
 /// The limit that a request was refused by, in numbers (L10).

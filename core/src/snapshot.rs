@@ -12,7 +12,7 @@ use crate::{
     config::model,
     encryption::census::Census,
     id::{ClusterId, EndpointId, Epoch, InterfaceId, ListenerId, RouteId},
-    limiter::{Priority, interface::Shared},
+    limiter::{Priority, bucket::Buckets, interface::Shared},
     stats::{EndpointCounters, PerShard, RouteCounters},
     steering::{PathRewriter, RouteTable},
 };
@@ -96,6 +96,8 @@ pub struct Route {
     pub id: RouteId,
     /// Its name.
     pub name: Arc<str>,
+    /// How many may take it: each has to let a request in.
+    pub rate_limits: Vec<RateLimit>,
     /// What it does.
     pub action: Action,
     /// Edits of the request.
@@ -104,6 +106,15 @@ pub struct Route {
     pub response_headers: model::HeaderEdits,
     /// Its counters, carried over from the snapshot before while the name stays.
     pub counters: Arc<PerShard<RouteCounters>>,
+}
+
+/// A rate limit with its buckets.
+#[derive(Debug)]
+pub struct RateLimit {
+    /// The rule.
+    pub rule: model::RateLimit,
+    /// Carried over from the snapshot before while the names and the rule stay.
+    pub buckets: Arc<Buckets>,
 }
 
 /// What a compiled route does.
@@ -221,7 +232,11 @@ impl Snapshot {
             .enumerate()
             .map(|(i, (name, cluster))| {
                 let found = resolved.get(name).map_or(&[][..], Vec::as_slice);
-                compile_cluster(ClusterId(i as u32), name, cluster, found, &kept)
+                let mut cluster = compile_cluster(ClusterId(i as u32), name, cluster, found, &kept);
+                if let Some(rule) = &mut cluster.config.adaptive_limit {
+                    **rule = rule.on(&config.node.id, name);
+                }
+                cluster
             })
             .collect();
         let mut listeners: Vec<Listener> = config
@@ -276,6 +291,8 @@ struct KeptCounters<'a> {
     shards: usize,
     /// By listener and route.
     routes: BTreeMap<(&'a str, &'a str), &'a Arc<PerShard<RouteCounters>>>,
+    /// By listener and route.
+    rate_limits: BTreeMap<(&'a str, &'a str), &'a [RateLimit]>,
     /// By cluster and address.
     endpoints: BTreeMap<(&'a str, SocketAddr), &'a Arc<PerShard<EndpointCounters>>>,
     /// By cluster and name.
@@ -289,6 +306,7 @@ impl<'a> KeptCounters<'a> {
         let mut kept = KeptCounters {
             shards,
             routes: BTreeMap::new(),
+            rate_limits: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             interfaces: BTreeMap::new(),
             census: BTreeMap::new(),
@@ -306,6 +324,9 @@ impl<'a> KeptCounters<'a> {
             let routes = http.routes.iter().filter(|r| r.counters.len() == shards);
             kept.routes
                 .extend(routes.map(|r| ((&*listener.name, &*r.name), &r.counters)));
+            let limited = http.routes.iter().filter(|r| !r.rate_limits.is_empty());
+            kept.rate_limits
+                .extend(limited.map(|r| ((&*listener.name, &*r.name), &*r.rate_limits)));
         }
         for cluster in &previous.clusters {
             let endpoints = cluster
@@ -326,6 +347,24 @@ impl<'a> KeptCounters<'a> {
         match self.routes.get(&(listener, route)) {
             Some(counters) => Arc::clone(counters),
             None => Arc::new(PerShard::new(self.shards)),
+        }
+    }
+
+    /// The rule with the buckets that it had; another mode of it is the same limit.
+    fn rate_limit(&self, listener: &str, route: &str, rule: &model::RateLimit) -> RateLimit {
+        let is_same = |old: &&RateLimit| {
+            let (old, shards) = (&old.rule, old.buckets.counters.len());
+            shards == self.shards
+                && (old.rate, &old.by, old.keys) == (rule.rate, &rule.by, rule.keys)
+        };
+        let old = self.rate_limits.get(&(listener, route));
+        let old = old.and_then(|limits| limits.iter().find(is_same));
+        RateLimit {
+            rule: rule.clone(),
+            buckets: match old {
+                Some(old) => Arc::clone(&old.buckets),
+                None => Arc::new(Buckets::new(rule.rate, rule.keys, self.shards)),
+            },
         }
     }
 
@@ -425,6 +464,11 @@ fn compile_protocol(
             let routes = http.routes.iter().enumerate().map(|(i, route)| Route {
                 id: RouteId(i as u32),
                 name: Arc::clone(&route.name),
+                rate_limits: route
+                    .rate_limits
+                    .iter()
+                    .map(|rule| kept.rate_limit(listener, &route.name, rule))
+                    .collect(),
                 action: compile_action(route, cluster_ids),
                 request_headers: route.request_headers.clone(),
                 response_headers: route.response_headers.clone(),

@@ -4,9 +4,11 @@
 //! The doc comment of a counter *is* its help text: the metrics reference and `/stats/prometheus` are
 //! generated from it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use crate::{reason::Reason, sketch};
+use crate::{
+    reason::Reason,
+    sketch,
+    sync::{AtomicU64, Ordering},
+};
 
 /// A value alone on its cache lines. 128, since the prefetcher of x86 fetches lines in pairs.
 #[derive(Debug, Default)]
@@ -548,6 +550,25 @@ slab! {
         Gauge borrowed,
         /// Time that requests spent in flight, added up.
         Counter in_flight_ns,
+        /// Answers in which the application said how full it is (ORCA).
+        Counter load_reports,
+        /// What they said, in thousandths, added up.
+        Counter load_permille,
+    }
+}
+
+slab! {
+    /// What one shard counts for one rate limit of a route. Kept over snapshots while the route's name and the
+    /// limit stay.
+    RateLimitCounters {
+        /// Requests refused, since they were over the limit.
+        Counter limited,
+        /// In shadow: requests that would have been refused.
+        Counter would_limit,
+        /// Buckets of clients that were not full, given to others for want of room.
+        Counter evicted,
+        /// Tokens that the shard has taken and not given out.
+        Gauge lot,
     }
 }
 

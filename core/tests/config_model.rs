@@ -12,7 +12,7 @@ use std::time::Duration;
 use tidegate_core::{
     config::{self, Diagnostic, model::*},
     healing::ejection,
-    limiter::{Policy, Priority, watermark::Signal},
+    limiter::{Policy, Priority, bucket::Rate, watermark::Signal},
 };
 
 const EVERYTHING: &str = include_str!("config/everything.yaml");
@@ -279,10 +279,12 @@ fn every_key_of_the_process_lands_in_its_field() {
         (Signal::Memory, 0.85),
         (Signal::LoopLag, 0.005),
         (Signal::InFlight, 500.0),
+        (Signal::App, 0.95),
     ] {
         policy.targets.set(signal, target);
     }
     let limit = AdaptiveLimit {
+        canary: Some(2_500),
         mode: PolicyMode::Shadow,
         scope: Scope::Cgroup("/app.slice".into()),
         policy,
@@ -423,7 +425,34 @@ fn every_key_of_a_route_lands_in_its_field() {
         content_type: "text/plain".into(),
     };
     assert_eq!(edge.routes[5].action, RouteAction::Respond(respond));
-    assert_eq!(forward(&edge.routes[6]).hash, Some(HashOn::ClientIp));
+    let rate = |requests, per_s, burst| Rate {
+        requests,
+        per: Duration::from_secs(per_s),
+        burst,
+    };
+    let limits = [
+        (
+            PolicyMode::Shadow,
+            rate(100, 60, 20),
+            Some(HashOn::ClientIp),
+            1_000,
+        ),
+        (
+            PolicyMode::Enforce,
+            rate(50, 1, 50),
+            Some(HashOn::Header("x-api-key".into())),
+            65_536,
+        ),
+        (PolicyMode::Enforce, rate(5_000, 1, 5_000), None, 1),
+    ];
+    let limits = limits.map(|(mode, rate, by, keys)| RateLimit {
+        mode,
+        rate,
+        by,
+        keys,
+    });
+    assert_eq!(edge.routes[6].rate_limits, limits);
+    assert_eq!(forward(&edge.routes[7]).hash, Some(HashOn::ClientIp));
 }
 
 /// Goal: the dump is a file that means the same. Method: dump, read again, compare; origins aside.

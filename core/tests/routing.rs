@@ -524,6 +524,7 @@ fn plain_route(position: usize) -> Route {
     Route {
         name: format!("l/{position}").into(),
         matches: RouteMatch::default(),
+        rate_limits: Vec::new(),
         action: RouteAction::Respond(Respond {
             status: 200,
             body: "".into(),

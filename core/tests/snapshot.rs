@@ -247,6 +247,7 @@ fn route(name: &str, to: &[(&str, u32)]) -> Route {
     Route {
         name: name.into(),
         matches: RouteMatch::default(),
+        rate_limits: Vec::new(),
         action: RouteAction::Forward(Forward {
             to: split(to),
             hash: None,

@@ -175,6 +175,7 @@ fn route() -> Work {
                 path: PathPattern::Prefix(format!("/route-{i:04}").into()),
                 ..RouteMatch::default()
             },
+            rate_limits: Vec::new(),
             action: RouteAction::Respond(Respond {
                 status: 200,
                 body: Arc::from(""),

@@ -63,6 +63,8 @@ pub struct ShardSettings {
     pub ring: Ring,
     /// Seed of its random numbers.
     pub seed: u64,
+    /// What hashes of keys that clients choose are keyed with: random, and the same for all shards.
+    pub hash_key: u64,
 }
 
 /// The coordinator's handle of a running shard.

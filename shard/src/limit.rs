@@ -16,6 +16,8 @@ use tidegate_core::{
         ByPriority, Priority,
         decision::{Slots, Verdict},
         interface::Shared,
+        orca,
+        watermark::Signal,
     },
     message::{LimitCause, LimitRecord, ShardLimit},
     snapshot,
@@ -28,6 +30,8 @@ pub(crate) struct Interfaces {
     /// By [`InterfaceId`] of the snapshot in use.
     all: RefCell<Vec<Rc<Interface>>>,
     cause: Cell<LimitCause>,
+    /// Whether it matters what the application says of its load.
+    reads_load: Cell<bool>,
 }
 
 /// One interface on this shard. It outlives snapshots as long as its names stay.
@@ -55,6 +59,7 @@ pub(crate) struct Pass {
     interface: Rc<Interface>,
     priority: Priority,
     verdict: Verdict,
+    reads_load: bool,
     driver: Rc<crate::ring::Driver>,
 }
 
@@ -75,6 +80,9 @@ impl Interfaces {
             })
         });
         self.all.replace(new.collect());
+        let rule = cluster.config.adaptive_limit.as_deref();
+        let target = rule.and_then(|rule| rule.policy.targets.get(Signal::App));
+        self.reads_load.set(target.is_some());
     }
 
     /// Takes new limits, in place of all before.
@@ -147,7 +155,23 @@ impl Interfaces {
             interface,
             priority,
             verdict,
+            reads_load: self.reads_load.get(),
         }))
+    }
+}
+
+impl Pass {
+    /// The application answered; `load` is what it says of its load in that, if it does.
+    pub(crate) fn answered<'a>(&self, load: impl FnOnce() -> Option<&'a [u8]>) {
+        if !self.reads_load {
+            return;
+        }
+        let counters = self.interface.counters(self.priority);
+        let said = load().and_then(orca::utilization);
+        if let Some((counters, permille)) = counters.zip(said) {
+            counters.load_reports.add(1);
+            counters.load_permille.add(u64::from(permille));
+        }
     }
 }
 

@@ -46,6 +46,8 @@ pub(crate) struct Local {
     pub(crate) let_in: LetIn,
     access_log: RefCell<Option<rtrb::Producer<AccessRecord>>>,
     random: Cell<u64>,
+    /// What hashes of keys that clients choose are keyed with, the same on all shards.
+    pub(crate) hash_key: u64,
     /// Client connections open.
     connections: Cell<u32>,
     /// Boxed, since a scratch moves in and out with every request.
@@ -78,6 +80,7 @@ impl Local {
             access_log: RefCell::new(access_log),
             // Zero would stay zero.
             random: Cell::new(settings.seed | 1),
+            hash_key: settings.hash_key,
             connections: Cell::new(0),
             scratches: RefCell::new(Vec::new()),
             route_scratch: RefCell::new(RouteScratch::default()),

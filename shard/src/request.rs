@@ -1,6 +1,6 @@
 //! The spine: the life of one HTTP request, top to bottom.
 //!
-//! [`serve_request`] reads like the list of its steps: read the head → route → steer → limit → pick an
+//! [`serve_request`] reads like the list of its steps: read the head → route → rate limits → steer → limit → pick an
 //! endpoint → check out a connection → exchange → answer → record. Every decision is taken here; the
 //! helpers compute and return.
 //!
@@ -72,6 +72,7 @@ async fn run<'a>(
     exchange.read_head(first).await?;
     census::request_began(exchange);
     let route = exchange.find_route()?;
+    exchange.rate_limit(route)?;
     let forward = match &route.action {
         Action::Forward(forward) => forward,
         Action::Redirect(redirect) => return exchange.redirect(route, redirect).await,

@@ -86,6 +86,16 @@ fn short(record: &AccessRecord, out: &mut Vec<u8>) -> std::io::Result<()> {
             limit.cause.epoch
         )?;
     }
+    if let Some(over) = &record.rate_limit {
+        write!(
+            out,
+            " rate_limit={}/{} by={} retry_after={}",
+            over.rate.requests,
+            Span::ns(over.rate.per.as_nanos() as u64),
+            over.by,
+            Span::ns(over.retry_after.as_nanos() as u64)
+        )?;
+    }
     if !record.detail.is_empty() {
         write!(out, " detail={}", Quoted(record.detail))?;
     }
@@ -164,6 +174,19 @@ fn object(record: &AccessRecord) -> Map<String, Value> {
         );
         put("tidegate.limit.epoch", json!(limit.cause.epoch));
     }
+    if let Some(over) = &record.rate_limit {
+        put("tidegate.rate_limit.requests", json!(over.rate.requests));
+        put(
+            "tidegate.rate_limit.per",
+            json!(over.rate.per.as_secs_f64()),
+        );
+        put("tidegate.rate_limit.burst", json!(over.rate.burst));
+        put("tidegate.rate_limit.by", json!(over.by));
+        put(
+            "tidegate.rate_limit.retry_after",
+            json!(over.retry_after.as_secs_f64()),
+        );
+    }
     put_text(&mut put, "tidegate.cluster", &record.cluster);
     if let Some(reason) = record.reason {
         put("tidegate.reason", json!(reason.word()));
@@ -198,9 +221,10 @@ fn trace_ids(traceparent: &str) -> Option<(&str, &str)> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
+    use std::time::Duration;
     use tidegate_core::{
-        limiter::Priority,
-        message::{LimitCause, LimitRecord},
+        limiter::{Priority, bucket::Rate},
+        message::{LimitCause, LimitRecord, RateLimitRecord},
         reason::Reason,
     };
 
@@ -238,6 +262,7 @@ mod tests {
                     epoch: 3,
                 },
             })),
+            rate_limit: None,
             retries: 1,
             received_bytes: 90,
             sent_bytes: 120,
@@ -278,6 +303,31 @@ mod tests {
             formatted(AccessLogFormat::Short, &record),
             "1970-01-01T00:00:00.000Z --- TCP - -> - total=0ns added=0ns in=0 out=0\n"
         );
+    }
+
+    /// Goal: who is over a rate limit finds in the log which, and for how long (L13). Method: such a record in
+    /// both formats.
+    #[test]
+    fn lines_of_a_rate_limited_request() {
+        let record = AccessRecord {
+            rate_limit: Some(Box::new(RateLimitRecord {
+                rate: Rate {
+                    requests: 10,
+                    per: Duration::from_secs(60),
+                    burst: 5,
+                },
+                by: "client_ip",
+                retry_after: Duration::from_millis(4200),
+            })),
+            ..AccessRecord::default()
+        };
+        let short = formatted(AccessLogFormat::Short, &record);
+        let said = "rate_limit=10/60.0s by=client_ip retry_after=4.20s";
+        assert!(short.contains(said), "{short}");
+        let json: Value = serde_json::from_str(&formatted(AccessLogFormat::Json, &record)).unwrap();
+        assert_eq!(json["tidegate.rate_limit.by"], json!("client_ip"));
+        assert_eq!(json["tidegate.rate_limit.requests"], json!(10));
+        assert_eq!(json["tidegate.rate_limit.retry_after"], json!(4.2));
     }
 
     /// Goal: names follow OpenTelemetry. Method: a full record, field by field.

@@ -13,6 +13,7 @@ use tidegate_core::{
     },
 };
 
+use super::rates;
 use crate::{
     limits::{ClusterLimits, Decision},
     status::Status,
@@ -71,6 +72,7 @@ pub(crate) fn text(status: &Status) -> String {
 }
 
 fn write_text(out: &mut String, status: &Status) -> std::fmt::Result {
+    rates::write_text(out, status)?;
     let live = status.live();
     if live.limits.clusters.is_empty() {
         return writeln!(

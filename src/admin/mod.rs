@@ -10,6 +10,7 @@ pub(crate) mod guard;
 pub(crate) mod healing;
 pub(crate) mod limits;
 pub(crate) mod prometheus;
+mod rates;
 mod stream;
 pub(crate) mod view;
 
@@ -67,7 +68,7 @@ const PAGES: &str = "\
 No such page. There are:
   GET   / (dashboard)  /ready  /live  /server_info  /stats  /metrics  /config_dump  /listeners
         /clusters  /shards  /memory  /logging  /stream  /certs  /encryption  /healing  /limits (?format=text)
-        /limits/decisions
+        /limits/decisions  /limits/rates
   POST  /drain  /undrain  /reload (?force_strict=1)  /logging?level=LEVEL  /quitquitquit
         /encryption?cluster=NAME&rollout=20%|on|off|file
         /healing?cluster=NAME&eject=IP:PORT&for=60s  /healing?cluster=NAME&restore=IP:PORT
@@ -309,6 +310,10 @@ fn router(admin: Admin) -> Router {
         .route(
             "/limits/decisions",
             get(|Shared(a): Admins| async move { json(limits::decisions(&a.service.status)) }),
+        )
+        .route(
+            "/limits/rates",
+            get(|Shared(a): Admins| async move { json(rates::view(&a.service.status)) }),
         )
         .route(
             "/logging",

@@ -8,6 +8,7 @@ mod census;
 mod healing;
 mod limits;
 mod process;
+mod rates;
 mod secrets;
 
 use std::fmt::{self, Write};
@@ -125,6 +126,7 @@ pub(crate) fn families() -> Vec<Family> {
     });
     families.extend(healing::families());
     families.extend(limits::families());
+    families.extend(rates::families());
     families.extend(slab(
         "route",
         RouteCounters::METRICS,

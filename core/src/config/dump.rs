@@ -11,8 +11,8 @@ use super::{
     model::{
         AccessLog, AccessLogFormat, AdaptiveLimit, Balance, Center, Cluster, Config, Endpoints,
         Forward, HashOn, HeaderEdits, Heal, HealthCheck, Hook, HostPattern, Http, Listener,
-        PathPattern, PathRewrite, Probe, Protocol, ProxyProtocolIn, ProxyProtocolOut, Redirect,
-        Retry, Route, RouteAction, RouteMatch, Scope, StaticEndpoint, Tcp, ValuePattern,
+        PathPattern, PathRewrite, Probe, Protocol, ProxyProtocolIn, ProxyProtocolOut, RateLimit,
+        Redirect, Retry, Route, RouteAction, RouteMatch, Scope, StaticEndpoint, Tcp, ValuePattern,
         WeightedCluster, XForwarded,
     },
     quantity::{format_duration, format_share, format_size},
@@ -236,6 +236,8 @@ fn route(route: &Route, secrets: Secrets) -> Value {
     let mut object = Object::default();
     object.put("name", &*route.name);
     object.put_filled("match", matches(&route.matches));
+    let limits: Vec<Value> = route.rate_limits.iter().map(rate_limit).collect();
+    object.put_opt("rate_limits", (!limits.is_empty()).then_some(limits));
     match &route.action {
         RouteAction::Forward(one) => forward(&mut object, one),
         RouteAction::Redirect(one) => object.put("redirect", redirect(one)),
@@ -337,6 +339,19 @@ fn forward(object: &mut Object, forward: &Forward) {
     }
     rewrite.put_opt("host", forward.host_rewrite.as_deref());
     object.put_filled("rewrite", rewrite);
+}
+
+fn rate_limit(limit: &RateLimit) -> Value {
+    let mut object = Object::default();
+    object.put("mode", limit.mode.word());
+    object.put("requests", limit.rate.requests);
+    object.put("per", duration(limit.rate.per));
+    object.put("burst", limit.rate.burst);
+    if let Some(by) = &limit.by {
+        object.put("by", hash(by));
+        object.put("keys", limit.keys);
+    }
+    object.into()
 }
 
 fn retry(retry: &Retry) -> Object {
@@ -462,6 +477,7 @@ fn cluster(cluster: &Cluster) -> Value {
 fn adaptive_limit(limit: &AdaptiveLimit) -> Object {
     let mut object = Object::default();
     object.put("mode", limit.mode.word());
+    object.put("canary", format_share(limit.canary.unwrap_or(10_000)));
     match &limit.scope {
         Scope::Host => object.put("scope", "host"),
         Scope::Own => object.put("scope", "own"),
@@ -474,6 +490,7 @@ fn adaptive_limit(limit: &AdaptiveLimit) -> Object {
         ("psi_cpu", Signal::PsiCpu),
         ("psi_memory", Signal::PsiMemory),
         ("memory", Signal::Memory),
+        ("app", Signal::App),
     ] {
         let target = limit.policy.targets.get(signal);
         let share = target.map(|part| format_share((part * 10_000.0).round() as u32));

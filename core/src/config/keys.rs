@@ -33,6 +33,8 @@ pub const ROUTES_MAX: usize = 100_000;
 pub const ENDPOINTS_MAX: usize = 16_384;
 /// Clusters of a split, and hosts, methods, conditions or header edits of one route.
 pub const ROUTE_LIST_MAX: usize = 256;
+/// Rate limits of a route: each costs a lookup for every request, and memory for its buckets.
+pub const RATE_LIMITS_MAX: usize = 4;
 /// Bytes of a name: it becomes a label of metrics.
 pub const NAME_MAX: usize = 128;
 /// Bytes of a host, a path, a header value or another text of a route.
@@ -89,6 +91,7 @@ pub(super) static SECTIONS: &[&Section] = &[
     &ROUTE,
     &MATCH,
     &VALUE_MATCH,
+    &RATE_LIMIT,
     &REDIRECT,
     &RESPOND,
     &RETRY,
@@ -205,6 +208,18 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("value", "exact"),
     ("keepalive_requests", "requests_per_connection"),
     ("max_idle", "idle_connections"),
+    ("rate_limit", "rate_limits"),
+    ("ratelimit", "rate_limits"),
+    ("local_rate_limit", "rate_limits"),
+    ("limit_req", "rate_limits"),
+    ("max_tokens", "burst"),
+    ("tokens_per_fill", "requests"),
+    ("fill_interval", "per"),
+    ("rate", "requests"),
+    ("period", "per"),
+    ("average", "requests"),
+    ("key", "by"),
+    ("sourceCriterion", "by"),
     ("warmup", "slow_start"),
     ("slowstart", "slow_start"),
     ("certs", "secrets"),

@@ -27,6 +27,7 @@ pub(super) fn lint(config: &Config, origins: &Origins, report: &Report<'_>) {
         );
     }
     let mut used: BTreeSet<&str> = BTreeSet::new();
+    let mut relayed: BTreeSet<&str> = BTreeSet::new();
     for (name, listener) in &config.listeners {
         let places = origins
             .routes
@@ -34,7 +35,7 @@ pub(super) fn lint(config: &Config, origins: &Origins, report: &Report<'_>) {
             .map(Vec::as_slice)
             .unwrap_or_default();
         match &listener.protocol {
-            Protocol::Tcp(tcp) => used.extend(tcp.to.iter().map(|to| to.cluster.as_ref())),
+            Protocol::Tcp(tcp) => relayed.extend(tcp.to.iter().map(|to| to.cluster.as_ref())),
             Protocol::Http(http) => {
                 let routes: Vec<Placed<'_>> = http.routes.iter().zip(places).collect();
                 for placed in &routes {
@@ -48,6 +49,9 @@ pub(super) fn lint(config: &Config, origins: &Origins, report: &Report<'_>) {
             }
         }
     }
+    let only_relayed = relayed.iter().filter(|name| !used.contains(*name));
+    only_relayed.for_each(|name| unlimited(config, origins, name, report));
+    used.extend(relayed);
     encryption(config, origins, report);
     for (name, place) in &origins.clusters {
         if !used.contains(name.as_ref()) {
@@ -60,6 +64,21 @@ pub(super) fn lint(config: &Config, origins: &Origins, report: &Report<'_>) {
             );
         }
     }
+}
+
+/// A limit on a cluster that has no interfaces: only relayed connections go there.
+fn unlimited(config: &Config, origins: &Origins, name: &str, report: &Report<'_>) {
+    let cluster = config.clusters.get(name);
+    if cluster.is_none_or(|cluster| cluster.adaptive_limit.is_none()) {
+        return;
+    }
+    let place = origins.clusters.get(name).cloned().unwrap_or_default();
+    let message = format!("`adaptive_limit` has no effect on cluster `{name}`");
+    report.add(
+        Problem::new(codes::NO_EFFECT, place, message)
+            .label("only TCP listeners lead here, and it limits requests")
+            .help("remove it, or use an HTTP listener"),
+    );
 }
 
 /// Secrets that nothing refers to, and links that will hardly be what is meant.

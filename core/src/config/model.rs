@@ -289,6 +289,8 @@ pub struct Route {
     pub name: Arc<str>,
     /// Which requests take it.
     pub matches: RouteMatch,
+    /// How many may take it: each of these has to let a request in.
+    pub rate_limits: Vec<RateLimit>,
     /// What happens to them.
     pub action: RouteAction,
     /// Edits of the request before it is sent.

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Decided, Limiter, Priority, UnitView,
+    baseline::Usage,
     decision::{Share, cohort, spare},
     interface::{Meter, Shared},
     watermark::{Phase, Reading, Sample, Signal},
@@ -27,6 +28,34 @@ pub struct Application {
     is_limiting: bool,
     last: Option<Decided>,
     sample: Sample,
+    load: Load,
+}
+
+/// Ticks for which what an application last said of its load is believed: an application under little load has
+/// little to say it in.
+const LOAD_TICKS: u32 = 20;
+
+/// What the application says of its load, as the mean of the answers of a tick.
+#[derive(Debug, Default)]
+struct Load {
+    last: f64,
+    /// Ticks that are left of it.
+    lasts: u32,
+}
+
+impl Load {
+    fn step<'a>(&mut self, usages: impl Iterator<Item = &'a Usage>) -> Option<f64> {
+        let (reports, permille) = usages.fold((0, 0), |(reports, permille), usage| {
+            (reports + usage.load_reports, permille + usage.load_permille)
+        });
+        if reports > 0 {
+            self.last = permille as f64 / reports as f64 / 1000.0;
+            self.lasts = LOAD_TICKS;
+        }
+        let is_known = self.lasts > 0;
+        self.lasts = self.lasts.saturating_sub(1);
+        is_known.then_some(self.last)
+    }
 }
 
 #[derive(Debug)]
@@ -104,6 +133,7 @@ impl Application {
             is_limiting: false,
             last: None,
             sample: Sample::default(),
+            load: Load::default(),
         };
         application.follow(cluster, rule);
         application
@@ -165,6 +195,10 @@ impl Application {
         let shards = usages.iter().flat_map(|(_, shards)| shards);
         let in_flight: u64 = shards.map(|usage| u64::from(usage.in_flight)).sum();
         self.sample.set(Signal::InFlight, in_flight as f64);
+        let usages_of_all = usages.iter().flat_map(|(_, shards)| shards);
+        if let Some(load) = self.load.step(usages_of_all) {
+            self.sample.set(Signal::App, load);
+        }
         let decided = self.limiter.tick(&self.sample, &usages, tick_s);
         let told = self.tell(&decided);
         let is_limiting = !decided.limits.is_empty();

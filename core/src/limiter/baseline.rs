@@ -16,6 +16,10 @@ pub struct Usage {
     pub in_flight_ns: u64,
     /// CPU time attributed to it, in nanoseconds; 0 if it is not known.
     pub cpu_ns: u64,
+    /// Answers in which the application said how full it is.
+    pub load_reports: u64,
+    /// What they said, in thousandths, added up.
+    pub load_permille: u64,
 }
 
 impl Usage {
@@ -192,6 +196,7 @@ mod tests {
             in_flight,
             in_flight_ns: u64::from(in_flight) * 100_000_000,
             cpu_ns: rate * 10_000,
+            ..Usage::default()
         }
     }
 

@@ -5,9 +5,10 @@
 //! So the slots in use over all shards never exceed the limit, but for what was in flight already
 //! when it was lowered.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
-use crate::steering::mix;
+use crate::{
+    steering::mix,
+    sync::{AtomicU32, Ordering},
+};
 
 /// What one shard may use of a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

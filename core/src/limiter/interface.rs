@@ -58,6 +58,8 @@ struct Seen {
     completed: u64,
     in_flight: u64,
     in_flight_ns: u64,
+    load_reports: u64,
+    load_permille: u64,
 }
 
 impl Seen {
@@ -68,6 +70,8 @@ impl Seen {
             completed: counters.completed.get(),
             in_flight: counters.in_flight.get(),
             in_flight_ns: counters.in_flight_ns.get(),
+            load_reports: counters.load_reports.get(),
+            load_permille: counters.load_permille.get(),
         }
     }
 }
@@ -121,6 +125,8 @@ fn usage(before: &Seen, now: &Seen, tick_s: f64) -> Usage {
         in_flight: u32::try_from(now.in_flight).unwrap_or(u32::MAX),
         in_flight_ns: in_flight_ns as u64,
         cpu_ns: 0,
+        load_reports: now.load_reports.saturating_sub(before.load_reports),
+        load_permille: now.load_permille.saturating_sub(before.load_permille),
     }
 }
 

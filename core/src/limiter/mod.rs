@@ -2,7 +2,8 @@
 //!
 //! Four steps, one file each (spec: L1–L13). Every 100 ms:
 //!
-//! 1. [`watermark`]: how much of the machine is in use, as one number; 1 is full.
+//! 1. [`watermark`]: how much of the machine is in use, as one number; 1 is full. [`orca`] is what the application
+//!    says of itself.
 //! 2. [`baseline`]: what each unit costs and which of them push; the concurrency that was healthy.
 //! 3. [`regulator`]: limits move with the watermark.
 //! 4. [`decision`]: a limit becomes slots on each shard, and a request takes one or is refused.
@@ -10,14 +11,20 @@
 //! [`Limiter`] is the four of them in a row: samples and counts in, limits out. No clock, no I/O: an hour
 //! of it is a unit test.
 //!
-//! [`application`] is one rule at work over the counters of [`interface`].
+//! [`application`] is one rule at work over the counters of [`interface`]; [`pressure`] is what the center learns
+//! of it.
+//!
+//! [`bucket`] stands beside them: plain limits, for those who want to set them (L13).
 //!
 //! A *unit* is what is limited: one interface (what a caller calls) at one [`Priority`].
 
 pub mod application;
 pub mod baseline;
+pub mod bucket;
 pub mod decision;
 pub mod interface;
+pub mod orca;
+pub mod pressure;
 pub mod regulator;
 pub mod watermark;
 

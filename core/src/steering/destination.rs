@@ -5,7 +5,10 @@
 //! of all. Everything here is fixed arithmetic: every shard, every process and an offline calculation
 //! agree. The error of a share is that of drawing (binomial), nothing else.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    net::{IpAddr, SocketAddr},
+};
 
 use super::{RequestView, condition::query_parameter};
 use crate::{config::model::HashOn, id::ClusterId};
@@ -92,13 +95,49 @@ pub fn sticky_hash<R: RequestView + ?Sized>(
     request: &R,
     client: Option<IpAddr>,
 ) -> Option<u64> {
-    let key = match on {
-        HashOn::Header(name) => request.header(name)?,
-        HashOn::Cookie(name) => cookie(request.header("cookie")?, name)?,
-        HashOn::Query(name) => query_parameter(request.query(), name)?,
-        HashOn::ClientIp => return client.map(hash_ip),
-    };
-    Some(hash_bytes(0, key))
+    match sticky_key(on, request) {
+        Sticky::Bytes(key) => key.map(|key| hash_bytes(0, key)),
+        Sticky::ClientIp => client.map(hash_ip),
+    }
+}
+
+/// The same for a table of buckets, where whoever finds two keys of one hash takes from another's bucket: so
+/// it is keyed. Of an IPv6 address the network counts, which is what one client has (RFC 6177). `client` is
+/// only asked for if it matters. Requests that carry no key share one.
+pub fn bucket_key<R: RequestView + ?Sized>(
+    secret: u64,
+    on: &HashOn,
+    request: &R,
+    client: impl FnOnce() -> Option<IpAddr>,
+) -> u64 {
+    // SipHash, with a prefix that nobody knows.
+    let mut hasher = DefaultHasher::new();
+    secret.hash(&mut hasher);
+    match sticky_key(on, request) {
+        Sticky::Bytes(key) => key.hash(&mut hasher),
+        Sticky::ClientIp => match client().map(|ip| ip.to_canonical()) {
+            Some(IpAddr::V6(ip)) => (ip.to_bits() >> 64).hash(&mut hasher),
+            ip => ip.hash(&mut hasher),
+        },
+    }
+    hasher.finish()
+}
+
+/// What a request is told from others by.
+enum Sticky<'a> {
+    Bytes(Option<&'a [u8]>),
+    ClientIp,
+}
+
+fn sticky_key<'a, R: RequestView + ?Sized>(on: &HashOn, request: &'a R) -> Sticky<'a> {
+    Sticky::Bytes(match on {
+        HashOn::Header(name) => request.header(name),
+        HashOn::Cookie(name) => request
+            .header("cookie")
+            .and_then(|cookies| cookie(cookies, name)),
+        HashOn::Query(name) => query_parameter(request.query(), name),
+        HashOn::ClientIp => return Sticky::ClientIp,
+    })
 }
 
 /// The hash of an endpoint's address, which the consistent balancers place.

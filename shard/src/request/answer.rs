@@ -31,9 +31,9 @@ use crate::{
 const DISCARD_BYTES_MAX: u64 = 64 << 10;
 /// And for how long.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
-/// Seconds after which a client may come again that was refused for overload (RFC 9110, 10.2.3): limits are
-/// decided anew ten times within.
-const RETRY_AFTER: &str = "1";
+/// After which a client may come again that was refused for overload (RFC 9110, 10.2.3, which tells it in
+/// seconds): limits are decided anew ten times within.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The header that names the reason of a refusal.
 pub(super) const REASON_HEADER: &str = "x-tidegate-reason";
 
@@ -200,12 +200,15 @@ impl<'a> Exchange<'a> {
             body.push(')');
         }
         body.push('\n');
+        let over = self.over_rate.as_ref().map(|over| over.retry_after);
+        let wait = over.map_or(RETRY_AFTER, |wait| wait.max(RETRY_AFTER));
+        let wait = wait.as_secs_f64().ceil().to_string();
         let headers = [
             (REASON_HEADER, refusal.reason.word()),
-            ("retry-after", RETRY_AFTER),
+            ("retry-after", &wait),
         ];
         let headers = match refusal.reason {
-            Reason::Overloaded => &headers[..],
+            Reason::Overloaded | Reason::RateLimited => &headers[..],
             _ => &headers[..1],
         };
         self.reply(status, headers, None, "text/plain", body.as_bytes())

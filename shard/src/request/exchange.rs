@@ -7,14 +7,15 @@ use tidegate_codecs::{
     limits::Http1Limits,
 };
 use tidegate_core::{
+    config::model::PolicyMode,
     healing::counter::Fault,
     id::EndpointId,
-    limiter::Priority,
-    message::LimitRecord,
+    limiter::{Priority, bucket::Taken, orca},
+    message::{LimitRecord, RateLimitRecord},
     reason::Reason,
-    snapshot::{self, Forward, Http, Listener, Protocol, Route},
+    snapshot::{self, Forward, Http, Listener, Protocol, RateLimit, Route},
     stats::Phase,
-    steering::{RequestView, hash_address, hash_bytes, is_ambiguous_path, sticky_hash},
+    steering::{RequestView, bucket_key, hash_address, hash_bytes, is_ambiguous_path, sticky_hash},
 };
 
 use super::{answer::REASON_HEADER, retry::Failure, upload::Upload};
@@ -166,6 +167,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) refusal: Option<Refusal>,
     /// The limit that refused it.
     pub(crate) over_limit: Option<Box<LimitRecord>>,
+    /// The rate limit that refused it.
+    pub(crate) over_rate: Option<Box<RateLimitRecord>>,
     /// Its slot of the interface, where that is limited.
     pub(super) pass: Option<Pass>,
     pub(crate) retries: u8,
@@ -200,6 +203,7 @@ impl<'a> Exchange<'a> {
             status: 0,
             refusal: None,
             over_limit: None,
+            over_rate: None,
             pass: None,
             retries: 0,
             received_bytes: 0,
@@ -230,6 +234,48 @@ impl<'a> Exchange<'a> {
             counters.requests.add(1);
         }
         Ok(route)
+    }
+
+    /// A token of each rate limit of the route (L13).
+    pub(super) fn rate_limit(&mut self, route: &Route) -> Result<(), Refusal> {
+        for limit in &route.rate_limits {
+            let Some(over) = self.is_over(limit) else {
+                continue;
+            };
+            let Some(counters) = limit.buckets.counters.get(self.client.local.id) else {
+                continue;
+            };
+            if limit.rule.mode == PolicyMode::Shadow {
+                counters.would_limit.add(1);
+                continue;
+            }
+            counters.limited.add(1);
+            self.over_rate = Some(over);
+            return Err(Reason::RateLimited.into());
+        }
+        Ok(())
+    }
+
+    /// Takes a token; else says what limit there is none of.
+    fn is_over(&self, limit: &RateLimit) -> Option<Box<RateLimitRecord>> {
+        let (local, rule) = (&self.client.local, &limit.rule);
+        let view = View {
+            head: &self.scratch.request,
+            bytes: &self.scratch.bytes,
+        };
+        let client = || self.client.peer().map(|peer| peer.ip());
+        let by = rule.by.as_ref();
+        let key = by.map_or(0, |by| bucket_key(local.hash_key, by, &view, client));
+        // Unix time, since the drivers' clocks begin when their shards do.
+        let now_ns = local.unix_ns(local.driver.now_ns());
+        match limit.buckets.take(local.id, key, now_ns) {
+            Taken::Admit => None,
+            Taken::Limited { retry_after } => Some(Box::new(RateLimitRecord {
+                rate: rule.rate,
+                by: rule.by_word(),
+                retry_after,
+            })),
+        }
     }
 
     /// The cluster that the route sends this request to.
@@ -335,6 +381,9 @@ impl<'a> Exchange<'a> {
 
     /// Tells balancer and counters what came of a try.
     pub(super) fn judge(&self, ticket: &mut Ticket, asked: &Result<(Connection, Chunk), Failure>) {
+        if let (Ok((_, head)), Some(pass)) = (asked, &self.pass) {
+            pass.answered(|| self.scratch.response.field(head, orca::FIELD));
+        }
         let fate = match asked {
             Ok((_, head)) => self.fate_of_answer(head),
             Err(Failure::Reset) => Fate::Failed(Fault::Reset),

@@ -235,6 +235,7 @@ fn adaptive_limit(fields: &Fields<'_>) -> AdaptiveLimit {
         ("psi_cpu", Signal::PsiCpu),
         ("psi_memory", Signal::PsiMemory),
         ("memory", Signal::Memory),
+        ("app", Signal::App),
     ] {
         policy.targets.set(of, signal(key).unwrap_or(0.0));
     }
@@ -252,6 +253,7 @@ fn adaptive_limit(fields: &Fields<'_>) -> AdaptiveLimit {
     };
     AdaptiveLimit {
         mode: mode(fields),
+        canary: Some(fields.share("canary")).filter(|share| *share < 10_000),
         scope: scope(fields),
         policy,
         priority_header: header("priority_header"),
@@ -280,7 +282,7 @@ fn scope(fields: &Fields<'_>) -> Scope {
 }
 
 /// Whether a policy acts.
-fn mode(fields: &Fields<'_>) -> PolicyMode {
+pub(super) fn mode(fields: &Fields<'_>) -> PolicyMode {
     match fields.word("mode") {
         Some("shadow") => PolicyMode::Shadow,
         _ => PolicyMode::Enforce,

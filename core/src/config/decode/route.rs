@@ -5,10 +5,13 @@ use super::{
     *,
 };
 use crate::config::model::{
-    Forward, HashOn, HeaderEdits, PathPattern, PathRewrite, Redirect, Respond, Retry, RetryOn,
-    Route, RouteAction,
+    Forward, HashOn, HeaderEdits, PathPattern, PathRewrite, RateLimit, Redirect, Respond, Retry,
+    RetryOn, Route, RouteAction,
 };
-use crate::limiter::Priority;
+use crate::limiter::{
+    Priority,
+    bucket::{RATE_MAX, Rate},
+};
 
 /// Decodes one route; also says where its name stands, or where it begins.
 pub(super) fn route(
@@ -26,6 +29,7 @@ pub(super) fn route(
     let name = given.unwrap_or_else(|| format!("{listener}/{}", index + 1).into());
     let route = Route {
         name,
+        rate_limits: rate_limits(&fields),
         action: action(&fields, &matches.path, clusters),
         matches,
         request_headers: header_edits(&fields.section("request_headers", &keys::HEADER_EDITS)),
@@ -73,7 +77,7 @@ fn forward(
         to: key
             .map(|key| destinations(fields, key, clusters))
             .unwrap_or_default(),
-        hash: hash(fields),
+        hash: hash(fields, "hash"),
         path_rewrite: path_rewrite(&rewrite, path),
         host_rewrite: rewrite.text("host").and_then(|text| {
             checked_opt(fields.report, "host", &text, syntax::authority(&text.text))
@@ -186,12 +190,53 @@ fn check_retry(fields: &Fields<'_>, retry: &Retry, timeout: Option<std::time::Du
     }
 }
 
-fn hash(fields: &Fields<'_>) -> Option<HashOn> {
-    let entry = fields.entry("hash")?;
-    if !matches!(entry.value.value, Value::Map(_)) {
-        return fields.word("hash").map(|_| HashOn::ClientIp);
+fn rate_limits(fields: &Fields<'_>) -> Vec<RateLimit> {
+    fields.refuse_empty("rate_limits");
+    let items = fields.list("rate_limits");
+    let open = |node| Fields::open(fields.report, &keys::RATE_LIMIT, node, node.span.clone());
+    items.iter().map(|node| rate_limit(&open(node))).collect()
+}
+
+fn rate_limit(fields: &Fields<'_>) -> RateLimit {
+    let requests = fields.integer("requests");
+    let rate = Rate {
+        requests,
+        per: fields.duration("per"),
+        burst: fields.integer_or_off("burst").unwrap_or(requests),
+    };
+    let per_second = u128::from(requests) * 1_000_000_000 / rate.per.as_nanos().max(1);
+    if per_second > u128::from(RATE_MAX) {
+        let message = format!("more than {RATE_MAX} requests a second are no limit");
+        let problem = Problem::new(codes::RANGE, fields.value_span("requests"), message);
+        let help = "lower `requests`, or lengthen `per`";
+        fields.report.add(problem.label("too fast").help(help));
     }
-    let fields = fields.section("hash", &keys::HASH);
+    let by = hash(fields, "by");
+    if by.is_none() {
+        fields.refuse(
+            &["keys"],
+            "without `by`",
+            "the route has one bucket: remove it, or add `by: client_ip`",
+        );
+    }
+    RateLimit {
+        mode: cluster::mode(fields),
+        rate,
+        keys: match by {
+            Some(_) => fields.integer("keys"),
+            None => 1,
+        },
+        by,
+    }
+}
+
+/// `client_ip`, or a map that says what of the request.
+fn hash(fields: &Fields<'_>, key: &str) -> Option<HashOn> {
+    let entry = fields.entry(key)?;
+    if !matches!(entry.value.value, Value::Map(_)) {
+        return fields.word(key).map(|_| HashOn::ClientIp);
+    }
+    let fields = fields.section(key, &keys::HASH);
     let key = fields.exactly_one(&["header", "cookie", "query"])?;
     let text = fields.text(key)?;
     match key {

@@ -183,6 +183,12 @@ pub(in super::super) static ADAPTIVE_LIMIT: Section = Section {
         )
         .default("enforce", "who writes it down wants it"),
         Field::new(
+            "canary",
+            Kind::Share(1, 10_000),
+            "Acts on this share of the proxies, chosen by their node's id, and is in shadow on the others.",
+        )
+        .default("100%", "a rule is for all unless it is being tried out"),
+        Field::new(
             "scope",
             Kind::Word(&[
                 ("host", "the whole machine"),
@@ -232,8 +238,6 @@ pub(in super::super) static ADAPTIVE_LIMIT: Section = Section {
     ],
     planned: &[
         ("interfaces", "a table of interfaces beside the routes"),
-        ("canary", "limits for a part of the callers"),
-        ("app", "what the application says of its load (ORCA)"),
     ],
 };
 
@@ -278,8 +282,15 @@ pub(in super::super) static TARGETS: Section = Section {
             "Requests in flight to the cluster, over all shards.",
         )
         .default("off", "nobody knows it in advance"),
+        Field::new(
+            "app",
+            SIGNAL,
+            "What the application says of its load in its answers: `application_utilization`, or else \
+             `cpu_utilization`, of the field `endpoint-load-metrics` (ORCA, as text or JSON).",
+        )
+        .default("100%", "it knows best what is full"),
     ],
-    planned: &[("app", "what the application says of its load (ORCA)")],
+    planned: &[],
 };
 
 /// A share of what there is; off leaves the signal out.

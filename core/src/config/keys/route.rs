@@ -1,6 +1,7 @@
 //! Routes: what they match and what they do.
 
 use super::*;
+use crate::limiter::bucket::{BURST_MAX, KEYS_MAX};
 
 pub(in super::super) static ROUTE: Section = Section {
     name: "route",
@@ -83,6 +84,12 @@ pub(in super::super) static ROUTE: Section = Section {
         )
         .default("normal", "all alike"),
         Field::new(
+            "rate_limits",
+            Kind::List(&Kind::Section(&RATE_LIMIT), RATE_LIMITS_MAX),
+            "How many requests may take the route; above: 429. Each of them has to let a request in.",
+        )
+        .absent("any number"),
+        Field::new(
             "request_headers",
             Kind::Section(&HEADER_EDITS),
             "Edits of the request.",
@@ -100,7 +107,6 @@ pub(in super::super) static ROUTE: Section = Section {
         ("hedge", "hedged requests"),
         ("adaptive_limit", "adaptive limiting"),
         ("limit", "adaptive limiting"),
-        ("rate_limit", "rate limits"),
         ("cors", "CORS"),
         ("auth", "authentication"),
         ("idle_timeout", "time-outs of streams per route"),
@@ -302,6 +308,54 @@ pub(in super::super) static HASH: Section = Section {
         .absent("see above"),
     ],
     planned: &[("path", "hashing by path")],
+};
+
+pub(in super::super) static RATE_LIMIT: Section = Section {
+    name: "rate limit",
+    place: "listeners.<name>.routes[].rate_limits[]",
+    doc: "A token bucket over all shards: `{ requests: 100, per: 1s }`.",
+    fields: &[
+        Field::new(
+            "mode",
+            Kind::Word(&[
+                ("enforce", "requests above it are refused"),
+                ("shadow", "they are counted, and let in"),
+            ]),
+            "Whether it acts.",
+        )
+        .default("enforce", "who writes it down wants it"),
+        Field::new(
+            "requests",
+            Kind::Integer(1, BURST_MAX as u64),
+            "How many in the time of `per`; at most 1,000,000 a second.",
+        )
+        .required(),
+        Field::new("per", Kind::Duration(millis(1), DAY), "In what time.")
+            .default("1s", "as rates are mostly told"),
+        Field::new(
+            "burst",
+            Kind::Integer(1, BURST_MAX as u64),
+            "How many at once, after a pause.",
+        )
+        .absent("as `requests`"),
+        Field::new(
+            "by",
+            Kind::Any(&[
+                Kind::Word(&[("client_ip", "each client's IP address, of IPv6 the first 64 bits")]),
+                Kind::Section(&HASH),
+            ]),
+            "What has a bucket of its own. Requests that do not carry it share one.",
+        )
+        .absent("one for all that take the route"),
+        Field::new(
+            "keys",
+            Kind::Integer(8, KEYS_MAX as u64),
+            "With `by`: buckets there is room for, 8 bytes each. With more clients over their limit at once, \
+             some are forgotten, and have their burst again.",
+        )
+        .default("65536", "half a mebibyte"),
+    ],
+    planned: &[("service", "global limits (RLS)"), ("status", "another status than 429")],
 };
 
 pub(in super::super) static REWRITE: Section = Section {

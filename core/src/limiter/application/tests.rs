@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use super::*;
+use crate::limiter::pressure::Pressure;
 use crate::{
     config,
     id::{Epoch, ShardId},
@@ -119,4 +120,42 @@ fn requests_in_flight_are_a_signal() {
     let told = application.tick(&Sample::default(), TICK_S).unwrap();
     assert_eq!(told.reading.dominant, Some(Signal::InFlight));
     assert_eq!(told.reading.watermark, 2.0);
+}
+/// Goal: what overloads is evidence, said at once and again while it lasts, with numbers (L12). Method: an
+/// overload of seconds; then none.
+#[test]
+fn overload_is_reported_while_it_lasts() {
+    let snapshot = compile(ROUTES, "", None);
+    let mut application = application(&snapshot);
+    let name: Arc<str> = "app".into();
+    let mut pressure = Pressure::default();
+    let mut said = Vec::new();
+    for tick in 0..40u32 {
+        enter(&snapshot, 0, 0, 4);
+        enter(&snapshot, 1, 1, 12);
+        let shared = &snapshot.clusters[0].interfaces[1].shared;
+        let counters = shared.counters.get(ShardId(1)).unwrap();
+        counters.of(Priority::Normal).refused.add(4);
+        counters
+            .of(Priority::Normal)
+            .in_flight_ns
+            .add(1_200_000_000);
+        let cpu = if (5..26).contains(&tick) { 1.3 } else { 0.3 };
+        application.tick(&sample(cpu), TICK_S);
+        let now = std::time::Duration::from_millis(100) * tick;
+        if let Some(overload) = pressure.step(now, [(&name, &application)]) {
+            said.push((tick, overload));
+        }
+    }
+    let at: Vec<u32> = said.iter().map(|(tick, _)| *tick).collect();
+    assert_eq!(at[..3], [5, 15, 25], "{at:?}");
+    assert!(at.last().unwrap() < &36, "{at:?}");
+    let (_, overload) = &said[2];
+    assert!(overload.watermark > 1.5, "{overload:?}");
+    assert_eq!(&*overload.dominant_signal, "cpu");
+    // A fifth is refused: 4 of 20 a tick.
+    assert!((0.1..0.3).contains(&overload.shed_rate), "{overload:?}");
+    assert_eq!(&*overload.top_interfaces[0].0, "web/b");
+    let all: f64 = overload.top_interfaces.iter().map(|(_, part)| part).sum();
+    assert!((0.99..1.01).contains(&all), "{overload:?}");
 }

@@ -259,6 +259,7 @@ fn http() -> model::Protocol {
         let mut route = Route {
             name: name.into(),
             matches,
+            rate_limits: Vec::new(),
             action,
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),

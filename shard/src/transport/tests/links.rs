@@ -162,6 +162,7 @@ impl Switched {
             cpu: None,
             ring: model::Ring::default(),
             seed: 1,
+            hash_key: 1,
         };
         Switched {
             shard: Some(Shard::spawn(settings, counters.clone(), Some(producer)).unwrap()),

@@ -59,6 +59,7 @@ impl Running {
             cpu: None,
             ring: model::Ring::default(),
             seed: 1,
+            hash_key: 1,
         };
         let mut shard = Shard::spawn(settings, counters.clone(), Some(producer)).unwrap();
         let config = Arc::new(config);
