@@ -315,6 +315,11 @@ impl Coordinator {
                         verdicts: verdicts.clone(),
                     });
                 }
+                Order::Priors { epoch, priors } => self.fleet.tell(|_| Directive::Priors {
+                    epoch,
+                    priors: priors.clone(),
+                }),
+                Order::Overload(overload) => self.report_overload(overload),
                 Order::Recompile => self.recompile = true,
                 Order::Applied { epoch, after } => {
                     tracing::debug!("every shard uses epoch {epoch} after {after:?}");

@@ -97,6 +97,24 @@ impl Checker {
         }
     }
 
+    /// One probe of an endpoint, out of turn: as its cluster checks it, the first that does. `None` where nobody
+    /// checks it.
+    pub(crate) fn probe_once(
+        &self,
+        address: SocketAddr,
+    ) -> Option<impl Future<Output = Result<(), String>> + use<>> {
+        let checks = self.tasks.iter();
+        let (endpoint, (plan, _)) = checks
+            .filter(|((_, checked), _)| *checked == address)
+            .min_by_key(|((cluster, _), _)| cluster.clone())?;
+        let (endpoint, plan) = (endpoint.clone(), plan.clone());
+        let contexts = self.contexts.subscribe();
+        Some(async move {
+            let session = session(&endpoint, plan.link, &contexts)?;
+            probe(address, session, &plan.check.probe, plan.check.timeout).await
+        })
+    }
+
     /// Whether an endpoint is under a check.
     pub(crate) fn checks(&self, endpoint: &Checked) -> bool {
         self.tasks.contains_key(endpoint)

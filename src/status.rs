@@ -81,6 +81,8 @@ pub(crate) struct Live {
     pub(crate) rollout_changes: BTreeMap<Arc<str>, RolloutChange>,
     /// Endpoints as their calls show them.
     pub(crate) healing: Healing,
+    /// Endpoints that get a part of their load, as the center says: the part in basis points, and until when.
+    pub(crate) priors: BTreeMap<SocketAddr, (u32, Duration)>,
     /// What the machine bears, and who is held back.
     pub(crate) limits: Limits,
     /// How the client of the healing center does, if there is one.

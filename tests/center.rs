@@ -192,6 +192,52 @@ fn conviction_restarts_the_application() {
     assert_eq!(center.metric("tidegate_center_restarts_total"), 1);
 }
 
+/// Goal: the same through a whole proxy, by its configuration alone (H5). Method: as above, with `restart` in its
+/// file; and a proxy without a hook, which refuses.
+#[test]
+fn a_proxy_restarts_its_application() {
+    for has_hook in [true, false] {
+        let folder = Folder::new();
+        let center = Center::anywhere(&folder, &[]);
+        let written = folder.file("restarted");
+        let hook = match has_hook {
+            true => format!(
+                ", restart: {{ command: [sh, -c, 'echo $TIDEGATE_ACTION $TIDEGATE_APPLICATION $TIDEGATE_ENDPOINT > {0}.new; mv {0}.new {0}'] }}",
+                written.display()
+            ),
+            false => String::new(),
+        };
+        let origin = Origin::echo();
+        let _fronting = Proxy::start(format!(
+            "node: {{ id: f, app: pay }}\ncenter: {{ addresses: [\"{}\"], fronts: [\"{}\"]{hook} }}\nlisteners:\n  \
+             web:\n    bind: 127.0.0.1:0\n    routes: [{{ to: local }}]\nclusters:\n  local: {{ endpoints: {{ static: [\"{origin}\"] }} }}\n",
+            center.listen,
+            endpoint(80)
+        ));
+        eventually("the proxy at the center", || {
+            (center.json("/nodes")[0]["connected"] == true).then_some(())
+        });
+        let reporters =
+            ["a", "b", "c"].map(|id| Reporter::start(settings(node(id, &[]), &[&center])));
+        reporters
+            .iter()
+            .for_each(|reporter| reporter.report(ejected(80)));
+        if has_hook {
+            let said = eventually("the hook", || fs::read_to_string(&written).ok());
+            assert_eq!(said.trim(), format!("restart pay {}", endpoint(80)));
+        }
+        eventually("its outcome at the center", || {
+            let is_known = match has_hook {
+                true => {
+                    center.json("/actions").pointer("/0/running/done") == Some(&Value::Bool(true))
+                }
+                false => center.json("/events").to_string().contains("remedy_failed"),
+            };
+            is_known.then_some(())
+        });
+    }
+}
+
 /// Goal: a person's word is taken, from this machine's own pages only (H5). Method: confirm and clear, an
 /// unknown endpoint, a post that a browser sent from elsewhere.
 #[test]
@@ -351,4 +397,128 @@ fn a_proxy_reports_and_obeys() {
     eventually("the report of it", || {
         (center.ports("recovered", "edge-1") == [port]).then_some(())
     });
+}
+
+/// The state of endpoints of the first cluster, as a proxy shows it.
+fn clusters(proxy: &Proxy) -> Value {
+    serde_json::from_str(&proxy.admin_get("/clusters").text()).unwrap()
+}
+
+/// Goal: an application that is full alone gets less from its callers, by the word of its own proxy, for as long
+/// as it is (L12, H5, H13). Method: three whole proxies, two that front the two endpoints of a service and one
+/// that calls it; requests hang behind the first, more than it may have in flight, and then end.
+#[test]
+fn full_application_is_relieved() {
+    let folder = Folder::new();
+    let center = Center::anywhere(&folder, &["--window", "1s"]);
+    let gate = Arc::new(AtomicBool::new(false));
+    let is_open = gate.clone();
+    let full = Origin::start(move |peer| {
+        while let Some(request) = peer.next_request()? {
+            if request.head.target() == "/hang" {
+                eventually("the open gate", || {
+                    is_open.load(Ordering::SeqCst).then_some(())
+                });
+            }
+            peer.wire
+                .send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+        }
+        Ok(())
+    });
+    let idle = Origin::echo();
+    let sidecar = |id: &str, origin: &Origin| {
+        Proxy::start(format!(
+            "node: {{ id: {id}, app: pay }}\ncenter: {{ addresses: [\"{}\"], fronts: [\"{origin}\"] }}\n\
+             listeners:\n  web:\n    bind: 127.0.0.1:0\n    routes: [{{ to: local }}]\nclusters:\n  local:\n    \
+             endpoints: {{ static: [\"{origin}\"] }}\n    adaptive_limit: {{ targets: {{ cpu: off, psi_cpu: off, \
+             psi_memory: off, memory: off, loop_lag: off, in_flight: 2 }} }}\n",
+            center.listen
+        ))
+    };
+    let (beside_full, _beside_idle) = (sidecar("side-1", &full), sidecar("side-2", &idle));
+    let caller = Proxy::start(format!(
+        "node: {{ id: caller, app: shop }}\ncenter: {{ addresses: [\"{}\"] }}\nlisteners:\n  web:\n    \
+         bind: 127.0.0.1:0\n    routes: [{{ to: pay }}]\nclusters:\n  pay:\n    \
+         endpoints: {{ static: [\"{full}\", \"{idle}\"] }}\n",
+        center.listen
+    ));
+    eventually("three proxies at the center", || {
+        let nodes = center.json("/nodes");
+        let nodes = nodes.as_array()?;
+        (nodes
+            .iter()
+            .filter(|node| node["connected"] == true)
+            .count()
+            == 3)
+            .then_some(())
+    });
+    let mut hanging: Vec<_> = (0..8).map(|_| beside_full.client().into_wire()).collect();
+    for client in &mut hanging {
+        let sent = client.send("GET /hang HTTP/1.1\r\nHost: a.example\r\n\r\n");
+        sent.unwrap();
+    }
+    let prior = || clusters(&caller)[0]["endpoints"][0]["prior"].as_f64();
+    let part = eventually("less load", prior);
+    assert!((0.1..0.5).contains(&part), "{part}");
+    let endpoints = center.json("/endpoints");
+    assert_eq!(endpoints[0]["verdict"], "overloaded", "{endpoints}");
+    let before = full.requests().len();
+    let mut client = caller.client();
+    (0..60).for_each(|_| drop(client.get("/")));
+    let got = full.requests().len() - before;
+    assert!(got < 25, "{got} of 60");
+    gate.store(true, Ordering::SeqCst);
+    eventually("the whole load", || prior().is_none().then_some(()));
+}
+
+/// Goal: what one proxy finds sick and others find well is let back (H5). Method: an endpoint that breaks what one
+/// proxy sends, and passes the health check of the other, which the center asks to probe it; before that, the other
+/// has no check and says that it cannot tell.
+#[test]
+fn probes_settle_what_one_cannot() {
+    for check in ["", "health: { http: { path: /health } }"] {
+        let folder = Folder::new();
+        let center = Center::anywhere(&folder, &[]);
+        let well = Origin::echo();
+        let flaky = Origin::start(move |peer| {
+            while let Some(request) = peer.next_request()? {
+                if request.head.target() != "/health" {
+                    return Ok(());
+                }
+                peer.wire
+                    .send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+            }
+            Ok(())
+        });
+        let proxy = |id: &str, more: &str| {
+            Proxy::start(format!(
+                "node: {{ id: {id}, app: shop }}\ncenter: {{ addresses: [\"{}\"] }}\nlisteners:\n  web:\n    \
+                 bind: 127.0.0.1:0\n    routes: [{{ to: pay }}]\nclusters:\n  pay:\n    \
+                 endpoints: {{ static: [\"{well}\", \"{flaky}\"] }}\n    heal: {{ base_ejection: 1m }}\n    {more}\n",
+                center.listen
+            ))
+        };
+        let _asked = proxy("asked", check);
+        eventually("the one to be asked", || {
+            (center.json("/nodes")[0]["connected"] == true).then_some(())
+        });
+        let reporter = proxy("reporter", "");
+        let mut client = reporter.client();
+        (0..20).for_each(|_| drop(client.get("/")));
+        let expected = match check {
+            "" => "unsettled",
+            _ => "well",
+        };
+        eventually(expected, || {
+            (center.json("/endpoints")[0]["verdict"] == expected).then_some(())
+        });
+        if expected == "well" {
+            eventually("the directive at the reporter", || {
+                reporter
+                    .stderr()
+                    .contains("healing center: clear asked for: Done")
+                    .then_some(())
+            });
+        }
+    }
 }

@@ -12,10 +12,14 @@ use std::{
 
 use crate::{
     config::model::{HealthCheck, PolicyMode, Scope},
-    healing::{directive::Action, ejection::Event, probe::Checker, ward::Ward},
+    healing::{
+        directive::Action, ejection::Event, prior::Priors, probe::Checker, report::Overload,
+        ward::Ward,
+    },
     id::{ClusterId, EndpointId, Epoch, ShardId},
     limiter::{
         application::{Application, Told},
+        pressure::Pressure,
         watermark::Sample,
     },
     message::Availability,
@@ -65,6 +69,15 @@ pub enum Order {
     },
     /// Tell operators and the center.
     Healing(Healing),
+    /// Tell every shard.
+    Priors {
+        /// The epoch that the ids belong to.
+        epoch: Epoch,
+        /// Endpoint and the part of its load that it is to get, in basis points.
+        priors: Vec<(ClusterId, EndpointId, u32)>,
+    },
+    /// Tell the center that the application is over its watermark.
+    Overload(Overload),
     /// Tell every shard its limits, and operators.
     Limits {
         /// The epoch that the ids belong to.
@@ -120,6 +133,8 @@ pub struct Coordinator {
     wards: BTreeMap<Arc<str>, Ward>,
     /// By name of cluster: those that are limited.
     applications: BTreeMap<Arc<str>, Application>,
+    pressure: Pressure,
+    priors: Priors,
     /// When they were looked at last.
     watched_at: Duration,
     resolution: Resolution,
@@ -136,6 +151,8 @@ impl Coordinator {
             untold: BTreeSet::new(),
             wards: BTreeMap::new(),
             applications: BTreeMap::new(),
+            pressure: Pressure::default(),
+            priors: Priors::default(),
             watched_at: Duration::ZERO,
             resolution: Resolution::new(),
         }
@@ -161,6 +178,8 @@ impl Coordinator {
         }
         self.follow_wards(&snapshot);
         self.follow_applications(&snapshot);
+        let known: BTreeSet<SocketAddr> = addresses(&snapshot).collect();
+        self.priors.follow(|address| known.contains(&address));
         let dns = |name: &Arc<str>| snapshot.config.clusters.contains_key(name);
         self.resolution.retain(|name, _| dns(name));
         self.installed = Some((snapshot, now));
@@ -199,10 +218,13 @@ impl Coordinator {
             self.watched_at = now;
             self.heal(now, since, random, &mut orders);
             self.limit(since, samples, &mut orders);
+            let pressure = self.pressure.step(now, &self.applications);
+            orders.extend(pressure.map(Order::Overload));
         }
         let others = [
             self.applied(now),
             self.verdicts(),
+            self.weights(now),
             recompile.then_some(Order::Recompile),
         ];
         orders.extend(others.into_iter().flatten());
@@ -257,8 +279,25 @@ impl Coordinator {
         Ok(self.by_hand(name, address, event))
     }
 
-    /// Obeys the center, in every cluster that has the endpoint ejected. Whether there is one.
-    pub fn obey(&mut self, action: &Action, now: Duration) -> bool {
+    /// What part of its load an endpoint is to get.
+    pub fn priors(&self) -> &Priors {
+        &self.priors
+    }
+
+    /// Obeys the center, in every cluster that has the endpoint, and has it ejected if that is what it is about.
+    /// Whether there is one. `until` is when the directive ends.
+    pub fn obey(&mut self, action: &Action, now: Duration, until: Duration) -> bool {
+        if let Action::Prior { endpoint, weight } = action {
+            let snapshot = self.installed.as_ref().map(|(snapshot, _)| snapshot);
+            let mut known = snapshot
+                .into_iter()
+                .flat_map(|snapshot| addresses(snapshot));
+            let is_known = known.any(|known| known == *endpoint);
+            if is_known {
+                self.priors.set(*endpoint, *weight, until);
+            }
+            return is_known;
+        }
         let acts = self.wards.values_mut();
         let acted = acts.map(|ward| match action {
             Action::Confirm { endpoint, extend } => ward.extend(*endpoint, *extend),
@@ -452,17 +491,36 @@ impl Coordinator {
         Some(Order::Applied { epoch, after })
     }
 
+    /// Parts of loads to be told, all in one order.
+    fn weights(&mut self, now: Duration) -> Option<Order> {
+        let untold = self.priors.take_untold(now);
+        let (snapshot, _) = self.installed.as_ref().filter(|_| !untold.is_empty())?;
+        let clusters = snapshot.clusters.iter();
+        let endpoints = clusters.flat_map(|c| c.endpoints.iter().map(|e| (c.id, e)));
+        let told = endpoints.filter(|(_, endpoint)| untold.contains(&endpoint.address));
+        Some(Order::Priors {
+            epoch: snapshot.epoch,
+            priors: told
+                .map(|(cluster, e)| (cluster, e.id, self.priors.share(e.address)))
+                .collect(),
+        })
+    }
+
     /// Verdicts to be told, all in one order.
     fn verdicts(&mut self) -> Option<Order> {
         let untold = std::mem::take(&mut self.untold);
         let (snapshot, _) = self.installed.as_ref()?;
-        let verdicts: Vec<_> = untold
+        let names: BTreeSet<&Arc<str>> = untold.iter().map(|(name, _)| name).collect();
+        let clusters = names
             .into_iter()
-            .filter_map(|key| {
-                let cluster = snapshot.cluster_by_name(&key.0)?;
-                let mut endpoints = cluster.endpoints.iter();
-                let endpoint = endpoints.find(|e| e.address == key.1)?;
-                Some((cluster.id, endpoint.id, self.availability(&key)))
+            .filter_map(|name| snapshot.cluster_by_name(name));
+        // All endpoints of a cluster are passed by once, however many are untold.
+        let verdicts: Vec<_> = clusters
+            .flat_map(|cluster| {
+                let keyed = cluster.endpoints.iter();
+                let keyed = keyed.map(|e| (e.id, (cluster.name.clone(), e.address)));
+                let told = keyed.filter(|(_, key)| untold.contains(key));
+                told.map(|(id, key)| (cluster.id, id, self.availability(&key)))
             })
             .collect();
         (!verdicts.is_empty()).then_some(Order::Health {
@@ -470,6 +528,11 @@ impl Coordinator {
             verdicts,
         })
     }
+}
+
+fn addresses(snapshot: &Snapshot) -> impl Iterator<Item = SocketAddr> {
+    let clusters = snapshot.clusters.iter();
+    clusters.flat_map(|cluster| cluster.endpoints.iter().map(|endpoint| endpoint.address))
 }
 
 fn checker(known: Option<Checker>, check: &HealthCheck) -> Checker {

@@ -38,6 +38,13 @@ pub enum Directive<S> {
         /// Endpoint and whether it may be chosen.
         verdicts: Vec<(ClusterId, EndpointId, Availability)>,
     },
+    /// What part of their load endpoints are to get.
+    Priors {
+        /// The epoch that the ids below belong to; those of another epoch are dropped.
+        epoch: Epoch,
+        /// Endpoint and part, in basis points.
+        priors: Vec<(ClusterId, EndpointId, u32)>,
+    },
     /// The limits of a cluster's interfaces on this shard, in place of those before.
     Limits {
         /// The epoch that the ids below belong to; limits for another epoch are dropped.

@@ -64,6 +64,16 @@ fn obey(
                 }
             }
         }
+        Directive::Priors { epoch, priors } => {
+            let Some(plane) = local.plane().filter(|p| p.snapshot.epoch == epoch) else {
+                return;
+            };
+            for (cluster, endpoint, share) in priors {
+                if let Some((_, state)) = plane.cluster(cluster) {
+                    state.set_prior(endpoint, share, local.now());
+                }
+            }
+        }
         Directive::Limits {
             epoch,
             cluster,

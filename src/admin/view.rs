@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use serde_json::{Map, Value, json};
 use tidegate_core::{
     config,
+    healing::prior::WHOLE,
     message::Availability,
     reason::Reason,
     snapshot::{Cluster, Protocol, Snapshot},
@@ -124,6 +125,10 @@ fn cluster(cluster: &Cluster, live: &Live) -> Value {
             let healing = healing.get(&endpoint.address).copied();
             let is_in = healing.is_none_or(|state| !is_out(state));
             view.insert("available".into(), json!(available && is_in));
+            if let Some((share, _)) = live.priors.get(&endpoint.address) {
+                // Of its load, as the healing center says.
+                view.insert("prior".into(), json!(f64::from(*share) / f64::from(WHOLE)));
+            }
             if let Some(state) = healing {
                 view.insert("healing".into(), json!(super::healing::word(state)));
             }

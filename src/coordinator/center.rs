@@ -1,7 +1,7 @@
 //! The healing center, from the proxy's side: what self-healing found is reported, and what the center asks for
 //! is done (H4, H5). Whether anybody listens changes nothing here: reports wait, bounded, in the client (H12).
 
-use std::{fs, path::Path};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use tidegate_core::{
     config::model::{Center, Config, Hook as ConfiguredHook},
@@ -9,13 +9,15 @@ use tidegate_core::{
     healing::{
         directive::Action,
         ejection::{Cause, Event, Evidence, WINDOW},
-        report::{Body, DirectiveAck, Finding, Node, OutboxLimits, Outcome, Subject},
+        report::{Body, DirectiveAck, Finding, Node, OutboxLimits, Outcome, Overload, Subject},
     },
 };
 use tidegate_xds::healing::{
     client::{Client, Order, Settings, Times},
     lifecycle::{Hook, Lifecycle},
 };
+
+use tokio::sync::Semaphore;
 
 use super::Coordinator;
 use crate::{
@@ -27,6 +29,9 @@ use crate::{
 /// Reports, and directives, that may be on their way between the coordinator and the client.
 const ON_THE_WAY: usize = 256;
 
+/// Probes for the center at once: it asks three proxies about an endpoint, not one about many.
+const PROBES_MAX: usize = 16;
+
 /// The ends of the client that the coordinator holds.
 pub(crate) struct Reporting {
     reports: flume::Sender<Body>,
@@ -35,6 +40,8 @@ pub(crate) struct Reporting {
     nobody: Option<flume::Sender<Order>>,
     /// The other end, until it begins.
     client: Option<Client>,
+    /// Places for probes.
+    probes: Arc<Semaphore>,
 }
 
 impl Reporting {
@@ -47,6 +54,7 @@ impl Reporting {
             orders,
             nobody: Some(given),
             client: None,
+            probes: Arc::new(Semaphore::new(PROBES_MAX)),
         }
     }
 
@@ -71,6 +79,7 @@ impl Reporting {
             orders,
             nobody: None,
             client: Some(client),
+            probes: Arc::new(Semaphore::new(PROBES_MAX)),
         })
     }
 
@@ -112,10 +121,7 @@ fn settings(config: &Config, center: &Center, incarnation: u64) -> Result<Settin
             .map(|address| (**address).into())
             .collect(),
         node: Node {
-            id: match node.id.is_empty() {
-                true => host_name(),
-                false => node.id.as_str().into(),
-            },
+            id: node.id.as_str().into(),
             incarnation,
             application: node.app.as_str().into(),
             fronts: center.fronts.clone(),
@@ -127,11 +133,6 @@ fn settings(config: &Config, center: &Center, incarnation: u64) -> Result<Settin
         outbox: OutboxLimits::default(),
         times: Times::default(),
     })
-}
-
-fn host_name() -> Box<str> {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().into()
 }
 
 impl Coordinator {
@@ -199,23 +200,65 @@ impl Coordinator {
         });
     }
 
+    /// Reports that the application is over its watermark (L12).
+    pub(super) fn report_overload(&self, overload: Overload) {
+        self.reporting.report(Body::Overload(overload));
+    }
+
+    /// Probes an endpoint as its health check does, and reports what came of it.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not probed.
+    fn probe_for_center(&self, id: u64, endpoint: SocketAddr) -> Result<(), &'static str> {
+        // That something listens says nothing about what is wrong with what it answers.
+        let probing = self.checker.probe_once(endpoint);
+        let probing = probing.ok_or("the endpoint has no health check here")?;
+        let place = self.reporting.probes.clone().try_acquire_owned();
+        let place = place.map_err(|_| "too many probes at once")?;
+        let reports = self.reporting.reports.clone();
+        tokio::spawn(async move {
+            let (outcome, detail) = match probing.await {
+                Ok(()) => (Outcome::ProbeSucceeded, "".into()),
+                Err(why) => (Outcome::ProbeFailed, why.into()),
+            };
+            tracing::info!("healing center: probe_now of {endpoint}: {outcome:?} {detail}");
+            // Where there are that many reports on the way, the center asks again.
+            let _ = reports.try_send(Body::DirectiveAck(DirectiveAck {
+                id,
+                outcome,
+                detail,
+            }));
+            drop(place);
+        });
+        Ok(())
+    }
+
     /// Does what the center asks for, and says what came of it.
     pub(super) fn on_order(&mut self, order: &Order) {
         let action = &order.directive.action;
         let now = self.status.started.elapsed();
         let (outcome, detail) = match action {
             _ if tokio::time::Instant::now() > order.expires => (Outcome::Refused, "it expired"),
-            Action::Confirm { .. } | Action::Clear { .. } => match self.policy.obey(action, now) {
-                true => (Outcome::Done, ""),
-                false => (Outcome::Failed, "the endpoint is not ejected here"),
-            },
+            Action::Confirm { .. } | Action::Clear { .. } | Action::Prior { .. } => {
+                let lasts = order.expires - tokio::time::Instant::now();
+                match (self.policy.obey(action, now, now + lasts), action) {
+                    (true, _) => (Outcome::Done, ""),
+                    (false, Action::Prior { .. }) => (Outcome::Failed, "no such endpoint here"),
+                    (false, _) => (Outcome::Failed, "the endpoint is not ejected here"),
+                }
+            }
             Action::Drain { .. } if self.status.state() == State::Ready => {
                 self.drain(State::Draining);
                 (Outcome::Done, "")
             }
             Action::Drain { .. } => (Outcome::Failed, "not while it starts, drains or stops"),
-            Action::ProbeNow { .. } | Action::Prior { .. } => {
-                (Outcome::Refused, "this version does not do it")
+            Action::ProbeNow { endpoint } => {
+                match self.probe_for_center(order.directive.id, *endpoint) {
+                    // Its outcome is the answer.
+                    Ok(()) => return,
+                    Err(why) => (Outcome::Refused, why),
+                }
             }
             Action::Restart(_) | Action::Offline(_) => (Outcome::Refused, "a hook's business"),
         };

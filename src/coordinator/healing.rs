@@ -91,6 +91,10 @@ impl Coordinator {
         let wards = self.policy.wards();
         let mut live = self.status.live_mut();
         live.healing.show(wards);
+        let priors = self.policy.priors().iter();
+        live.priors = priors
+            .map(|(address, share, until)| (address, (share, until)))
+            .collect();
     }
 
     /// What was asked for by hand is done and shown at once.

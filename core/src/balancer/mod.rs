@@ -176,6 +176,15 @@ impl Balancer {
         }
     }
 
+    /// `endpoint` is to get this part of its load, in basis points. The consistent policies do not follow: a key
+    /// has its place.
+    pub fn set_prior(&mut self, endpoint: EndpointId, share: u32, now: Duration) {
+        let changed = self.slots.set_prior(endpoint, share, now);
+        if changed && let Policy::RoundRobin(schedule) = &mut self.policy {
+            schedule.refill(&mut self.slots, now);
+        }
+    }
+
     /// Endpoints that come back get their share little by little over at least this time.
     pub fn set_return_ramp(&mut self, over: Duration) {
         self.slots.return_ramp = over;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{EndpointInput, ewma::Latency};
-use crate::{id::EndpointId, message::Availability};
+use crate::{healing::prior::WHOLE, id::EndpointId, message::Availability};
 
 /// The share of its weight that an endpoint begins a slow start with, in the unit of
 /// [`WEIGHT_UNIT`]: Envoy's default of 10 %, so that it gets traffic to warm up with at all.
@@ -25,6 +25,8 @@ pub(super) struct Slot {
     /// Requests in flight.
     pub(super) active: u32,
     pub(super) latency: Latency,
+    /// The part of its load that it is to get, in basis points.
+    prior: u32,
     /// Its slow start; `None` once it is over.
     pub(super) ramp: Option<Ramp>,
     /// The next request is for it, to see how it does, though it may not be chosen.
@@ -94,6 +96,7 @@ impl Slots {
                     availability: Availability::Available,
                     active: 0,
                     latency: Latency::default(),
+                    prior: WHOLE,
                     ramp: (ramp && !slow_start.is_zero()).then_some(Ramp {
                         since: now,
                         over: slow_start,
@@ -159,6 +162,17 @@ impl Slots {
         true
     }
 
+    /// Whether the part of its load that `endpoint` is to get changed.
+    pub(super) fn set_prior(&mut self, endpoint: EndpointId, share: u32, now: Duration) -> bool {
+        let slot = self.slots.get_mut(endpoint.index());
+        let Some(slot) = slot.filter(|slot| slot.prior != share) else {
+            return false;
+        };
+        slot.prior = share;
+        self.weigh(now);
+        true
+    }
+
     /// Those that may be chosen.
     pub(super) fn pool(&self) -> &[u32] {
         &self.pool
@@ -181,7 +195,7 @@ impl Slots {
         }
     }
 
-    /// Weight times the ramp of slow start: linear from 10 % (aggression 1).
+    /// Weight times its prior, times the ramp of slow start: linear from 10 % (aggression 1).
     pub(super) fn effective_weight(&self, endpoint: u32, now: Duration) -> u64 {
         self.slots
             .get(endpoint as usize)
@@ -309,7 +323,12 @@ impl Slot {
             }
             None => WEIGHT_UNIT,
         };
-        self.weight * ramp
+        let weight = self.weight * ramp;
+        match self.prior {
+            WHOLE => weight,
+            // Nobody has no weight at all: it could not be drawn when it is alone.
+            prior => (weight * u64::from(prior) / u64::from(WHOLE)).max(1),
+        }
     }
 }
 

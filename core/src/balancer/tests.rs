@@ -190,6 +190,24 @@ fn unavailable_endpoints_get_nothing() {
     }
 }
 
+/// Goal: an endpoint gets the part of its load that it is to get, and the others the rest (H5). Method: every
+/// policy that goes by weight; half, nothing to speak of, the whole again.
+#[test]
+fn priors_take_load_away() {
+    for policy in [Balance::RoundRobin, Balance::Random, Balance::LeastRequest] {
+        let mut balancer = balancer(policy, &[1, 1, 1]);
+        for (prior, expected) in [(5_000, 600), (0, 0), (10_000, 1_000)] {
+            balancer.set_prior(EndpointId(1), prior, ZERO);
+            let counts = counts(&mut balancer, 3, 3_000, ZERO);
+            let got = counts[1] as i64;
+            assert!(
+                (got - expected).abs() <= 90,
+                "{policy:?} {prior}: {counts:?}"
+            );
+        }
+    }
+}
+
 /// Goal: no endpoint, no choice. Method: every policy over nothing, then filled and emptied.
 #[test]
 fn empty_cluster_has_no_choice() {

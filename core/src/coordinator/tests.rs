@@ -305,8 +305,8 @@ fn the_center_extends_and_clears() {
         endpoint: endpoint.parse().unwrap(),
         extend: Duration::from_secs(60),
     };
-    assert!(!coordinator.obey(&confirm(A), now));
-    assert!(coordinator.obey(&confirm(B), now));
+    assert!(!coordinator.obey(&confirm(A), now, now));
+    assert!(coordinator.obey(&confirm(B), now, now));
     now += Duration::from_secs(30);
     assert_eq!(
         healing(&tick(&mut coordinator, now, [])),
@@ -315,9 +315,39 @@ fn the_center_extends_and_clears() {
     let clear = Action::Clear {
         endpoint: B.parse().unwrap(),
     };
-    assert!(coordinator.obey(&clear, now));
+    assert!(coordinator.obey(&clear, now, now));
     now += Duration::from_millis(100);
     let orders = tick(&mut coordinator, now, []);
     assert_eq!(healing(&orders), [&Event::Probation { node: 1 }]);
-    assert!(!coordinator.obey(&clear, now), "it is not ejected any more");
+    assert!(
+        !coordinator.obey(&clear, now, now),
+        "it is not ejected any more"
+    );
+}
+
+/// Goal: shards are told what part of its load an endpoint is to get, under its id of each epoch, and of the end of
+/// it; one that is nowhere is said to be so (H5). Method: a prior, a snapshot in which the endpoint moves, time.
+#[test]
+fn priors_follow_the_epoch() {
+    let mut coordinator = Coordinator::new(0);
+    coordinator.installed(snapshot(1, &[A, B], false), NOW);
+    tick(&mut coordinator, NOW, []);
+    let prior = |address: &str| Action::Prior {
+        endpoint: address.parse().unwrap(),
+        weight: 0.3,
+    };
+    let until = NOW + Duration::from_secs(30);
+    assert!(!coordinator.obey(&prior("10.9.9.9:80"), NOW, until));
+    assert!(coordinator.obey(&prior(B), NOW, until));
+    let told = |epoch, endpoint, share| Order::Priors {
+        epoch: Epoch(epoch),
+        priors: vec![(ClusterId(0), EndpointId(endpoint), share)],
+    };
+    assert_eq!(tick(&mut coordinator, NOW, []), [told(1, 1, 3_000)]);
+    assert_eq!(tick(&mut coordinator, NOW, []), []);
+    coordinator.installed(snapshot(2, &[B], false), NOW);
+    let orders = tick(&mut coordinator, NOW, []);
+    assert!(orders.contains(&told(2, 0, 3_000)), "{orders:?}");
+    assert_eq!(tick(&mut coordinator, until, []), [told(2, 0, 10_000)]);
+    assert_eq!(tick(&mut coordinator, until, []), []);
 }

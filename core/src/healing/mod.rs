@@ -5,6 +5,7 @@
 //! * [`detector`] finds sick nodes in what their calls came to (H1, H2).
 //! * [`ejection`] takes them out and lets them back, within guards (H3, H8–H11).
 //! * [`ward`]: the four of them for one cluster, tick by tick.
+//! * [`prior`]: which part of its load an endpoint is to get.
 //! * [`report`] queues what the center is told, [`directive`] judges what it asks for (H4, H5, H12).
 //! * [`center`] is the center's own policy: many reports, one verdict, and what is done about it.
 
@@ -13,6 +14,7 @@ pub mod counter;
 pub mod detector;
 pub mod directive;
 pub mod ejection;
+pub mod prior;
 pub mod probe;
 pub mod report;
 pub mod ward;

@@ -160,6 +160,11 @@ impl Cluster {
         }
     }
 
+    /// The part of its load that `endpoint` is to get, in basis points.
+    pub(crate) fn set_prior(&self, endpoint: EndpointId, share: u32, now: Duration) {
+        self.balancer.borrow_mut().set_prior(endpoint, share, now);
+    }
+
     /// Keeps requests from an endpoint that failed `in_row` times, if that is enough and another one is there,
     /// until the coordinator confirms or reverts it at its next tick (H3).
     fn quarantine(&self, id: EndpointId, counters: &EndpointCounters, in_row: u64, now: Duration) {
