@@ -158,3 +158,40 @@ fn status_is_answered_while_draining() {
             .then_some(())
     });
 }
+
+/// Goal: `top` shows the process that runs, and ends when told to. Method: requests between two looks; a port where
+/// nobody listens.
+#[test]
+fn top_shows_what_happens() {
+    let origin = Origin::echo();
+    let proxy = Proxy::before(&origin);
+    let mut client = proxy.client();
+    (0..20).for_each(|_| assert_eq!(client.get("/").status, 200));
+    let top = |admin: SocketAddr| {
+        Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(["top", "--times", "1", "--interval", "100ms", "--admin"])
+            .arg(admin.to_string())
+            .output()
+            .unwrap()
+    };
+    let output = top(proxy.admin());
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{shown}");
+    assert!(
+        !shown.contains('\x1b'),
+        "no control codes but on a terminal"
+    );
+    for said in [
+        "ready",
+        "SHARD",
+        "web web/1",
+        &origin.to_string(),
+        "available",
+    ] {
+        assert!(shown.contains(said), "{said} in\n{shown}");
+    }
+    let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = nobody.local_addr().unwrap();
+    drop(nobody);
+    assert_eq!(top(address).status.code(), Some(1));
+}

@@ -1,6 +1,6 @@
 //! `tidegate ctl`: asks a running process, over its admin server, to show or to change something.
 
-mod client;
+pub(super) mod client;
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -12,6 +12,7 @@ mod reference;
 pub(crate) mod render;
 mod run;
 mod schema;
+mod top;
 mod version;
 
 use std::{
@@ -70,6 +71,8 @@ enum Verb {
     Center(center::Args),
     /// Ask a running process to show or to change something
     Ctl(ctl::Args),
+    /// Watch a running process: shards, routes, endpoints, limits
+    Top(top::Args),
     /// Print the JSON Schema of the configuration, for editors
     Schema(schema::Args),
     /// Print the version and what the kernel offers
@@ -97,6 +100,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Explain(args) => explain::run(&args),
         Verb::Center(args) => center::run(args),
         Verb::Ctl(args) => ctl::run(&args),
+        Verb::Top(args) => top::run(&args),
         Verb::Schema(args) => schema::run(&args),
         Verb::Version(args) => version::run(&args),
     };

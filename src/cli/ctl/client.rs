@@ -15,25 +15,25 @@ use crate::exit::{Exit, Failure};
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// An admin server.
-pub(super) struct Admin {
-    pub(super) address: SocketAddr,
+pub(in crate::cli) struct Admin {
+    pub(in crate::cli) address: SocketAddr,
     /// For the connection, and again for the answer.
-    pub(super) timeout: Duration,
+    pub(in crate::cli) timeout: Duration,
 }
 
 /// What it said.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: String,
+pub(in crate::cli) struct Answer {
+    pub(in crate::cli) status: u16,
+    pub(in crate::cli) body: String,
 }
 
 impl Admin {
-    pub(super) fn get(&self, target: &str) -> Result<Answer, Failure> {
+    pub(in crate::cli) fn get(&self, target: &str) -> Result<Answer, Failure> {
         self.ask("GET", target)
     }
 
-    pub(super) fn post(&self, target: &str) -> Result<Answer, Failure> {
+    pub(in crate::cli) fn post(&self, target: &str) -> Result<Answer, Failure> {
         self.ask("POST", target)
     }
 
@@ -70,7 +70,7 @@ impl Admin {
     }
 
     /// Something answers there that is no admin server of ours.
-    pub(super) fn strange(&self, what: &str) -> Failure {
+    pub(in crate::cli) fn strange(&self, what: &str) -> Failure {
         Failure::new(
             Exit::Runtime,
             format!("the answer from {} is not understood: {what}", self.address),
@@ -81,7 +81,7 @@ impl Admin {
 
 impl Answer {
     /// This answer, if it says yes.
-    pub(super) fn ok(self) -> Result<Answer, Failure> {
+    pub(in crate::cli) fn ok(self) -> Result<Answer, Failure> {
         match self.status {
             200..300 => Ok(self),
             status => Err(Failure::new(
@@ -93,13 +93,13 @@ impl Answer {
     }
 
     /// What it says, if it says yes.
-    pub(super) fn expect_ok(self) -> Result<String, Failure> {
+    pub(in crate::cli) fn expect_ok(self) -> Result<String, Failure> {
         self.ok().map(|answer| answer.body)
     }
 }
 
 /// Percent-encodes what is not unreserved (RFC 3986, 2.3).
-pub(super) fn encode(text: &str) -> String {
+pub(in crate::cli) fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
