@@ -1,5 +1,5 @@
-//! A load, whichever way its connections work: one exchange after the other ([`Serial`]) or several at
-//! once ([`Multiplexed`]). Driven by the loop of [`crate::worker`].
+//! A load, whichever way its connections work: one exchange after the other (`Serial`) or several at
+//! once (`Multiplexed`). Driven by the loop of [`crate::worker`].
 
 use std::sync::Arc;
 
