@@ -16,6 +16,10 @@ const MOUNT: &str = "/sys/fs/cgroup";
 /// A tenth of the usual: the application stands still for milliseconds and not for a twentieth of a second,
 /// as on a machine of its own that is as slow.
 const PERIOD_US: u32 = 10_000;
+/// A hundred times of what groups and processes have by default: the quota is what the application gets,
+/// whoever else wants the core. The most that version 2 has.
+const WEIGHT_V2: &str = "10000";
+const SHARES_V1: &str = "102400";
 /// A process that has ended leaves its group a moment later.
 const EMPTY_TRIES: u32 = 50;
 
@@ -50,6 +54,7 @@ impl Group {
             let _ = fs::write(mount.join("cgroup.subtree_control"), "+cpu");
             let group = Group::made(Version::V2, vec![mount.join(name)])?;
             group.write("cpu.max", &format!("{quota_us} {PERIOD_US}"))?;
+            group.write("cpu.weight", WEIGHT_V2)?;
             return Ok(group);
         }
         let below = |controller: &str| mount.join(controller);
@@ -61,6 +66,7 @@ impl Group {
         let group = Group::made(Version::V1, there.map(|it| it.join(name)).collect())?;
         group.write("cpu.cfs_period_us", &PERIOD_US.to_string())?;
         group.write("cpu.cfs_quota_us", &quota_us.to_string())?;
+        group.write("cpu.shares", SHARES_V1)?;
         Ok(group)
     }
 
@@ -146,6 +152,7 @@ mod tests {
         assert_eq!(group.version, Version::V1);
         assert_eq!(text(v1.join("cpu/app/cpu.cfs_quota_us")), "4000");
         assert_eq!(text(v1.join("cpu/app/cpu.cfs_period_us")), "10000");
+        assert_eq!(text(v1.join("cpu/app/cpu.shares")), "102400");
         for hierarchy in ["cpu", "cpuacct", "unified"] {
             assert_eq!(text(v1.join(hierarchy).join("app/cgroup.procs")), "7");
         }
@@ -157,6 +164,7 @@ mod tests {
         group.add(8).unwrap();
         assert_eq!(group.version, Version::V2);
         assert_eq!(text(v2.join("app/cpu.max")), "4000 10000");
+        assert_eq!(text(v2.join("app/cpu.weight")), "10000");
         assert_eq!(text(v2.join("app/cgroup.procs")), "8");
         assert_eq!(text(v2.join("cgroup.subtree_control")), "+cpu");
     }
