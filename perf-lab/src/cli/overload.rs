@@ -59,6 +59,10 @@ pub(super) struct OverloadArguments {
     /// CPU time of each answer in milliseconds.
     #[arg(long, default_value_t = 2.0, value_parser = millis)]
     cpu_ms: f64,
+    /// Time that each waits for something else in milliseconds: with it several are in flight while all is
+    /// well.
+    #[arg(long, default_value_t = 50.0, value_parser = wait)]
+    wait_ms: f64,
     /// CPUs' worth of time that the application gets, where there are control groups.
     #[arg(long, default_value_t = 0.4, value_parser = cpus)]
     cpus: f64,
@@ -100,6 +104,10 @@ fn times(text: &str) -> Result<f64, String> {
 
 fn millis(text: &str) -> Result<f64, String> {
     number(text, 0.1, 100.0)
+}
+
+fn wait(text: &str) -> Result<f64, String> {
+    number(text, 0.0, 200.0)
 }
 
 fn cpus(text: &str) -> Result<f64, String> {
@@ -163,6 +171,7 @@ pub(super) fn execute(arguments: OverloadArguments) -> Result<ExitCode, Error> {
         rounds: usize::from(arguments.rounds),
         needs: Needs {
             cpu_time: Duration::from_secs_f64(arguments.cpu_ms / 1e3),
+            wait: Duration::from_secs_f64(arguments.wait_ms / 1e3),
             cpus: Some(arguments.cpus),
         },
         critical: arguments.critical / 100.0,
@@ -185,6 +194,7 @@ pub(super) fn execute(arguments: OverloadArguments) -> Result<ExitCode, Error> {
         },
         versions: versions.collect(),
         cpu_time_ms: arguments.cpu_ms,
+        wait_ms: arguments.wait_ms,
         cpus: arguments.cpus,
         confinement: findings.confinement,
         critical: plan.critical,

@@ -156,9 +156,11 @@ impl Origin {
         Ok(())
     }
 
-    /// Whether the loop must not sleep, because an answer may be due at any microsecond.
+    /// Whether the loop must not sleep, because an answer may be due at any microsecond. Where CPU time is
+    /// what is short, spinning would be others' answers: then they may be late by a turn of the loop.
     pub fn must_be_punctual(&self) -> bool {
-        self.behaviour.as_ref().is_some_and(Behaviour::is_waiting)
+        let is_waiting = self.behaviour.as_ref().is_some_and(Behaviour::is_waiting);
+        is_waiting && self.cpu_time == Nanos::ZERO
     }
 
     /// Sends what is due, and lets endpoints die and live as the bits of `dead` say.

@@ -1,6 +1,6 @@
-//! The application: the lab's origin in a process of its own, which computes for a fixed time before each
-//! answer and answers one request after the other. A control group gives it less than a core, so that its
-//! CPU is the bottleneck while the clients beside it have theirs.
+//! The application: the lab's origin in a process of its own, which computes for a fixed time for each
+//! request, one after the other, then waits for another, as for a database, and answers. A control group
+//! gives it less than a core, so that its CPU is the bottleneck while the clients beside it have theirs.
 
 use std::{
     net::SocketAddr,
@@ -23,8 +23,8 @@ use crate::{
 
 const READY_TIME_MAX: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// Enough that the application always has something to do.
-const CONNECTIONS: usize = 8;
+/// Enough that the application always has something to do, whatever else it waits for meanwhile.
+const CONNECTIONS: usize = 64;
 /// Before its capacity is measured, so that the first answers' costs are over.
 const WARM_UP: Duration = Duration::from_millis(500);
 
@@ -33,6 +33,8 @@ const WARM_UP: Duration = Duration::from_millis(500);
 pub struct Needs {
     /// CPU time that each answer takes.
     pub cpu_time: Duration,
+    /// How long it waits for something else, as for a database, before it answers.
+    pub wait: Duration,
     /// CPUs' worth of time that it gets; `None` is as much as there is.
     pub cpus: Option<f64>,
 }
@@ -52,10 +54,11 @@ impl Application {
         let address = free_address()?;
         let program =
             std::env::current_exe().map_err(Error::io("finding the lab's own program"))?;
-        let micros = format!("{}us", needs.cpu_time.as_micros());
+        let micros = |time: Duration| format!("{}us", time.as_micros());
         let child = Command::new(program)
             .args(["origin", "--listen", &address.to_string()])
-            .args(["--cpu-time", &micros])
+            .args(["--cpu-time", &micros(needs.cpu_time)])
+            .args(["--service-time", &micros(needs.wait)])
             .args(["--cpu", &bench.placement.load.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())

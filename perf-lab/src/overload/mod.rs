@@ -206,8 +206,8 @@ impl Plan<'_> {
         }
     }
 
-    /// The highest step again, before an application that answers at once: the proxy is as busy as it was,
-    /// and has no reason to refuse anything. `None` if it does.
+    /// The highest step again, without holding anything back and before an application that answers at once:
+    /// the proxy is as busy as it was, and refuses nothing. `None` if it does.
     fn price(
         &self,
         contender: &Contender,
@@ -215,12 +215,17 @@ impl Plan<'_> {
         bench: &Bench,
     ) -> Result<Option<Price>, Error> {
         let times = self.steps.iter().copied().fold(1.0, f64::max);
+        let unlimited = Contender {
+            limit: Limit::Off,
+            ..contender.clone()
+        };
         let task = Task {
             needs: Needs {
                 cpu_time: Duration::ZERO,
+                wait: Duration::ZERO,
                 cpus: None,
             },
-            ..self.task(contender, capacity, times, 0)
+            ..self.task(&unlimited, capacity, times, 0)
         };
         let name = format!("{}-price", contender.directory());
         let outcome = analysis::outcome(&episode::run(task, &name, bench)?);

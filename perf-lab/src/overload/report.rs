@@ -42,6 +42,8 @@ pub struct OverloadResult {
     pub versions: BTreeMap<String, String>,
     /// CPU time of an answer, in milliseconds.
     pub cpu_time_ms: f64,
+    /// Time that it waits for something else, in milliseconds.
+    pub wait_ms: f64,
     /// CPUs' worth of time that the application had.
     pub cpus: f64,
     /// What held it to that; `None` if nothing did.
@@ -256,9 +258,10 @@ impl OverloadResult {
         let (objective, settle) = (OBJECTIVE.as_micros() / 1e3, SETTLE.as_secs());
         vec![
             format!(
-                "The proxy has core {} for itself; {application}. An answer takes {} ms of CPU: {:.0}/s are \
-                 its capacity, measured with a closed loop and nothing in between.",
-                placement.proxy, self.cpu_time_ms, self.capacity
+                "The proxy has core {} for itself; {application}. An answer takes {} ms of CPU and {} ms of \
+                 waiting for something else: {:.0}/s are its capacity, measured with a closed loop and \
+                 nothing in between.",
+                placement.proxy, self.cpu_time_ms, self.wait_ms, self.capacity
             ),
             format!(
                 "Good is a 200 within {objective} ms of when the request was due. {:.0} % of the requests \
@@ -385,6 +388,7 @@ mod tests {
             machine: Machine::default(),
             versions: BTreeMap::new(),
             cpu_time_ms: 2.0,
+            wait_ms: 50.0,
             cpus: 0.4,
             confinement: Some(Version::V1),
             critical: 0.05,
