@@ -31,7 +31,7 @@ pub mod watermark;
 use baseline::{Baseline, Usage};
 use decision::{Share, split};
 use regulator::Regulator;
-use watermark::{Phase, Reading, Sample, Targets, Trigger};
+use watermark::{AT_ONCE, Phase, Reading, Sample, Targets, Trigger};
 
 /// Which requests are refused last: the order of the variants is the order of shedding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -178,9 +178,14 @@ pub struct Limiter {
     trigger: Trigger,
     baselines: Vec<Baseline>,
     regulators: Vec<Regulator>,
+    /// Ticks in a row above the watermark.
+    over_ticks: u32,
     epoch: u64,
     last: Vec<Limit>,
 }
+
+/// Ticks in a row above the watermark after which another unit is limited, while some are already.
+const BEGIN_TICKS: u32 = 3;
 
 impl Limiter {
     /// A limiter that has seen nothing.
@@ -190,6 +195,7 @@ impl Limiter {
             policy,
             baselines: Vec::new(),
             regulators: Vec::new(),
+            over_ticks: 0,
             epoch: 0,
             last: Vec::new(),
         }
@@ -248,9 +254,17 @@ impl Limiter {
                 phase == Phase::Healthy && reading.watermark < 1.0,
             );
         }
+        let is_over = reading.watermark > 1.0;
+        self.over_ticks = match is_over {
+            true => self.over_ticks.saturating_add(1),
+            false => 0,
+        };
+        // Around the watermark single ticks are over it: noise is no reason to hold back who was not.
+        let lasts = self.over_ticks >= BEGIN_TICKS || reading.watermark > AT_ONCE;
         let cost: f64 = self.baselines.iter().map(Baseline::cost).sum();
         for (regulator, baseline) in self.regulators.iter_mut().zip(&self.baselines) {
-            let is_most = phase == Phase::Overloaded && baseline.cost() >= baseline::HEAVY * cost;
+            let is_most =
+                phase == Phase::Overloaded && is_over && baseline.cost() >= baseline::HEAVY * cost;
             regulator.watch(baseline, is_most);
         }
         let victims = baseline::victims(&self.baselines);
@@ -262,7 +276,7 @@ impl Limiter {
             else {
                 continue;
             };
-            let (priority, is_over) = (*priority, reading.watermark > 1.0);
+            let priority = *priority;
             let is_limited = regulator.limit().is_some();
             // It is another class's turn to give way, or what was decided has not taken effect yet. A limit
             // at what was healthy may begin at any time, except on what must go on.
@@ -275,7 +289,7 @@ impl Limiter {
             } else if waits || (!is_over && priority < first) {
                 regulator.hold();
             } else {
-                let begins = is_over && phase == Phase::Overloaded && victims.contains(&k);
+                let begins = lasts && phase == Phase::Overloaded && victims.contains(&k);
                 let floor = self.policy.floor_of(priority);
                 regulator.step(reading.watermark, priority, baseline, begins, floor);
             }

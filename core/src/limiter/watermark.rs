@@ -142,7 +142,7 @@ pub enum Phase {
 }
 
 /// Above this the machine is overloaded at once, without waiting for more ticks.
-const AT_ONCE: f64 = 1.5;
+pub(super) const AT_ONCE: f64 = 1.5;
 /// Below this it is on its way out of an overload.
 const WELL: f64 = 0.9;
 
