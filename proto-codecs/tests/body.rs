@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tidegate_codecs::{
     http1::{
         BodyError::{self, *},
-        BodyTracker, Framing,
+        BodyTracker, Framing, trailer_fields,
     },
     limits::Http1Limits,
 };
@@ -243,6 +243,30 @@ proptest! {
             follow(Framing::Chunked, &Http1Limits::default(), &input, step),
             Ok((body.len(), payload))
         );
+    }
+
+    /// Goal: the trailers are found, and nothing else is taken for them, however they are cut. Method: random
+    /// bodies and cuts; the sections put together again, and their fields.
+    #[test]
+    fn trailer_section((body, _) in chunked_body(), step in 1..80usize) {
+        let mut tracker = BodyTracker::new(Framing::Chunked, &Http1Limits::default());
+        let mut section = Vec::new();
+        for mut piece in body.chunks(step) {
+            while !piece.is_empty() {
+                let found = tracker.next_payload(piece).unwrap();
+                section.extend_from_slice(&piece[found.trailers]);
+                piece = &piece[found.consumed..];
+            }
+        }
+        let at = body.windows(3).rposition(|bytes| bytes == b"0\r\n").unwrap() + 3;
+        prop_assert_eq!(&section, &body[at..]);
+        let fields: Vec<_> = trailer_fields(&section).collect();
+        let expected: &[(&[u8], &[u8])] = match section.as_slice() {
+            b"\r\n" => &[],
+            b"A: b\r\n\r\n" => &[(b"A", b"b")],
+            _ => &[(b"Digest", b"x"), (b"X-Y", b"")],
+        };
+        prop_assert_eq!(fields, expected);
     }
 
     /// Goal: the same for a length. Method: random lengths, tails and cuts.

@@ -24,6 +24,7 @@ pub(crate) fn record(exchange: &Exchange<'_>) -> AccessRecord {
         protocol: match head.version {
             Version::Http10 => "HTTP/1.0",
             Version::Http11 => "HTTP/1.1",
+            Version::Http2 => "HTTP/2",
         },
         method: text(head.method.of(bytes)),
         host: text(head.authority.of(bytes)),

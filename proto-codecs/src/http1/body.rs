@@ -60,6 +60,8 @@ pub struct Piece {
     pub consumed: usize,
     /// Which of them are payload; maybe none.
     pub payload: Range<usize>,
+    /// Which of them belong to the trailer section, its closing empty line included; maybe none.
+    pub trailers: Range<usize>,
 }
 
 /// Follows one body. Bytes are shown to it once, in order; it says which belong to the body.
@@ -129,8 +131,12 @@ impl BodyTracker {
     /// input until that is empty or the body [is done](BodyTracker::is_done).
     pub fn next_payload(&mut self, input: &[u8]) -> Result<Piece, BodyError> {
         let mut at = 0;
+        let mut trailers_at = None;
         while let Some(&byte) = input.get(at) {
             let available = input.len() - at;
+            if self.state.is_in_trailers() {
+                trailers_at.get_or_insert(at);
+            }
             match self.state {
                 State::Done => break,
                 State::Length | State::Data => {
@@ -157,6 +163,7 @@ impl BodyTracker {
         Ok(Piece {
             consumed: at,
             payload: at..at,
+            trailers: trailers_at.unwrap_or(at)..at,
         })
     }
 
@@ -181,6 +188,7 @@ impl BodyTracker {
         Piece {
             consumed: at + taken,
             payload: at..at + taken,
+            trailers: at..at,
         }
     }
 
@@ -351,6 +359,14 @@ enum State {
 }
 
 impl State {
+    fn is_in_trailers(self) -> bool {
+        use State::{EndLineFeed, TrailerLineFeed, TrailerName, TrailerStart, TrailerValue};
+        matches!(
+            self,
+            TrailerStart | TrailerName | TrailerValue | TrailerLineFeed | EndLineFeed
+        )
+    }
+
     fn after_payload(self) -> State {
         match self {
             State::Data => State::DataReturn,
@@ -375,6 +391,15 @@ impl State {
             _ => BodyError::ChunkExtensionInvalid,
         }
     }
+}
+
+/// The fields of a trailer section that a [`BodyTracker`] has found well-formed: names and values.
+pub fn trailer_fields(section: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    section.split(|&byte| byte == b'\n').filter_map(|line| {
+        let colon = memchr::memchr(b':', line)?;
+        let (name, value) = line.split_at_checked(colon)?;
+        Some((name, value.get(1..)?.trim_ascii()))
+    })
 }
 
 /// As long as the longest forbidden name.

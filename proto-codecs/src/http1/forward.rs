@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::{
     Version,
     fields::{Field, FieldKind, elements},
+    framing::Framing,
     request::{Method, RequestHead},
     response::ResponseHead,
     target::TargetForm,
@@ -85,7 +86,8 @@ pub struct ResponseEdits<'a> {
 /// (`host:port` for CONNECT), `Host` first if it is written anew, and nothing that ends at this hop.
 ///
 /// `TE: trailers` is asked for anew if the client did, since trailers are passed on (RFC 9110, 10.1.4).
-/// `Expect` goes on unless `drop_expect`, for the endpoint to answer (RFC 9110, 10.1.1).
+/// `Expect` goes on unless `drop_expect`, for the endpoint to answer (RFC 9110, 10.1.1). A body of HTTP/2
+/// without a length goes on in chunks.
 pub fn forward_request(
     bytes: &[u8],
     head: &RequestHead,
@@ -134,6 +136,9 @@ pub fn forward_request(
     });
     write_forwarded(bytes, head, edits, &named, has_proto, out);
     write_edits(edits.set, edits.append, out);
+    if head.version == Version::Http2 && head.framing == Framing::Chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
     write_connection(out, &[(edits.upgrade, "upgrade"), (wants_trailers, "TE")]);
     if wants_trailers {
         push_field(out, b"TE", b"trailers");
@@ -264,9 +269,10 @@ impl<'a> Lines<'a> {
 }
 
 /// The names that are removed or replaced.
-struct NameEdits<'a> {
-    remove: &'a [Arc<str>],
-    set: &'a [(Arc<str>, Arc<str>)],
+#[derive(Clone, Copy)]
+pub(crate) struct NameEdits<'a> {
+    pub(crate) remove: &'a [Arc<str>],
+    pub(crate) set: &'a [(Arc<str>, Arc<str>)],
 }
 
 impl NameEdits<'_> {
@@ -277,7 +283,7 @@ impl NameEdits<'_> {
     }
 
     #[inline]
-    fn names(&self, name: &[u8]) -> bool {
+    pub(crate) fn names(&self, name: &[u8]) -> bool {
         self.sets(name) || self.remove.iter().any(|removed| is_name(removed, name))
     }
 
@@ -292,7 +298,7 @@ fn is_name(edited: &str, name: &[u8]) -> bool {
 }
 
 fn asks_for_trailers(te: &[u8], version: Version) -> bool {
-    version == Version::Http11
+    version != Version::Http10
         && elements(te).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
@@ -305,7 +311,7 @@ fn write_request_line(
 ) {
     let as_it_came = edits.target.is_none()
         && head.form != TargetForm::Absolute
-        && head.version == Version::Http11;
+        && head.version != Version::Http10;
     if as_it_came {
         lines.copy_range(out, head.method.start as usize, lines.start_of(0));
         return;
@@ -387,6 +393,7 @@ fn write_forwarded(
         out.extend_from_slice(match head.version {
             Version::Http10 => b"Via: 1.0 ",
             Version::Http11 => b"Via: 1.1 ",
+            Version::Http2 => b"Via: 2.0 ",
         });
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b"\r\n");
@@ -417,7 +424,7 @@ fn write_edits(set: &[(Arc<str>, Arc<str>)], append: &[(Arc<str>, Arc<str>)], ou
 }
 
 /// Whether operators may write this field: not if it frames the message, or belongs to the connection.
-fn is_editable(name: &[u8]) -> bool {
+pub(crate) fn is_editable(name: &[u8]) -> bool {
     !matches!(
         FieldKind::of(name),
         FieldKind::Host
@@ -449,7 +456,7 @@ fn write_connection(out: &mut Vec<u8>, options: &[(bool, &str)]) {
 fn write_status_line(bytes: &[u8], head: &ResponseHead, lines: &Lines<'_>, out: &mut Vec<u8>) {
     let status_end = "HTTP/1.1 200".len();
     // RFC 9112, 4: the space stands there even if there is no reason phrase; not everybody sends it.
-    if head.version == Version::Http11 && bytes.get(status_end) == Some(&b' ') {
+    if head.version != Version::Http10 && bytes.get(status_end) == Some(&b' ') {
         lines.copy_range(out, 0, lines.start_of(0));
         return;
     }

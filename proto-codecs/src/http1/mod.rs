@@ -25,7 +25,7 @@ pub mod request;
 pub mod response;
 pub mod target;
 
-pub use body::{BodyError, BodyTracker, Piece};
+pub use body::{BodyError, BodyTracker, Piece, trailer_fields};
 pub use error::HeadError;
 pub use fields::{Field, FieldKind, Span};
 pub use forward::{ForwardedFor, RequestEdits, ResponseEdits, forward_request, forward_response};
@@ -44,6 +44,8 @@ pub enum Version {
     /// `HTTP/1.1`
     #[default]
     Http11,
+    /// HTTP/2, whose heads are [laid out](crate::http2::head) as those of HTTP/1.1.
+    Http2,
 }
 
 /// How far a head got.

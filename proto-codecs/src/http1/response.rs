@@ -98,7 +98,7 @@ impl ResponseHead {
     }
 
     /// Whether there is no body, nor may be one announced: 1xx, 204, 2xx to CONNECT.
-    pub(super) fn forbids_body(&self) -> bool {
+    pub(crate) fn forbids_body(&self) -> bool {
         self.tunnel || matches!(self.status, 100..200 | 204)
     }
 

@@ -511,7 +511,7 @@ impl HeaderBlock {
             query: line.query,
             host: line.host,
             authority: line.authority,
-            version: Version::Http11,
+            version: Version::Http2,
             framing: self.framing(has_body && !self.is_tunnel()),
             content_length: self.content_length,
             keep_alive: true,
@@ -537,7 +537,7 @@ impl HeaderBlock {
         let tunnel = request == RequestKind::Connect && (200..300).contains(&status);
         *head = ResponseHead {
             status,
-            version: Version::Http11,
+            version: Version::Http2,
             reason: Span::default(),
             framing: self.framing(has_body && !tunnel && request != RequestKind::Head),
             content_length: self.content_length,

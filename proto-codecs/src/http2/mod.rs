@@ -6,7 +6,8 @@
 //! 2. [`frame`](self): bytes to frames and back; [`hpack`]: blocks to fields and back.
 //! 3. [`settings`], [`flow`], `stream`: what is known of the peer, of windows, of each stream.
 //! 4. [`head`]: what the fields of a message say, laid out as the HTTP/1 head that they stand for.
-//! 5. [`connection`]: [`Connection`], which puts them together.
+//! 5. [`forward`]: heads of HTTP/1 as fields.
+//! 6. [`connection`]: [`Connection`], which puts them together.
 //!
 //! # How it is driven
 //!
@@ -77,6 +78,7 @@ mod budget;
 pub mod connection;
 pub mod error;
 pub mod flow;
+pub mod forward;
 mod frame;
 pub mod head;
 pub mod hpack;
@@ -85,6 +87,7 @@ mod stream;
 
 pub use connection::{Connection, Event, KeepAlive, Options, Received, RequestLine, Role};
 pub use error::{ConnectionError, ErrorCode, Flood, MessageError, SendError};
+pub use forward::response_fields;
 pub use frame::PREFACE;
 pub use head::{HeaderBlock, end_to_end};
 pub use hpack::FieldLine;

@@ -344,6 +344,11 @@ impl Connection {
         self.streams.get(stream).map(Stream::state)
     }
 
+    /// Bytes to be sent.
+    pub fn output_bytes(&self) -> usize {
+        self.output.len()
+    }
+
     /// Whether there is something to be sent.
     pub fn has_output(&self) -> bool {
         !self.output.is_empty()
