@@ -41,7 +41,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// The request head breaks RFC 9112 (syntax, framing, or a smuggling attempt).
+    /// The request head breaks RFC 9112 or RFC 9113 (syntax, framing, or a smuggling attempt).
     BadRequest => "bad_request", 400, "Fix the client; the log's detail names the rule.";
     /// The request head did not arrive in full within `timeouts.header`.
     HeaderTimeout => "header_timeout", 408, "Raise `timeouts.header`, or look for slow-loris clients.";
@@ -57,7 +57,7 @@ reasons! {
     UnknownTransferCoding => "unknown_transfer_coding", 501, "Fix the client; only `chunked` is spoken.";
     /// The method is one that a reverse proxy does not serve (CONNECT).
     MethodNotServed => "method_not_served", 501, "Use a forward proxy for CONNECT.";
-    /// The HTTP version is not 1.0 or 1.1.
+    /// The HTTP version of a request line is not 1.0 or 1.1.
     UnknownVersion => "unknown_version", 505, "Fix the client.";
     /// No route matches the request.
     NoRoute => "no_route", 404, "Run `tidegate explain` on the request; add a route or a default.";
@@ -93,6 +93,10 @@ reasons! {
     ConnectionLimit => "connection_limit", 0, "Raise `limits.connections`, or add shards.";
     /// The shard's buffer budget is used up.
     BufferBudget => "buffer_budget", 503, "Raise `limits.buffers`; look for slow readers in `/shards`.";
+    /// A client in HTTP/2 did more of what costs it nothing than `limits.http2` allows; it was told ENHANCE_YOUR_CALM.
+    Http2Flood => "http2_flood", 0, "Look at the client, the log's detail names what it did; or raise the limit.";
+    /// A client's connection in HTTP/2 breaks RFC 9113.
+    Http2Protocol => "http2_protocol", 0, "Fix the client; the log's detail names the rule.";
     /// The PROXY protocol header is missing or malformed.
     ProxyHeader => "proxy_header", 0, "Let the balancer in front send PROXY v1 or v2, or switch `proxy_protocol` off.";
     /// A relayed TCP connection reached `timeouts.max_age`.
@@ -113,21 +117,62 @@ reasons! {
     Draining => "draining", 503, "Expected while a process is being replaced.";
 }
 
+impl Reason {
+    /// What a gRPC client is told instead of the status (L9; gRPC's table of HTTP statuses).
+    pub const fn grpc_status(self, status: u16) -> u16 {
+        const CANCELLED: u16 = 1;
+        const UNKNOWN: u16 = 2;
+        const DEADLINE_EXCEEDED: u16 = 4;
+        const PERMISSION_DENIED: u16 = 7;
+        const RESOURCE_EXHAUSTED: u16 = 8;
+        const UNIMPLEMENTED: u16 = 12;
+        const INTERNAL: u16 = 13;
+        const UNAVAILABLE: u16 = 14;
+        const UNAUTHENTICATED: u16 = 16;
+        match (self, status) {
+            (Reason::Overloaded, _) | (_, 413 | 429 | 431) => RESOURCE_EXHAUSTED,
+            (_, 400) => INTERNAL,
+            (_, 401) => UNAUTHENTICATED,
+            (_, 403) => PERMISSION_DENIED,
+            (_, 404 | 501) => UNIMPLEMENTED,
+            (_, 408 | 504) => DEADLINE_EXCEEDED,
+            (_, 499) => CANCELLED,
+            (_, 502 | 503) => UNAVAILABLE,
+            _ => UNKNOWN,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    /// Goal: gRPC clients are told what they can act upon: overload is not what they try again at once
+    /// (L9). Method: the cases.
+    #[test]
+    fn grpc_statuses() {
+        for (reason, grpc) in [
+            (Reason::Overloaded, 8),
+            (Reason::NoEndpoint, 14),
+            (Reason::UpstreamReset, 14),
+            (Reason::RequestTimeout, 4),
+            (Reason::NoRoute, 12),
+            (Reason::BadRequest, 13),
+        ] {
+            assert_eq!(reason.grpc_status(reason.status()), grpc, "{reason:?}");
+        }
+    }
 
     /// Goal: a word means one thing. Method: no two reasons share it.
     #[test]
     fn words_are_unique_and_plain() {
         let words: BTreeSet<_> = Reason::ALL.iter().map(|r| r.word()).collect();
         assert_eq!(words.len(), Reason::COUNT);
-        assert!(
-            words
-                .iter()
-                .all(|w| w.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
-        );
+        assert!(words.iter().all(|w| {
+            w.bytes()
+                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+        }));
     }
 
     /// Goal: a table by reason is indexed by `reason as usize`. Method: discriminants are dense.

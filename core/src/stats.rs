@@ -313,6 +313,20 @@ slab! {
         Counter tls_requests,
         /// Requests and relayed connections that came in plaintext.
         Counter plaintext_requests,
+        /// Client connections in HTTP/2.
+        Counter http2_connections,
+        /// Of those, the ones open now.
+        Gauge http2_connections_open,
+        /// Streams of clients: requests in HTTP/2, those that were malformed not included.
+        Counter http2_streams,
+        /// Of those, the ones being served now.
+        Gauge http2_streams_open,
+        /// Streams that clients have reset.
+        Counter http2_resets_received,
+        /// Streams that were reset since the client broke a rule.
+        Counter http2_stream_errors,
+        /// Connections in HTTP/2 ended with ENHANCE_YOUR_CALM.
+        Counter http2_floods,
         /// Bytes received from clients in TLS, as the application sees them.
         Counter tls_received_bytes,
         /// Bytes sent to clients in TLS, as the application sees them.

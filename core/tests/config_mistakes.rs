@@ -326,7 +326,7 @@ const LISTENER_TLS: &[Mistake] = &[
     ("TG-C050", "did you mean `X25519MLKEM768`?", "groups: [«X25519MLKEM786»]"),
     ("TG-C051", "write `min_version: \"1.3\"`", "groups: «[X25519MLKEM768]»"),
     ("TG-C051", "raise `max_version`", "max_version: \"1.2\", groups: [X25519, «X25519MLKEM768»]"),
-    ("TG-C014", "refused", "alpn: [«h2», http/1.1]"),
+    ("TG-C014", "refused", "alpn: [«h3», http/1.1]"),
     ("TG-C013", "protocol: tcp", "alpn: [«mqtt»]"),
     ("TG-C045", "the name of a protocol", "alpn: [«\"http 1\"»]"),
     ("TG-C044", "remove one", "alpn: [http/1.1, «http/1.1»]"),

@@ -339,6 +339,19 @@ fn every_key_of_a_route_lands_in_its_field() {
         target: 4 << 10,
         body: Some(10 << 20),
         requests_per_connection: Some(1000),
+        http2: Http2Limits {
+            streams: 50,
+            stream_window: 128 << 10,
+            connection_window: 4 << 20,
+            resets: 100,
+            stream_errors: 50,
+            settings: 25,
+            pings: 100,
+            empty_frames: 100,
+            idle_frames: 500,
+            window_updates: 500,
+            tiny_frames: 100,
+        },
     };
     assert_eq!(edge.limits, limits);
     assert_eq!(

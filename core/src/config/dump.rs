@@ -10,10 +10,10 @@ use serde_json::{Map, Value, json};
 use super::{
     model::{
         AccessLog, AccessLogFormat, AdaptiveLimit, Balance, Center, Cluster, Config, Endpoints,
-        Forward, HashOn, HeaderEdits, Heal, HealthCheck, Hook, HostPattern, Http, Listener,
-        PathPattern, PathRewrite, Probe, Protocol, ProxyProtocolIn, ProxyProtocolOut, RateLimit,
-        Redirect, Retry, Route, RouteAction, RouteMatch, Scope, StaticEndpoint, Tcp, ValuePattern,
-        WeightedCluster, XForwarded,
+        Forward, HashOn, HeaderEdits, Heal, HealthCheck, Hook, HostPattern, Http, Http2Limits,
+        Listener, PathPattern, PathRewrite, Probe, Protocol, ProxyProtocolIn, ProxyProtocolOut,
+        RateLimit, Redirect, Retry, Route, RouteAction, RouteMatch, Scope, StaticEndpoint, Tcp,
+        ValuePattern, WeightedCluster, XForwarded,
     },
     quantity::{format_duration, format_share, format_size},
 };
@@ -206,6 +206,7 @@ fn http(object: &mut Object, http: &Http, secrets: Secrets) {
             "target": format_size(http.limits.target.into()),
             "body": or_off(http.limits.body.map(format_size)),
             "requests_per_connection": or_off(http.limits.requests_per_connection),
+            "http2": http2_limits(&http.limits.http2),
         }),
     );
     let mut forwarded = Object::default();
@@ -219,6 +220,22 @@ fn http(object: &mut Object, http: &Http, secrets: Secrets) {
     object.put("forwarded", forwarded);
     let routes = http.routes.iter().map(|one| route(one, secrets));
     object.put("routes", Value::Array(routes.collect()));
+}
+
+fn http2_limits(limits: &Http2Limits) -> Value {
+    json!({
+        "streams": limits.streams,
+        "stream_window": format_size(limits.stream_window.into()),
+        "connection_window": format_size(limits.connection_window.into()),
+        "resets": limits.resets,
+        "stream_errors": limits.stream_errors,
+        "settings": limits.settings,
+        "pings": limits.pings,
+        "empty_frames": limits.empty_frames,
+        "idle_frames": limits.idle_frames,
+        "window_updates": limits.window_updates,
+        "tiny_frames": limits.tiny_frames,
+    })
 }
 
 /// `to` for one cluster, `split` for several.

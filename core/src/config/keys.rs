@@ -86,6 +86,7 @@ pub(super) static SECTIONS: &[&Section] = &[
     &SUBJECT_ALT_NAME,
     &HTTP_TIMEOUTS,
     &HTTP_LIMITS,
+    &HTTP2_LIMITS,
     &FORWARDED,
     &TCP_TIMEOUTS,
     &ROUTE,

@@ -10,11 +10,13 @@ use crate::limiter::Priority;
 
 mod center;
 mod heal;
+mod http2;
 mod limit;
 mod tls;
 
 pub use center::*;
 pub use heal::*;
+pub use http2::*;
 pub use limit::*;
 pub use tls::*;
 
@@ -219,6 +221,8 @@ pub struct HttpLimits {
     pub body: Option<u64>,
     /// Requests on one connection, after which it is closed; `None` is without limit.
     pub requests_per_connection: Option<u32>,
+    /// What a connection in HTTP/2 may do.
+    pub http2: Http2Limits,
 }
 
 impl Default for HttpLimits {
@@ -229,6 +233,7 @@ impl Default for HttpLimits {
             target: 8 << 10,
             body: None,
             requests_per_connection: None,
+            http2: Http2Limits::default(),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::config::model::{
-    Forwarded, Http, HttpLimits, HttpTimeouts, Listener, Protocol, ProxyProtocolIn, Route, Tcp,
-    XForwarded,
+    Forwarded, Http, Http2Limits, HttpLimits, HttpTimeouts, Listener, Protocol, ProxyProtocolIn,
+    Route, Tcp, XForwarded,
 };
 
 /// Decodes one listener; also says where its routes begin.
@@ -191,6 +191,7 @@ fn limits(fields: &Fields<'_>) -> HttpLimits {
         target: fields.size32("target"),
         body: fields.size_or_off("body"),
         requests_per_connection: fields.integer_or_off("requests_per_connection"),
+        http2: http2_limits(&fields.section("http2", &keys::HTTP2_LIMITS)),
     };
     if limits.target > limits.header_list && limits.header_list != 0 {
         let message = "`target` is larger than `header_list`, of which it is a part";
@@ -207,6 +208,22 @@ fn limits(fields: &Fields<'_>) -> HttpLimits {
         );
     }
     limits
+}
+
+fn http2_limits(fields: &Fields<'_>) -> Http2Limits {
+    Http2Limits {
+        streams: fields.integer("streams"),
+        stream_window: fields.size32("stream_window"),
+        connection_window: fields.size32("connection_window"),
+        resets: fields.integer("resets"),
+        stream_errors: fields.integer("stream_errors"),
+        settings: fields.integer("settings"),
+        pings: fields.integer("pings"),
+        empty_frames: fields.integer("empty_frames"),
+        idle_frames: fields.integer("idle_frames"),
+        window_updates: fields.integer("window_updates"),
+        tiny_frames: fields.integer("tiny_frames"),
+    }
 }
 
 fn forwarded(fields: &Fields<'_>) -> Forwarded {

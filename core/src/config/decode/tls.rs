@@ -69,7 +69,11 @@ pub(super) fn listener(
         certificates: certificates(&fields, secrets),
         client: client_certificate(&fields, secrets),
         parameters: parameters(&fields),
-        alpn: alpn(&fields, http, http),
+        alpn: alpn(
+            &fields,
+            http.then_some(&["h2", "http/1.1", "http/1.0"]),
+            http,
+        ),
         session_tickets: fields.flag("session_tickets"),
         handshake_timeout: fields.duration("handshake_timeout"),
         inspect_timeout: fields.duration("inspect_timeout"),
@@ -208,16 +212,16 @@ fn subject_alt_names(fields: &Fields<'_>) -> Vec<SanMatch> {
     names
 }
 
-/// Names of protocols. `http_only` refuses what HTTP routes and listeners do not speak; absent, the list
-/// is `http/1.1` if `http_default`.
-fn alpn(fields: &Fields<'_>, http_only: bool, http_default: bool) -> Vec<Arc<str>> {
+/// Names of protocols, of those `spoken` if that is limited; absent, the list is `http/1.1` if
+/// `http_default`.
+fn alpn(fields: &Fields<'_>, spoken: Option<&'static [&str]>, http_default: bool) -> Vec<Arc<str>> {
     if !fields.has("alpn") && http_default {
         return vec!["http/1.1".into()];
     }
     let kind = Kind::Text("the name of a protocol", keys::ALPN_NAME_MAX);
     let mut protocols: Vec<Arc<str>> = Vec::new();
     for text in texts(fields, "alpn", &kind, &fields.list("alpn")) {
-        let parsed = syntax::alpn(&text.text, http_only);
+        let parsed = syntax::alpn(&text.text, spoken);
         let Some(protocol) = checked_opt(fields.report, "alpn", &text, parsed) else {
             continue;
         };
@@ -264,7 +268,11 @@ pub(super) fn cluster(
         trusted_ca: trusted_ca.unwrap_or_else(|| "".into()),
         subject_alt_names: subject_alt_names(&fields),
         parameters: parameters(&fields),
-        alpn: alpn(&fields, http_only, http_default),
+        alpn: alpn(
+            &fields,
+            http_only.then_some(&["http/1.1", "http/1.0"]),
+            http_default,
+        ),
         resumption: fields.flag("resumption"),
         handshake_timeout: fields.duration("handshake_timeout"),
         warm_up: fields.duration("warm_up"),
@@ -350,7 +358,7 @@ pub(super) fn capability(fields: &Fields<'_>) -> TlsCapability {
     TlsCapability {
         state: state(fields.word("state")),
         epoch: fields.integer("epoch"),
-        alpn: alpn(&fields, false, false),
+        alpn: alpn(&fields, None, false),
         min_version: version(&fields, "min_version"),
     }
 }

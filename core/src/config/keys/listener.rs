@@ -16,7 +16,7 @@ pub(in super::super) static LISTENER: Section = Section {
         Field::new(
             "protocol",
             Kind::Any(&[
-                Kind::Word(&[("http", "HTTP/1.1, with `routes`"), ("tcp", "a byte relay, with `to` or `split`")]),
+                Kind::Word(&[("http", "HTTP/1.1 and HTTP/2, with `routes`"), ("tcp", "a byte relay, with `to` or `split`")]),
                 Kind::Planned(&[
                     ("bolt", "Bolt"),
                     ("dubbo", "Dubbo"),
@@ -173,6 +173,59 @@ pub(in super::super) static HTTP_LIMITS: Section = Section {
             "After which a connection is closed.",
         )
         .default("off", "as Envoy"),
+        Field::new(
+            "http2",
+            Kind::Section(&HTTP2_LIMITS),
+            "What a connection in HTTP/2 may do.",
+        )
+        .absent("all its defaults"),
+    ],
+    planned: &[],
+};
+
+/// A budget for ten seconds.
+const HTTP2_BUDGET: Kind = Kind::Integer(1, 1_000_000);
+
+pub(in super::super) static HTTP2_LIMITS: Section = Section {
+    name: "http2",
+    place: "listeners.<name>.limits.http2",
+    doc: "What a client may do on one connection in HTTP/2. From `resets` on the numbers are for ten seconds; whoever \
+          goes beyond is told ENHANCE_YOUR_CALM, and the connection ends (reason `http2_flood`).",
+    fields: &[
+        Field::new(
+            "streams",
+            Kind::Integer(1, 10_000),
+            "Requests at once. Above: the request is refused, and the client may send it again.",
+        )
+        .default("100", "RFC 9113, 6.5.2 advises no less; browsers and gRPC expect it"),
+        Field::new(
+            "stream_window",
+            Kind::Size(1 << 10, 1 << 30),
+            "Bytes of a request body that are taken ahead of the endpoint.",
+        )
+        .default("64KiB", "half a gigabit a second for each stream at a round trip of a millisecond"),
+        Field::new(
+            "connection_window",
+            Kind::Size(64 << 10, 1 << 30),
+            "The same for all requests of the connection together.",
+        )
+        .default("6400KiB", "as large as the windows of all streams: none holds up another"),
+        Field::new("resets", HTTP2_BUDGET, "Requests that the client gives up (rapid reset); one is taken off for each that ends well.")
+            .default("200", "twenty a second, beyond what hedging clients give up"),
+        Field::new("stream_errors", HTTP2_BUDGET, "Requests that are reset since they break a rule.")
+            .default("100", "no honest client breaks any"),
+        Field::new("settings", HTTP2_BUDGET, "SETTINGS frames.")
+            .default("50", "one at the beginning, a few when windows are tuned"),
+        Field::new("pings", HTTP2_BUDGET, "PING frames; one is taken off for each frame of an answer's body.")
+            .default("200", "keep-alive is one in seconds; some clients measure round trips"),
+        Field::new("empty_frames", HTTP2_BUDGET, "Frames of a request body with nothing in them.")
+            .default("200", "some libraries flush with one"),
+        Field::new("idle_frames", HTTP2_BUDGET, "PRIORITY, unknown frames, and frames for requests that are over.")
+            .default("1000", "browsers re-prioritise while they load"),
+        Field::new("window_updates", HTTP2_BUDGET, "WINDOW_UPDATE frames; ten are taken off for each frame of an answer's body.")
+            .default("1000", "two a frame are usual"),
+        Field::new("tiny_frames", HTTP2_BUDGET, "Frames of fewer than 64 bytes that the client's windows force us to send.")
+            .default("200", "a client that tests us, not one that reads"),
     ],
     planned: &[],
 };

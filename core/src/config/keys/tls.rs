@@ -187,7 +187,7 @@ pub(in super::super) static LISTENER_TLS: Section = Section {
         Field::new(
             "alpn",
             Kind::List(&ALPN_ITEM, TLS_LIST_MAX),
-            "Protocols offered by ALPN, the preferred first. An HTTP listener speaks `http/1.1`.",
+            "Protocols offered by ALPN, the preferred first. An HTTP listener speaks `h2` and `http/1.1`.",
         )
         .absent("`[http/1.1]` with `protocol: http`, none with `tcp`"),
         Field::new("session_tickets", Kind::Flag, "Whether clients may resume by ticket, on any shard.")

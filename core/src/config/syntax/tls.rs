@@ -109,14 +109,14 @@ pub(in super::super) fn server_name(text: &str) -> Parsed<Arc<str>> {
     }
 }
 
-/// The name of a protocol in ALPN (RFC 7301, 3.1). `http_only` takes those of HTTP/1.1.
-pub(in super::super) fn alpn(text: &str, http_only: bool) -> Parsed<Arc<str>> {
+/// The name of a protocol in ALPN (RFC 7301, 3.1), one of those `spoken`, if that is limited.
+pub(in super::super) fn alpn(text: &str, spoken: Option<&[&str]>) -> Parsed<Arc<str>> {
     let fault = |code, why: &str, help: &str| Err(Fault::new(code, why, help));
     if text.is_empty() || !text.bytes().all(|byte| matches!(byte, 0x21..=0x7e)) {
         let help = "write the name of a protocol such as `http/1.1`";
         return fault(codes::TEXT, "not a protocol", help);
     }
-    if !http_only || matches!(text, "http/1.1" | "http/1.0") {
+    if spoken.is_none_or(|spoken| spoken.contains(&text)) {
         return Ok(text.into());
     }
     match text {
