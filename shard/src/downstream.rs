@@ -2,6 +2,11 @@
 //!
 //! While it is idle it is a small task around one armed receive: no buffer, no parsed head. The state of
 //! a request is boxed, and lives as long as the request.
+//!
+//! * `downstream.rs`: every connection until it is known what is spoken, and those in HTTP/1.
+//! * `downstream/http2.rs`: those in HTTP/2.
+
+mod http2;
 
 use std::{
     cell::{Cell, OnceCell},
@@ -12,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use tidegate_codecs::http2::PREFACE;
 use tidegate_core::{
     config::model::{HttpTimeouts, ProxyProtocolIn, ServerMode},
     encryption::rollout::LinkKind,
@@ -21,14 +27,15 @@ use tidegate_core::{
 };
 
 use crate::{
-    census,
+    access_log, census,
     drain::IDLE_GRACE,
     local::Local,
     relay,
-    request::{self, Next},
+    request::{self, Caller, Next, Start},
     ring::{Chunk, Deadline, Socket},
     transport::{self, Stream},
 };
+pub(crate) use http2::ClientStream;
 
 /// For a PROXY header, on listeners that have no time-out of their own for heads.
 const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -196,25 +203,88 @@ pub(crate) fn serve(mut client: Client) -> impl Future<Output = ()> {
                 let first_wait = http.timeouts.header;
                 // An idle connection must not keep an old snapshot alive.
                 drop(plane);
-                serve_http(&client, first_wait).await;
+                let agreed = client.socket.tls_facts().map(|tls| tls.is_http2);
+                let spoken = match agreed {
+                    Some(true) => Spoken::Http2,
+                    _ => serve_http1(&client, first_wait).await,
+                };
+                if spoken == Spoken::Http2 {
+                    Box::pin(http2::serve(client)).await;
+                }
             }
         }
     }
 }
 
-/// Requests, one after the other, until either side has enough.
-async fn serve_http(client: &Client, first_wait: Duration) {
-    let mut wait = first_wait;
-    while let Some(first) = wait_for_request(client, wait).await {
-        match Box::pin(request::serve_request(client, first)).await {
-            Next::KeepAlive => {}
-            Next::Close => return close(client).await,
-            Next::Linger => return Box::pin(linger(client)).await,
-            Next::Abort => return client.socket.reset_on_close(),
+/// What a client speaks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spoken {
+    Http1,
+    /// And nothing of it was taken.
+    Http2,
+}
+
+/// Requests, one after the other, until either side has enough; unless the client begins with the preface of
+/// HTTP/2, knowing that it is spoken here. (In TLS that is agreed upon, and not guessed.) (Not an
+/// `async fn`, as above.)
+#[allow(clippy::manual_async_fn)]
+fn serve_http1(client: &Client, mut wait: Duration) -> impl Future<Output = Spoken> {
+    async move {
+        while let Some(first) = wait_for_request(client, wait).await {
+            match Box::pin(serve_request(client, first)).await {
+                Some(Next::KeepAlive) => {}
+                Some(Next::Close) => {
+                    close(client).await;
+                    break;
+                }
+                Some(Next::Linger) => {
+                    Box::pin(linger(client)).await;
+                    break;
+                }
+                Some(Next::Abort) => {
+                    client.socket.reset_on_close();
+                    break;
+                }
+                None => return Spoken::Http2,
+            }
+            client.served.set(client.served.get().saturating_add(1));
+            wait = timeouts(client).keep_alive;
         }
-        client.served.set(client.served.get().saturating_add(1));
-        wait = timeouts(client).keep_alive;
+        Spoken::Http1
     }
+}
+
+/// Serves a request, whose first bytes these are; `None` if they are the preface, and were put back.
+async fn serve_request(client: &Client, mut first: Chunk) -> Option<Next> {
+    let may_be_http2 = client.served.get() == 0
+        && begins_alike(&first, PREFACE)
+        && client.socket.kind() == LinkKind::Plaintext;
+    if may_be_http2 {
+        first = gather_preface(client, first).await;
+        if first.starts_with(PREFACE) {
+            client.socket.put_back(first);
+            return None;
+        }
+    }
+    Some(request::serve_request(Caller::Http1(client), Start::Bytes(first)).await)
+}
+
+/// Whether one is the beginning of the other.
+fn begins_alike(bytes: &[u8], known: &[u8]) -> bool {
+    bytes.iter().zip(known).all(|(one, other)| one == other)
+}
+
+/// Receives until it is known whether the client begins with the preface. If it stops before, whoever reads
+/// the request finds that out.
+async fn gather_preface(client: &Client, mut first: Chunk) -> Chunk {
+    client.deadline.set_after(timeouts(client).header);
+    while first.len() < PREFACE.len() && begins_alike(&first, PREFACE) {
+        let Ok(Ok(Some(more))) = client.deadline.bound(client.socket.receive()).await else {
+            break;
+        };
+        first = Chunk::from_vec(&client.local.driver, [&first[..], &more[..]].concat());
+    }
+    first
 }
 
 /// The first bytes of the next request; `None` if there will be none.
@@ -282,21 +352,35 @@ async fn encrypt(client: &mut Client, listener: &Listener) -> bool {
     false
 }
 
-/// Counts and logs a connection that is not served, and lets the client read what it was told.
-async fn refuse(client: &Client, listener: &Listener, reason: Reason, detail: &'static str) {
+/// Logs what no request has recorded.
+fn log(
+    client: &Client,
+    listener: &Listener,
+    reason: Reason,
+    detail: &'static str,
+    protocol: &'static str,
+) {
     let local = &client.local;
     if local.logs_access() {
-        local.log_access(AccessRecord {
+        let mut record = AccessRecord {
             start_unix_ns: local.unix_ns(local.driver.now_ns()),
             shard: local.id.0,
             listener: listener.name.clone(),
             client: client.peer(),
-            protocol: "TCP",
+            protocol,
             reason: Some(reason),
             detail,
             ..AccessRecord::default()
-        });
+        };
+        access_log::fill_tls(&mut record, &client.socket);
+        local.log_access(record);
     }
+}
+
+/// Counts and logs a connection that is not served, and lets the client read what it was told.
+async fn refuse(client: &Client, listener: &Listener, reason: Reason, detail: &'static str) {
+    let local = &client.local;
+    log(client, listener, reason, detail, "TCP");
     client.deadline.set_after(LINGER);
     match &listener.protocol {
         Protocol::Http(_) if reason == Reason::PlaintextOnTls => {

@@ -2,7 +2,7 @@
 //! listeners, connection pools and balancers. Nothing is shared between shards.
 //!
 //! In reading order: `executor` (the thread and its loop), `ring` (the only unsafe code), `timer`,
-//! `listener`, `transport`, `downstream`, `request` (the spine: the life of a request, top to bottom),
+//! `listener`, `transport`, `http2`, `downstream`, `request` (the spine: the life of a request, top to bottom),
 //! `limit`, `upstream`, `relay`, `drain`, `inbox`, `access_log`.
 
 mod access_log;
@@ -10,6 +10,7 @@ mod census;
 mod downstream;
 mod drain;
 mod executor;
+mod http2;
 mod inbox;
 mod limit;
 mod listener;

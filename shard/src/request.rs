@@ -4,15 +4,20 @@
 //! endpoint → check out a connection → exchange → answer → record. Every decision is taken here; the
 //! helpers compute and return.
 //!
+//! * `caller.rs`: the client's side: a connection in HTTP/1, or a stream of one in HTTP/2.
 //! * `exchange.rs`: what is known of the request so far.
 //! * `head.rs`: reading heads, which may arrive in pieces, and writing them for the next hop.
 //! * `upload.rs`: the request on its way to the endpoint.
-//! * `answer.rs`: the answer on its way to the client, and answers of our own.
+//! * `answer.rs`: the answer on its way to the client; `download.rs`: its body.
+//! * `reply.rs`: answers of our own.
 //! * `retry.rs`: what failed, and whether it is worth another try.
 
 mod answer;
+mod caller;
+mod download;
 mod exchange;
 mod head;
+mod reply;
 mod retry;
 mod upload;
 
@@ -23,19 +28,19 @@ use tidegate_core::{
     snapshot::{Action, Forward, Route},
 };
 
-pub(crate) use answer::refuse_unread;
+pub(crate) use caller::{Caller, Start};
 pub(crate) use exchange::{Exchange, Refusal, Scratch};
+pub(crate) use reply::refuse_unread;
 
 use crate::{
     census,
-    downstream::Client,
     local::Plane,
     ring::Chunk,
     upstream::{Connection, Destination, Ticket},
 };
 use retry::Failure;
 
-/// What becomes of the client's connection after a request.
+/// What becomes of the client's connection after a request. A stream is over in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// It serves the next request.
@@ -48,15 +53,15 @@ pub(crate) enum Next {
     Abort,
 }
 
-/// Serves the request that begins with `first`.
-pub(crate) async fn serve_request(client: &Client, first: Chunk) -> Next {
-    let Some(plane) = client.local.plane() else {
+/// Serves one request.
+pub(crate) async fn serve_request(caller: Caller<'_>, start: Start) -> Next {
+    let Some(plane) = caller.client().local.plane() else {
         return Next::Close;
     };
-    let Some(mut exchange) = Exchange::begin(client, &plane) else {
-        return answer::refuse_unread(client, Reason::Draining).await;
+    let Some(mut exchange) = Exchange::begin(caller, &plane) else {
+        return caller.turn_away().await;
     };
-    let next = match run(&mut exchange, &plane, first).await {
+    let next = match run(&mut exchange, &plane, start).await {
         Ok(next) => next,
         Err(refusal) => exchange.refuse(refusal).await,
     };
@@ -67,9 +72,9 @@ pub(crate) async fn serve_request(client: &Client, first: Chunk) -> Next {
 async fn run<'a>(
     exchange: &mut Exchange<'a>,
     plane: &'a Rc<Plane>,
-    first: Chunk,
+    start: Start,
 ) -> Result<Next, Refusal> {
-    exchange.read_head(first).await?;
+    exchange.read_head(start).await?;
     census::request_began(exchange);
     let route = exchange.find_route()?;
     exchange.rate_limit(route)?;

@@ -18,6 +18,8 @@
 
 pub mod center;
 pub mod client;
+pub mod frames;
+pub mod http2;
 pub mod origin;
 pub mod peer;
 pub mod proxy;

@@ -1,6 +1,6 @@
 //! What is known of a request so far, and the steps that only compute.
 
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
 use tidegate_codecs::{
     http1::{Framing, RequestHead, ResponseHead},
@@ -18,7 +18,7 @@ use tidegate_core::{
     steering::{RequestView, bucket_key, hash_address, hash_bytes, is_ambiguous_path, sticky_hash},
 };
 
-use super::{answer::REASON_HEADER, retry::Failure, upload::Upload};
+use super::{caller::Caller, reply::REASON_HEADER, retry::Failure, upload::Upload};
 use crate::{
     access_log, census,
     downstream::Client,
@@ -34,11 +34,11 @@ const SCRATCH_BYTES_MAX: usize = 16 << 10;
 /// The parts of an exchange that allocate, kept from request to request.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    pub(super) request: RequestHead,
+    pub(crate) request: RequestHead,
     pub(super) response: ResponseHead,
     /// The request head as received: the spans of `request` point into it. A copy, so that the provided
     /// buffer goes back at once: it must not be held while an endpoint thinks.
-    pub(super) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// The rewritten target.
     pub(super) target: Vec<u8>,
 }
@@ -141,18 +141,17 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Something moved.
-    pub(super) fn moved(&self, client: &Client) {
-        let idle_until = client
-            .local
-            .driver
-            .now_ns()
-            .saturating_add(self.idle.as_nanos() as u64);
-        client.deadline.set(idle_until.min(self.until_ns));
+    pub(super) fn moved(&self, caller: Caller<'_>) {
+        let now_ns = caller.client().local.driver.now_ns();
+        let idle_until = now_ns.saturating_add(self.idle.as_nanos() as u64);
+        caller.deadline().set(idle_until.min(self.until_ns));
     }
 }
 
 /// One request and its answer.
 pub(crate) struct Exchange<'a> {
+    pub(super) caller: Caller<'a>,
+    /// The caller's connection.
     pub(crate) client: &'a Client,
     pub(crate) listener: &'a Listener,
     pub(super) http: &'a Http,
@@ -183,14 +182,16 @@ pub(crate) struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    /// An exchange on `client`'s connection; `None` if its listener is gone.
-    pub(super) fn begin(client: &'a Client, plane: &'a Rc<Plane>) -> Option<Exchange<'a>> {
+    /// An exchange with `caller`; `None` if its listener is gone.
+    pub(super) fn begin(caller: Caller<'a>, plane: &'a Rc<Plane>) -> Option<Exchange<'a>> {
+        let client = caller.client();
         let listener = plane.listener(*client.bind)?;
         let Protocol::Http(http) = &listener.protocol else {
             return None;
         };
         client.local.counters().requests_active.add(1);
         Some(Exchange {
+            caller,
             client,
             listener,
             http,
@@ -333,9 +334,14 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// From here on the route's time-out counts.
+    /// From here on the route's time-out counts, and the client's, if it is gRPC and has one.
     pub(super) fn start_clock(&mut self, forward: &Forward) {
-        if let Some(timeout) = forward.timeout {
+        let asked = match self.is_grpc() {
+            true => self.field("grpc-timeout").and_then(grpc_timeout),
+            false => None,
+        };
+        let timeout = forward.timeout.into_iter().chain(asked).min();
+        if let Some(timeout) = timeout {
             self.until_ns = self
                 .times
                 .began_ns
@@ -364,17 +370,24 @@ impl<'a> Exchange<'a> {
     ) -> Result<Connection, Failure> {
         let driver = &self.client.local.driver;
         let began_ns = driver.clock_ns();
-        self.client.deadline.set(self.until_ns);
-        let made = self
-            .client
-            .deadline
-            .bound(Connection::connect(to, endpoint))
-            .await;
+        let deadline = self.caller.deadline();
+        deadline.set(self.until_ns);
+        let caller = self.caller;
+        let mut connecting = std::pin::pin!(Connection::connect(to, endpoint));
+        let connecting = std::future::poll_fn(|cx| {
+            // In HTTP/1 it cannot be told from a client that sends no more.
+            if caller.is_http2() && caller.poll_failed(cx).is_ready() {
+                let gone = Failure::Refused(Reason::ClientGone.into());
+                return Poll::Ready(Err(gone));
+            }
+            connecting.as_mut().poll(cx).map_err(Failure::Connect)
+        });
+        let made = deadline.bound(connecting).await;
         let took_ns = driver.clock_ns().saturating_sub(began_ns);
         self.times.connect_ns += took_ns;
         self.times.ready_ns += took_ns;
         match made {
-            Ok(made) => made.map_err(Failure::Connect),
+            Ok(made) => made,
             Err(_) => Err(Failure::Refused(Reason::RequestTimeout.into())),
         }
     }
@@ -410,6 +423,17 @@ impl<'a> Exchange<'a> {
             }
             _ => Fate::Failed(Fault::Status),
         }
+    }
+
+    /// The value of the request's first field of this name (lower case).
+    fn field(&self, name: &str) -> Option<&[u8]> {
+        let (head, bytes) = self.head();
+        head.field(bytes, name)
+    }
+
+    /// Whether the client speaks gRPC, whose refusals are trailers.
+    pub(super) fn is_grpc(&self) -> bool {
+        self.caller.is_http2() && self.field("content-type").is_some_and(is_grpc)
     }
 
     /// Whether nothing but a head is sent.
@@ -519,7 +543,79 @@ fn no_route(path: &[u8]) -> Refusal {
     Reason::NoRoute.into()
 }
 
+/// `application/grpc`, with or without a coding of messages; not gRPC-Web.
+fn is_grpc(content_type: &[u8]) -> bool {
+    let rest = content_type.strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+}
+
+/// `1*8DIGIT` and a unit; `None` for anything else.
+fn grpc_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let count = digits
+        .iter()
+        .fold(0, |count, digit| count * 10 + u64::from(digit - b'0'));
+    match unit {
+        b'H' => Some(Duration::from_secs(count * 3600)),
+        b'M' => Some(Duration::from_secs(count * 60)),
+        b'S' => Some(Duration::from_secs(count)),
+        b'm' => Some(Duration::from_millis(count)),
+        b'u' => Some(Duration::from_micros(count)),
+        b'n' => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
 /// Whether a refusal by a proxy in front of the endpoint is for overload (H13).
 fn is_overload(reason: Option<&[u8]>) -> bool {
     reason == Some(Reason::Overloaded.word().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a client's time-out is understood as gRPC writes it. Method: each unit, and what is none.
+    #[test]
+    fn grpc_timeouts() {
+        for (text, expected) in [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("99999999S", Some(Duration::from_secs(99_999_999))),
+            ("100m", Some(Duration::from_millis(100))),
+            ("7u", Some(Duration::from_micros(7))),
+            ("8n", Some(Duration::from_nanos(8))),
+            ("100000000S", None),
+            ("S", None),
+            ("", None),
+            ("1", None),
+            ("-1S", None),
+            ("1s", None),
+        ] {
+            assert_eq!(grpc_timeout(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    /// Goal: gRPC is told from gRPC-Web, whose clients read statuses. Method: content types.
+    #[test]
+    fn grpc_content_types() {
+        for yes in [
+            "application/grpc",
+            "application/grpc+proto",
+            "application/grpc;x",
+        ] {
+            assert!(is_grpc(yes.as_bytes()), "{yes}");
+        }
+        for no in [
+            "application/grpc-web",
+            "application/grpcx",
+            "application/json",
+            "",
+        ] {
+            assert!(!is_grpc(no.as_bytes()), "{no}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use tidegate_codecs::{
         ForwardedFor, Framing, HeadError, Progress, RequestEdits, RequestKind, ResponseHead,
         forward_request,
     },
+    http2::MessageError,
     limits::Http1Limits,
 };
 use tidegate_core::{
@@ -16,25 +17,76 @@ use tidegate_core::{
 };
 
 use super::{
-    exchange::{Exchange, Pace, Refusal},
+    caller::{Caller, Start},
+    exchange::{Exchange, Pace, Refusal, Scratch},
     retry::Failure,
     upload::Upload,
 };
 use crate::{
+    downstream::ClientStream,
     ring::{Chunk, Driver, Payload, is_over_budget},
     transport::Stream,
     upstream::Connection,
 };
 
 impl<'a> Exchange<'a> {
-    /// Reads the request's head, of which `first` is the beginning; bytes behind it go back to the socket.
-    pub(super) async fn read_head(&mut self, first: Chunk) -> Result<(), Refusal> {
+    /// Reads the request's head.
+    pub(super) async fn read_head(&mut self, start: Start) -> Result<(), Refusal> {
+        let limits = self.codec_limits();
+        match (start, self.caller) {
+            (Start::Bytes(first), _) => self.receive_head(first, &limits).await?,
+            (Start::Head(scratch), Caller::Http2(on)) => self.take_head(scratch, on, &limits)?,
+            (Start::Refused(error), Caller::Http2(on)) => {
+                self.scratch.request.clear();
+                self.times.began_ns = on.arrived_ns;
+                return Err(refuse_message(error));
+            }
+            (_, Caller::Http1(_)) => return Err(Reason::BadRequest.into()),
+        }
+        self.times.ready_ns = self.times.began_ns;
+        let head = &self.scratch.request;
+        self.received_bytes += head.len as u64;
+        if head.is_connect() {
+            return Err(Reason::MethodNotServed.into());
+        }
+        self.upload = Upload::new(head, &limits, self.http.limits.body)?;
+        if let Caller::Http1(client) = self.caller {
+            if head.keep_alive || head.framing != Framing::None {
+                client.socket.start_receiving();
+            }
+            if let Framing::Length(length) = head.framing {
+                client.socket.expect(length);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the head of a stream.
+    fn take_head(
+        &mut self,
+        scratch: Box<Scratch>,
+        on: &ClientStream,
+        limits: &Http1Limits,
+    ) -> Result<(), Refusal> {
+        let spare = std::mem::replace(&mut self.scratch, scratch);
+        self.client.local.keep_scratch(spare);
+        self.times.began_ns = on.arrived_ns;
+        if self.scratch.request.target.of(&self.scratch.bytes).len() > limits.target_bytes_max {
+            return Err(Reason::TargetTooLong.into());
+        }
+        match on.stream.is_gone() {
+            true => Err(Reason::ClientGone.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Receives a head, of which `first` is the beginning; bytes behind it go back to the socket.
+    async fn receive_head(&mut self, first: Chunk, limits: &Http1Limits) -> Result<(), Refusal> {
         let client = self.client;
         client.deadline.set_after(self.http.timeouts.header);
-        let limits = self.codec_limits();
         let mut chunk = first;
         loop {
-            let parsed = self.scratch.request.parse(&chunk, &limits);
+            let parsed = self.scratch.request.parse(&chunk, limits);
             if parsed.map_err(refuse_head)? == Progress::Complete {
                 break;
             }
@@ -52,9 +104,7 @@ impl<'a> Exchange<'a> {
             };
         }
         self.times.began_ns = client.socket.received_at_ns();
-        self.times.ready_ns = self.times.began_ns;
         let len = self.scratch.request.len;
-        self.received_bytes += len as u64;
         self.scratch.bytes.clear();
         self.scratch
             .bytes
@@ -62,17 +112,6 @@ impl<'a> Exchange<'a> {
         chunk.advance(len);
         if !chunk.is_empty() {
             client.socket.put_back(chunk);
-        }
-        let head = &self.scratch.request;
-        if head.is_connect() {
-            return Err(Reason::MethodNotServed.into());
-        }
-        self.upload = Upload::new(head, &limits, self.http.limits.body)?;
-        if head.keep_alive || head.framing != Framing::None {
-            client.socket.start_receiving();
-        }
-        if let Framing::Length(length) = head.framing {
-            client.socket.expect(length);
         }
         Ok(())
     }
@@ -119,6 +158,7 @@ impl<'a> Exchange<'a> {
         };
         let limits = Http1Limits::default();
         let Exchange {
+            caller,
             client,
             upload,
             scratch,
@@ -133,9 +173,9 @@ impl<'a> Exchange<'a> {
             kind,
             &limits,
         );
-        pace.moved(client);
-        let both = upload.alongside(client, socket, pace, reading);
-        match client.deadline.bound(both).await {
+        pace.moved(*caller);
+        let both = upload.alongside(*caller, socket, pace, reading);
+        match caller.deadline().bound(both).await {
             Ok(read) => read?,
             Err(_) => {
                 let now_ns = client.local.driver.now_ns();
@@ -247,6 +287,15 @@ async fn gather(
 fn holds_empty_line(bytes: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', bytes)
         .any(|at| matches!(bytes.get(at + 1..), Some([b'\n', ..] | [b'\r', b'\n', ..])))
+}
+
+/// What a message that is well-formed in HTTP/2 and still not served means. (One that is not has cost the
+/// client its stream.)
+fn refuse_message(error: MessageError) -> Refusal {
+    match error {
+        MessageError::Head(error) => refuse_head(error),
+        _ => Refusal::with_detail(Reason::BadRequest, error.detail()),
+    }
 }
 
 fn refuse_head(error: HeadError) -> Refusal {

@@ -132,8 +132,9 @@ impl Exchange<'_> {
         if until_ns >= self.until_ns {
             return Err(Reason::RequestTimeout.into());
         }
-        self.client.deadline.set(until_ns);
-        self.client.deadline.reached().await;
+        let deadline = self.caller.deadline();
+        deadline.set(until_ns);
+        deadline.reached().await;
         self.times.ready_ns = local.driver.clock_ns();
         Ok(())
     }

@@ -11,9 +11,11 @@ use tidegate_codecs::{
 };
 use tidegate_core::reason::Reason;
 
-use super::exchange::{Pace, Refusal};
+use super::{
+    caller::Caller,
+    exchange::{Pace, Refusal},
+};
 use crate::{
-    downstream::Client,
     ring::{Chunk, Failed, Payload, is_over_budget},
     transport::Stream,
 };
@@ -37,6 +39,8 @@ struct Body {
     payload_max: u64,
     /// Bytes taken from the client.
     taken: u64,
+    /// Bytes of payload that went on.
+    gone: u64,
     /// The client waits for a 100 before it sends.
     expects_continue: bool,
 }
@@ -60,6 +64,7 @@ impl Upload {
             tracker: BodyTracker::new(head.framing, limits),
             payload_max,
             taken: 0,
+            gone: 0,
             expects_continue: head.expect_continue,
         };
         Ok(Upload {
@@ -104,19 +109,22 @@ impl Upload {
     /// Runs `future` while the upload goes on. A client that breaks off ends both.
     pub(super) async fn alongside<T>(
         &mut self,
-        client: &Client,
+        caller: Caller<'_>,
         upstream: &Stream,
         pace: Pace,
         future: impl Future<Output = T>,
     ) -> Result<T, Refusal> {
         let mut future = std::pin::pin!(future);
         std::future::poll_fn(|cx| {
-            if !self.finished {
-                if let Poll::Ready(uploaded) = self.poll(cx, client, upstream, pace) {
-                    uploaded?;
-                    self.finished = true;
-                }
-            } else if let Poll::Ready(error) = client.socket.poll_failed(cx) {
+            let was_finished = self.finished;
+            if !was_finished && let Poll::Ready(uploaded) = self.poll(cx, caller, upstream, pace) {
+                uploaded?;
+                self.finished = true;
+            }
+            // What HTTP/2 resets it does so ahead of what it has sent.
+            if (was_finished || caller.is_http2())
+                && let Poll::Ready(error) = caller.poll_failed(cx)
+            {
                 return Poll::Ready(Err(Refusal::of_client(&error)));
             }
             future.as_mut().poll(cx).map(Ok)
@@ -125,18 +133,19 @@ impl Upload {
     }
 
     /// Reads the rest of the body and drops it, at most `bytes_max` of it.
-    pub(super) async fn discard(&mut self, client: &Client, bytes_max: u64) -> Result<(), Refusal> {
+    pub(super) async fn discard(
+        &mut self,
+        caller: Caller<'_>,
+        bytes_max: u64,
+    ) -> Result<(), Refusal> {
         let Some(body) = &mut self.body else {
             return Ok(());
         };
         let until = body.taken.saturating_add(bytes_max);
         while !body.tracker.is_done() && body.taken < until {
-            let received = client
-                .socket
-                .receive()
-                .await
-                .map_err(|_| Reason::ClientGone)?;
-            body.take(client, received.ok_or(Reason::ClientGone)?)?;
+            let received = caller.receive().await.map_err(|_| Reason::ClientGone)?;
+            body.take(caller, received.ok_or(Reason::ClientGone)?)?;
+            body.went(caller);
         }
         Ok(())
     }
@@ -144,12 +153,12 @@ impl Upload {
     fn poll(
         &mut self,
         cx: &Context<'_>,
-        client: &Client,
+        caller: Caller<'_>,
         upstream: &Stream,
         pace: Pace,
     ) -> Poll<Result<(), Refusal>> {
         loop {
-            self.join_waiting_body(client)?;
+            self.join_waiting_body(caller)?;
             if let Some(pending) = &self.pending {
                 let len = pending.len() as u64;
                 match upstream.poll_send(cx, &mut self.pending) {
@@ -157,12 +166,15 @@ impl Upload {
                     Poll::Ready(Err(error)) => return Poll::Ready(unsendable(&error)),
                     Poll::Ready(Ok(())) => self.sent_bytes += len,
                 }
-                pace.moved(client);
+                if let Some(body) = &mut self.body {
+                    body.went(caller);
+                }
+                pace.moved(caller);
             }
             let Some(body) = self.body.as_mut().filter(|b| !b.tracker.is_done()) else {
                 return Poll::Ready(Ok(()));
             };
-            let chunk = match client.socket.poll_receive_for(cx, upstream) {
+            let chunk = match caller.poll_receive_for(cx, upstream) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(Failed::Sink(error))) => return Poll::Ready(unsendable(&error)),
                 Poll::Ready(Err(Failed::Source(e))) => {
@@ -170,12 +182,12 @@ impl Upload {
                 }
                 Poll::Ready(Ok(chunk)) => chunk.ok_or(CUT_SHORT)?,
             };
-            self.pending = Some(Payload::chunk(body.take(client, chunk)?));
+            self.pending = Some(Payload::chunk(body.take(caller, chunk)?));
         }
     }
 
     /// Lets a body that has arrived already travel with the head, in one send.
-    fn join_waiting_body(&mut self, client: &Client) -> Result<(), Refusal> {
+    fn join_waiting_body(&mut self, caller: Caller<'_>) -> Result<(), Refusal> {
         let Some(body) = self
             .body
             .as_mut()
@@ -184,9 +196,9 @@ impl Upload {
             return Ok(());
         };
         if self.pending.is_some()
-            && let Some(chunk) = client.socket.try_receive()
+            && let Some(chunk) = caller.try_receive()
         {
-            let chunk = body.take(client, chunk)?;
+            let chunk = body.take(caller, chunk)?;
             self.pending = self.pending.take().map(|head| head.followed_by(chunk));
         }
         Ok(())
@@ -211,7 +223,7 @@ const CUT_SHORT: Refusal = Refusal {
 
 impl Body {
     /// Takes of `chunk` what belongs to the body; the rest goes back to the socket.
-    fn take(&mut self, client: &Client, chunk: Chunk) -> Result<Chunk, Refusal> {
+    fn take(&mut self, caller: Caller<'_>, chunk: Chunk) -> Result<Chunk, Refusal> {
         let n = self
             .tracker
             .advance(&chunk)
@@ -224,8 +236,14 @@ impl Body {
             return Ok(chunk);
         }
         let (chunk, rest) = chunk.split(n);
-        rest.into_iter()
-            .for_each(|rest| client.socket.put_back(rest));
+        rest.into_iter().for_each(|rest| caller.put_back(rest));
         Ok(chunk)
+    }
+
+    /// What was taken went on, or was dropped.
+    fn went(&mut self, caller: Caller<'_>) {
+        let bytes = self.tracker.payload_bytes();
+        caller.consume(bytes - self.gone);
+        self.gone = bytes;
     }
 }

@@ -184,6 +184,17 @@ impl Driver {
         self.inner.borrow_mut().keep(buffer);
     }
 
+    /// Counts `bytes` of heap that a connection holds against the shard's budget.
+    pub(crate) fn hold(&self, bytes: u64) {
+        self.inner.borrow_mut().account_heap(bytes);
+    }
+
+    /// They are held no longer.
+    pub(crate) fn release(&self, bytes: u64) {
+        let mut inner = self.inner.borrow_mut();
+        inner.heap_bytes = inner.heap_bytes.saturating_sub(bytes);
+    }
+
     /// Waits until the shard's budget has room for a large buffer on the heap.
     pub(crate) fn poll_heap(&self, cx: &Context<'_>) -> Poll<()> {
         let mut inner = self.inner.borrow_mut();

@@ -35,7 +35,7 @@ use tidegate_core::config::model;
 
 use operations::Detached;
 
-pub(crate) use deadline::Deadline;
+pub(crate) use deadline::{Deadline, Elapsed};
 pub(crate) use driver::Driver;
 pub(crate) use slots::Backlog;
 #[cfg(test)]

@@ -390,6 +390,7 @@ fn facts(session: &Session, server_name: Box<str>, generation: u64) -> TlsFacts 
             .and_then(|suite| suite_name(suite.suite()))
             .unwrap_or(""),
         resumed: session.is_resumed(),
+        is_http2: state.alpn_protocol() == Some(b"h2"),
         server_name,
         generation,
         peer: names.as_ref().and_then(Names::identity).map(Into::into),

@@ -67,6 +67,8 @@ pub(crate) struct TlsFacts {
     pub(crate) cipher: &'static str,
     /// An earlier session was resumed.
     pub(crate) resumed: bool,
+    /// HTTP/2 was agreed upon (ALPN).
+    pub(crate) is_http2: bool,
     /// The server name that the client asked for; may be empty.
     pub(crate) server_name: Box<str>,
     /// Of the context, on links to endpoints.

@@ -1,0 +1,381 @@
+//! A connection: bytes in, bytes out, and whom they concern.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    rc::Rc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use tidegate_codecs::http2::{
+    Connection, ConnectionError, ErrorCode, Event, HeaderBlock, MessageError, StreamId,
+};
+
+use super::{
+    OUTPUT_BYTES_MAX,
+    inbox::{Framing, Inbox},
+    stream::{Slot, Stream},
+};
+use crate::{
+    ring::{Driver, Payload},
+    transport,
+};
+
+/// One connection, shared by its task and those of its streams.
+pub(crate) struct Session {
+    pub(super) driver: Rc<Driver>,
+    pub(super) state: RefCell<State>,
+    /// The task of the connection, while it waits.
+    task: Cell<Option<Waker>>,
+}
+
+pub(super) struct State {
+    pub(super) connection: Connection,
+    /// Those that have a task; in order, since identifiers only grow.
+    streams: Vec<Rc<Slot>>,
+    /// Frames with their payload, to be sent in one piece.
+    pub(super) output: Vec<u8>,
+    /// What of it counts against the shard's budget.
+    counted: usize,
+    /// Streams that wait for the output to be taken, in line.
+    pub(super) waiting: Vec<Waker>,
+}
+
+/// What has happened that the session cannot deal with alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// A request. Its head is [lent](Session::with_head) until more is received.
+    Request { id: StreamId, end_stream: bool },
+    /// A request that is to be refused with the status of this error.
+    Refused {
+        id: StreamId,
+        error: MessageError,
+        end_stream: bool,
+    },
+    /// The peer has reset a stream.
+    Reset,
+    /// The peer broke a rule on a stream, which was reset.
+    Broken {
+        error: MessageError,
+        /// It had a task.
+        was_open: bool,
+    },
+}
+
+/// Why a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was told to, and nothing is left to do.
+    Drained,
+    /// The peer has closed it, or it has failed.
+    Gone,
+    /// The peer breaks the rules of the connection, and is to be [told](Session::poll_write).
+    Broken(ConnectionError),
+}
+
+impl Session {
+    pub(crate) fn new(driver: &Rc<Driver>, connection: Connection) -> Rc<Session> {
+        Rc::new(Session {
+            driver: driver.clone(),
+            state: RefCell::new(State {
+                connection,
+                streams: Vec::new(),
+                output: Vec::new(),
+                counted: 0,
+                waiting: Vec::new(),
+            }),
+            task: Cell::new(None),
+        })
+    }
+
+    /// Moves bytes both ways on `socket` until the connection ends. What is left to the caller to do is told
+    /// to `heed`.
+    pub(crate) fn poll_run(
+        &self,
+        cx: &Context<'_>,
+        socket: &transport::Stream,
+        mut heed: impl FnMut(Notice),
+    ) -> Poll<End> {
+        self.register(cx);
+        if let Err(error) = self.on_time() {
+            return Poll::Ready(End::Broken(error));
+        }
+        loop {
+            match self.poll_write(cx, socket) {
+                Poll::Ready(Err(_)) => return Poll::Ready(End::Gone),
+                Poll::Ready(Ok(())) if self.is_drained() => return Poll::Ready(End::Drained),
+                _ => {}
+            }
+            ready!(self.driver.poll_heap(cx));
+            let Ok(Some(chunk)) = ready!(socket.poll_receive(cx)) else {
+                return Poll::Ready(End::Gone);
+            };
+            if let Err(error) = self.receive(&chunk, &mut heed) {
+                return Poll::Ready(End::Broken(error));
+            }
+        }
+    }
+
+    fn receive(
+        &self,
+        mut input: &[u8],
+        heed: &mut impl FnMut(Notice),
+    ) -> Result<(), ConnectionError> {
+        while !input.is_empty() {
+            let (consumed, notice) = self.receive_frame(input)?;
+            input = input.get(consumed..).unwrap_or_default();
+            if let Some(notice) = notice {
+                heed(notice);
+            }
+        }
+        self.wake_writable();
+        Ok(())
+    }
+
+    /// Takes at most a frame. Returns how many bytes are dealt with, and what the caller is to do about them.
+    fn receive_frame(&self, input: &[u8]) -> Result<(usize, Option<Notice>), ConnectionError> {
+        let mut state = self.state.borrow_mut();
+        let step = state.connection.receive(input, self.driver.now_ns())?;
+        let Some(event) = step.event else {
+            return Ok((step.consumed, None));
+        };
+        let notice = match event {
+            Event::Request { stream, end_stream } => Some(Notice::Request {
+                id: stream,
+                end_stream,
+            }),
+            Event::Refused {
+                stream,
+                error,
+                end_stream,
+            } => Some(Notice::Refused {
+                id: stream,
+                error,
+                end_stream,
+            }),
+            Event::Data {
+                stream,
+                payload,
+                end_stream,
+            } => {
+                self.on_data(&mut state, stream, payload, end_stream);
+                None
+            }
+            Event::Trailers { stream } => {
+                self.on_trailers(&mut state, stream);
+                None
+            }
+            Event::Reset { stream, .. } => {
+                self.on_gone(&state, stream);
+                Some(Notice::Reset)
+            }
+            Event::Broken { stream, error } => {
+                let was_open = self.on_gone(&state, stream);
+                Some(Notice::Broken { error, was_open })
+            }
+            Event::Response { .. } | Event::GoAway { .. } | Event::Settings => None,
+        };
+        Ok((step.consumed, notice))
+    }
+
+    /// Lends the head that was announced last.
+    pub(crate) fn with_head<T>(&self, f: impl FnOnce(&mut HeaderBlock) -> T) -> T {
+        f(self.state.borrow_mut().connection.head())
+    }
+
+    /// The stream that was announced last, for a task of its own. Its body will be read in `framing`.
+    pub(crate) fn open(
+        self: &Rc<Self>,
+        id: StreamId,
+        framing: Framing,
+        end_stream: bool,
+    ) -> Stream {
+        let slot = Rc::new(Slot::new(id, Inbox::new(framing, end_stream)));
+        self.state.borrow_mut().streams.push(slot.clone());
+        Stream::new(self.clone(), slot)
+    }
+
+    /// Wakes streams whose windows have opened.
+    fn wake_writable(&self) {
+        let mut state = self.state.borrow_mut();
+        while let Some(id) = state.connection.next_writable() {
+            if let Some(slot) = state.find(id) {
+                slot.wake_writer(&self.driver);
+            }
+        }
+    }
+
+    /// Hands output to the socket. Ready when there is none left, and the socket has taken all.
+    pub(crate) fn poll_write(
+        &self,
+        cx: &Context<'_>,
+        socket: &transport::Stream,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(socket.poll_flush(cx))?;
+            let mut state = self.state.borrow_mut();
+            if state.output.is_empty() && !state.connection.has_output() {
+                return Poll::Ready(Ok(()));
+            }
+            let State {
+                connection, output, ..
+            } = &mut *state;
+            connection.take_output(output);
+            let bytes = std::mem::replace(output, self.driver.buffer());
+            self.weigh(&mut state);
+            let waiting = std::mem::take(&mut state.waiting);
+            drop(state);
+            ready!(socket.poll_send(cx, &mut Some(Payload::head(bytes).weighing())))?;
+            if !waiting.is_empty() {
+                waiting.into_iter().for_each(Waker::wake);
+                self.driver.mark_runnable();
+            }
+        }
+    }
+
+    /// Remembers whom to wake when a stream has something to send.
+    fn register(&self, cx: &Context<'_>) {
+        let known = self.task.take();
+        let waker = known.filter(|waker| waker.will_wake(cx.waker()));
+        self.task
+            .set(Some(waker.unwrap_or_else(|| cx.waker().clone())));
+    }
+
+    /// Wakes the task of the connection.
+    pub(super) fn wake(&self) {
+        if let Some(waker) = self.task.take() {
+            waker.wake();
+            self.driver.mark_runnable();
+        }
+    }
+
+    /// Does what is due.
+    fn on_time(&self) -> Result<(), ConnectionError> {
+        let now_ns = self.driver.now_ns();
+        self.state.borrow_mut().connection.on_timeout(now_ns)
+    }
+
+    /// When the session is to be run next, if nothing happens before.
+    pub(crate) fn next_time_ns(&self) -> u64 {
+        let state = self.state.borrow();
+        state.connection.next_timeout_ns().unwrap_or(u64::MAX)
+    }
+
+    /// Begins to end the connection without hurting a request.
+    pub(crate) fn drain(&self) {
+        let now_ns = self.driver.now_ns();
+        self.state.borrow_mut().connection.drain(now_ns);
+    }
+
+    /// Whether a drain is over.
+    fn is_drained(&self) -> bool {
+        let state = self.state.borrow();
+        state.streams.is_empty() && state.connection.is_drained()
+    }
+
+    /// Whether no stream has a task.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.state.borrow().streams.is_empty()
+    }
+
+    /// The connection is gone: so are all streams.
+    pub(crate) fn lose_all(&self) {
+        let state = self.state.borrow();
+        state
+            .streams
+            .iter()
+            .for_each(|slot| slot.set_gone(&self.driver));
+        drop(state);
+        let waiting = std::mem::take(&mut self.state.borrow_mut().waiting);
+        waiting.into_iter().for_each(Waker::wake);
+        self.driver.mark_runnable();
+    }
+
+    /// The task of a stream is over.
+    pub(super) fn close(&self, slot: &Slot, code: ErrorCode) {
+        let mut state = self.state.borrow_mut();
+        if let Ok(at) = state.place(slot.id) {
+            state.streams.remove(at);
+        }
+        state.connection.reset(slot.id, code);
+        drop(state);
+        self.driver.release(slot.inbox.borrow().weight() as u64);
+        self.wake();
+    }
+
+    /// Counts the output against the shard's budget.
+    pub(super) fn weigh(&self, state: &mut State) {
+        let (before, now) = (state.counted as u64, state.output.len() as u64);
+        match now.checked_sub(before) {
+            Some(more) => self.driver.hold(more),
+            None => self.driver.release(before - now),
+        }
+        state.counted = state.output.len();
+    }
+
+    fn on_data(&self, state: &mut State, id: StreamId, payload: &[u8], end_stream: bool) {
+        let Some(slot) = state.find(id) else {
+            // Nobody will read it.
+            state.connection.consume(id, payload.len());
+            return;
+        };
+        let mut inbox = slot.inbox.borrow_mut();
+        let weight = inbox.push(payload);
+        if end_stream {
+            inbox.finish();
+        }
+        drop(inbox);
+        self.driver.hold(weight as u64);
+        slot.wake_reader(&self.driver);
+    }
+
+    fn on_trailers(&self, state: &mut State, id: StreamId) {
+        let Ok(at) = state.place(id) else { return };
+        let State {
+            connection,
+            streams,
+            ..
+        } = state;
+        let Some(slot) = streams.get(at) else { return };
+        let mut inbox = slot.inbox.borrow_mut();
+        // Behind the lines there is an empty one.
+        let text = connection.head().text();
+        let lines = text.strip_suffix(b"\r\n").unwrap_or_default();
+        let weight = inbox.push_trailers(lines);
+        inbox.finish();
+        drop(inbox);
+        self.driver.hold(weight as u64);
+        slot.wake_reader(&self.driver);
+    }
+
+    /// Tells the stream's task, if it has one.
+    fn on_gone(&self, state: &State, id: StreamId) -> bool {
+        let slot = state.find(id);
+        if let Some(slot) = slot {
+            slot.set_gone(&self.driver);
+        }
+        slot.is_some()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        self.driver.release(state.counted as u64);
+    }
+}
+
+impl State {
+    /// Whether streams that have something to send must wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.output.len() + self.connection.output_bytes() >= OUTPUT_BYTES_MAX
+    }
+
+    fn place(&self, id: StreamId) -> Result<usize, usize> {
+        self.streams.binary_search_by_key(&id, |slot| slot.id)
+    }
+
+    fn find(&self, id: StreamId) -> Option<&Rc<Slot>> {
+        self.streams.get(self.place(id).ok()?)
+    }
+}

@@ -1,0 +1,288 @@
+//! One stream, as the task of its exchange sees it.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    rc::Rc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use tidegate_codecs::http2::{ErrorCode, FieldLine, SendError, StreamId};
+
+use super::{inbox::Inbox, session::Session};
+use crate::{
+    ring::{Chunk, Driver, Failed},
+    transport,
+};
+
+/// What the connection keeps of a stream that has a task.
+pub(super) struct Slot {
+    pub(super) id: StreamId,
+    pub(super) inbox: RefCell<Inbox>,
+    /// The stream's task, if it waits for what comes, or for its end.
+    reader: Cell<Option<Waker>>,
+    /// The stream's task, if it waits for a window.
+    writer: Cell<Option<Waker>>,
+    /// Reset, or the connection is gone.
+    is_gone: Cell<bool>,
+}
+
+impl Slot {
+    pub(super) fn new(id: StreamId, inbox: Inbox) -> Slot {
+        Slot {
+            id,
+            inbox: RefCell::new(inbox),
+            reader: Cell::new(None),
+            writer: Cell::new(None),
+            is_gone: Cell::new(false),
+        }
+    }
+
+    pub(super) fn wake_reader(&self, driver: &Driver) {
+        wake(&self.reader, driver);
+    }
+
+    pub(super) fn wake_writer(&self, driver: &Driver) {
+        wake(&self.writer, driver);
+    }
+
+    pub(super) fn set_gone(&self, driver: &Driver) {
+        self.is_gone.set(true);
+        self.wake_reader(driver);
+        self.wake_writer(driver);
+    }
+}
+
+fn wake(waker: &Cell<Option<Waker>>, driver: &Driver) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+        driver.mark_runnable();
+    }
+}
+
+/// A stream. Dropping it resets it, unless both sides have ended; that is no error once ours has.
+pub(crate) struct Stream {
+    session: Rc<Session>,
+    slot: Rc<Slot>,
+    /// Our side has ended.
+    has_ended: Cell<bool>,
+    /// What dropping it says before our side has ended.
+    code: Cell<ErrorCode>,
+    sent_bytes: Cell<u64>,
+}
+
+impl Stream {
+    pub(super) fn new(session: Rc<Session>, slot: Rc<Slot>) -> Stream {
+        Stream {
+            session,
+            slot,
+            has_ended: Cell::new(false),
+            code: Cell::new(ErrorCode::INTERNAL_ERROR),
+            sent_bytes: Cell::new(0),
+        }
+    }
+
+    /// Bytes sent on it, frames included.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.get()
+    }
+
+    /// Whether it was reset, or the connection is gone.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.slot.is_gone.get()
+    }
+
+    /// Has the peer told, when the stream is dropped, that nothing was done of the request: it may try it
+    /// elsewhere.
+    pub(crate) fn refuse(&self) {
+        self.code.set(ErrorCode::REFUSED_STREAM);
+    }
+
+    /// More of the body, in the framing that was asked for. Not called again after its end.
+    pub(crate) fn poll_receive(&self, cx: &Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        if let Some(chunk) = self.try_receive() {
+            return Poll::Ready(Ok(Some(chunk)));
+        }
+        self.poll_failed(cx).map(Err)
+    }
+
+    /// See [`transport::Stream::poll_receive_for`].
+    pub(crate) fn poll_receive_for(
+        &self,
+        cx: &Context<'_>,
+        sink: &transport::Stream,
+    ) -> Poll<Result<Option<Chunk>, Failed>> {
+        let has_any = self.slot.inbox.borrow().is_ready();
+        if has_any && sink.poll_flush(cx).map_err(Failed::Sink)?.is_pending() {
+            return Poll::Pending;
+        }
+        self.poll_receive(cx).map_err(Failed::Source)
+    }
+
+    /// More of the body that is already here.
+    pub(crate) fn try_receive(&self) -> Option<Chunk> {
+        let mut inbox = self.slot.inbox.borrow_mut();
+        let weight = inbox.weight();
+        let taken = inbox.take(&self.session.driver)?;
+        self.session
+            .driver
+            .release(weight.saturating_sub(inbox.weight()) as u64);
+        Some(taken)
+    }
+
+    /// Resolves when the stream [is gone](Stream::is_gone).
+    pub(crate) fn poll_failed(&self, cx: &Context<'_>) -> Poll<io::Error> {
+        if self.is_gone() {
+            return Poll::Ready(io::ErrorKind::ConnectionReset.into());
+        }
+        register(&self.slot.reader, cx);
+        Poll::Pending
+    }
+
+    /// `bytes` of the body went on: the peer may send as many again.
+    pub(crate) fn consume(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        let mut state = self.session.state.borrow_mut();
+        state.connection.consume(self.slot.id, bytes);
+        let has_output = state.connection.has_output();
+        drop(state);
+        if has_output {
+            self.session.wake();
+        }
+    }
+
+    /// Sends the head of an answer, an interim one or the final one.
+    pub(crate) async fn send_head(
+        &self,
+        status: u16,
+        fields: impl Iterator<Item = FieldLine<'_>>,
+        end_stream: bool,
+    ) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_room(cx)).await?;
+        let mut state = self.session.state.borrow_mut();
+        let before = state.connection.output_bytes();
+        let sent = (state.connection).send_response(self.slot.id, status, fields, end_stream);
+        let bytes = state.connection.output_bytes().saturating_sub(before);
+        drop(state);
+        self.went(bytes, end_stream, sent.map_err(gone))
+    }
+
+    /// Sends of `bytes` what the windows let through, and with the last of them the end, if `is_last`.
+    /// How many went; something, unless there is nothing.
+    pub(crate) fn poll_send(
+        &self,
+        cx: &Context<'_>,
+        bytes: &[u8],
+        is_last: bool,
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_room(cx))?;
+        let now_ns = self.session.driver.now_ns();
+        let mut state = self.session.state.borrow_mut();
+        let granted = (state.connection).send_data(self.slot.id, bytes.len(), is_last, now_ns);
+        let granted = match granted {
+            Ok(granted) => granted,
+            Err(error) => {
+                drop(state);
+                // It may be the connection that has failed with this, which its task must hear of.
+                self.session.wake();
+                return Poll::Ready(Err(gone(error)));
+            }
+        };
+        if granted == 0 && !bytes.is_empty() {
+            register(&self.slot.writer, cx);
+            return Poll::Pending;
+        }
+        let before = state.output.len();
+        let super::session::State {
+            connection, output, ..
+        } = &mut *state;
+        connection.take_output(output);
+        output.extend_from_slice(bytes.get(..granted).unwrap_or_default());
+        let added = state.output.len() - before;
+        self.session.weigh(&mut state);
+        drop(state);
+        let ends = is_last && granted == bytes.len();
+        Poll::Ready(self.went(added, ends, Ok(())).map(|()| granted))
+    }
+
+    /// Sends all of `bytes`, and the end.
+    pub(crate) async fn send_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let sent = std::future::poll_fn(|cx| self.poll_send(cx, bytes, true)).await?;
+            bytes = bytes.get(sent..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Ends our side, with trailers if there are any.
+    pub(crate) fn finish<'f>(
+        &self,
+        trailers: impl Iterator<Item = FieldLine<'f>>,
+    ) -> io::Result<()> {
+        if self.has_ended.get() {
+            return Ok(());
+        }
+        let mut trailers = trailers.peekable();
+        let now_ns = self.session.driver.now_ns();
+        let mut state = self.session.state.borrow_mut();
+        let before = state.connection.output_bytes();
+        let sent = match trailers.peek() {
+            Some(_) => (state.connection).send_trailers(self.slot.id, trailers),
+            None => (state.connection)
+                .send_data(self.slot.id, 0, true, now_ns)
+                .map(|_| ()),
+        };
+        let bytes = state.connection.output_bytes().saturating_sub(before);
+        drop(state);
+        self.went(bytes, true, sent.map_err(gone))
+    }
+
+    /// Notes that something was written, and has it sent.
+    fn went(&self, bytes: usize, ends: bool, sent: io::Result<()>) -> io::Result<()> {
+        self.session.wake();
+        sent?;
+        self.sent_bytes.set(self.sent_bytes.get() + bytes as u64);
+        self.has_ended.set(self.has_ended.get() || ends);
+        Ok(())
+    }
+
+    /// Waits until the connection's output has room.
+    fn poll_room(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_gone() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        let mut state = self.session.state.borrow_mut();
+        if !state.is_full() {
+            return Poll::Ready(Ok(()));
+        }
+        let is_known = |waker: &Waker| waker.will_wake(cx.waker());
+        if !state.waiting.iter().any(is_known) {
+            state.waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let code = match self.has_ended.get() {
+            // RFC 9113, 8.1: the answer is whole, and what is left of the request is not wanted.
+            true => ErrorCode::NO_ERROR,
+            false => self.code.get(),
+        };
+        self.session.close(&self.slot, code);
+    }
+}
+
+fn register(place: &Cell<Option<Waker>>, cx: &Context<'_>) {
+    let known = place.take().filter(|waker| waker.will_wake(cx.waker()));
+    place.set(Some(known.unwrap_or_else(|| cx.waker().clone())));
+}
+
+/// A command that came too late: the stream is gone, or the connection.
+fn gone(error: SendError) -> io::Error {
+    debug_assert!(error != SendError::OutOfOrder);
+    io::ErrorKind::ConnectionReset.into()
+}

@@ -1,0 +1,89 @@
+//! What gRPC clients are told when the proxy answers itself (L9): a status in trailers, not one of HTTP.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
+
+mod common;
+
+use common::{
+    Origin, Proxy,
+    http2::{Http2, read, run, with},
+    proxy,
+};
+
+const GRPC: (&str, &str) = ("content-type", "application/grpc+proto");
+
+/// Goal: refusals are trailers that stand alone, with the status that gRPC has for them and the reason.
+/// Method: no route, an endpoint that is
+/// gone, a time-out; beside them a client of HTTP, which gets statuses.
+#[test]
+fn refusals_are_trailers() {
+    let silent = Origin::start(|peer| {
+        peer.next_head()?;
+        let _ = peer.wire.rest();
+        Ok(())
+    });
+    let config = proxy::web(
+        "{ match: { path: /none }, to: none }, { match: { path: /slow }, to: slow, timeout: 200ms }",
+        &[("slow", &silent)],
+    );
+    // Nobody listens there any more.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = format!(
+        "{config}  none: {{ endpoints: {{ static: ['{}'] }} }}\n",
+        gone.local_addr().unwrap()
+    );
+    drop(gone);
+    let proxy = Proxy::start(config);
+    run(async {
+        let (mut client, _) = Http2::connect(proxy.web()).await;
+        for (path, status, grpc_status, reason) in [
+            ("/elsewhere", 404, "12", "no_route"),
+            ("/none", 503, "14", "connect_refused"),
+            ("/slow", 504, "4", "request_timeout"),
+        ] {
+            let call = with("POST", path, &[GRPC, ("te", "trailers")]);
+            let (answer, mut stream) = client.begin(call, true).await.unwrap();
+            stream.send_data(vec![0; 5].into(), true).unwrap();
+            let answer = read(answer).await.unwrap();
+            assert_eq!(answer.status, 200, "{path}");
+            assert!(answer.body.is_empty() && answer.trailers.is_empty());
+            assert_eq!(answer.field("content-type"), "application/grpc");
+            assert_eq!(answer.field("grpc-status"), grpc_status, "{path}");
+            assert_eq!(answer.field("grpc-message"), reason);
+            assert_eq!(answer.field("x-tidegate-reason"), reason);
+            let web = with("POST", path, &[("content-type", "application/grpc-web")]);
+            let answer = client.exchange(web, b"x").await.unwrap();
+            assert_eq!(answer.status, status, "{path}");
+        }
+    });
+    let log = proxy.access_log(6);
+    assert_eq!(log[0]["tidegate.reason"], "no_route", "{log:?}");
+}
+
+/// Goal: the client's own time-out ends a call, if it is shorter than the route's. Method: an endpoint that
+/// does not answer, behind a route with a long time-out.
+#[test]
+fn grpc_timeout_is_honoured() {
+    let silent = Origin::start(|peer| {
+        peer.next_head()?;
+        let _ = peer.wire.rest();
+        Ok(())
+    });
+    let proxy = Proxy::start(proxy::web(
+        "{ to: slow, timeout: 1h }",
+        &[("slow", &silent)],
+    ));
+    run(async {
+        let (mut client, _) = Http2::connect(proxy.web()).await;
+        let call = with("POST", "/", &[GRPC, ("grpc-timeout", "200m")]);
+        let answer = client.exchange(call, b"x").await.unwrap();
+        assert_eq!(answer.field("grpc-status"), "4");
+    });
+    silent.wait_until_idle();
+}
