@@ -131,12 +131,9 @@ impl BodyTracker {
     /// input until that is empty or the body [is done](BodyTracker::is_done).
     pub fn next_payload(&mut self, input: &[u8]) -> Result<Piece, BodyError> {
         let mut at = 0;
-        let mut trailers_at = None;
+        let trailers_left = self.trailers_left;
         while let Some(&byte) = input.get(at) {
             let available = input.len() - at;
-            if self.state.is_in_trailers() {
-                trailers_at.get_or_insert(at);
-            }
             match self.state {
                 State::Done => break,
                 State::Length | State::Data => {
@@ -160,10 +157,12 @@ impl BodyTracker {
             }
             at += 1;
         }
+        // Each byte of the section was taken off its limit, and nothing comes behind it.
+        let trailers = trailers_left.saturating_sub(self.trailers_left);
         Ok(Piece {
             consumed: at,
             payload: at..at,
-            trailers: trailers_at.unwrap_or(at)..at,
+            trailers: at.saturating_sub(trailers)..at,
         })
     }
 
@@ -359,14 +358,6 @@ enum State {
 }
 
 impl State {
-    fn is_in_trailers(self) -> bool {
-        use State::{EndLineFeed, TrailerLineFeed, TrailerName, TrailerStart, TrailerValue};
-        matches!(
-            self,
-            TrailerStart | TrailerName | TrailerValue | TrailerLineFeed | EndLineFeed
-        )
-    }
-
     fn after_payload(self) -> State {
         match self {
             State::Data => State::DataReturn,
