@@ -16,7 +16,7 @@ use crate::{
     downstream::{Client, ClientStream},
     relay::{self, RelayLimits},
     ring::{Chunk, Elapsed, Payload},
-    upstream::{Callee, Connection, Destination, Leg},
+    upstream::{Connection, Destination},
 };
 
 /// What came of moving a body.
@@ -28,19 +28,15 @@ impl<'a> Exchange<'a> {
         &mut self,
         route: &'a Route,
         to: Destination<'_>,
-        leg: Leg,
+        connection: Connection,
         mut chunk: Chunk,
     ) -> Result<Next, Refusal> {
-        let leg = match leg {
-            Leg::Http1(connection) if self.scratch.response.status == 101 => {
-                return self.upgrade(route, connection, chunk).await;
-            }
-            leg => leg,
-        };
-        let callee = leg.callee().ok_or(Reason::UpstreamReset)?;
+        if self.scratch.response.status == 101 {
+            return self.upgrade(route, connection, chunk).await;
+        }
         let framing = self.scratch.response.framing;
         if let Framing::Length(length) = framing {
-            callee.expect(length);
+            connection.socket.expect(length);
         }
         let dechunk =
             framing == Framing::Chunked && self.scratch.request.version == Version::Http10;
@@ -59,7 +55,8 @@ impl<'a> Exchange<'a> {
                 chunk.advance(self.scratch.response.len);
                 self.count_added();
                 let download = Download::new(framing, dechunk, head);
-                self.pass_bytes(client, callee, chunk, download, keep).await
+                self.pass_bytes(client, &connection, chunk, download, keep)
+                    .await
             }
             Caller::Http2(on) => {
                 let download = FrameDownload::new(framing);
@@ -67,7 +64,7 @@ impl<'a> Exchange<'a> {
                     .await?;
                 chunk.advance(self.scratch.response.len);
                 self.count_added();
-                self.pass_frames(on, callee, chunk, download).await
+                self.pass_frames(on, &connection, chunk, download).await
             }
         };
         let (moved, download) = passed?;
@@ -75,7 +72,7 @@ impl<'a> Exchange<'a> {
         self.times.ended_ns = client.local.driver.clock_ns();
         self.sent_bytes += download.sent_bytes;
         self.received_bytes += self.upload.taken_bytes();
-        self.count_upstream(&leg, download.received_bytes);
+        self.count_upstream(&connection, download.received_bytes);
         match moved {
             Ok(moved) => moved?,
             Err(_) if client.local.driver.now_ns() >= self.until_ns => {
@@ -87,7 +84,7 @@ impl<'a> Exchange<'a> {
             // An early answer: what is left of the request is nobody's, on either connection.
             keep = false;
         } else if self.scratch.response.keep_alive && !download.has_excess {
-            leg.check_in(to);
+            connection.check_in(to);
         }
         Ok(match (keep, self.upload.is_read()) {
             (true, _) => Next::KeepAlive,
@@ -100,11 +97,12 @@ impl<'a> Exchange<'a> {
     async fn pass_bytes(
         &mut self,
         client: &Client,
-        upstream: Callee<'_>,
+        connection: &Connection,
         chunk: Chunk,
         mut download: Download,
         keep: bool,
     ) -> Result<(Moved, Downloaded), Refusal> {
+        let upstream = &connection.socket;
         let whole = download.take(upstream, chunk)?;
         let pace = self.pace();
         let moved = if whole && self.upload.is_complete() {
@@ -126,10 +124,11 @@ impl<'a> Exchange<'a> {
     async fn pass_frames(
         &mut self,
         on: &ClientStream,
-        upstream: Callee<'_>,
+        connection: &Connection,
         chunk: Chunk,
         mut download: FrameDownload,
     ) -> Result<(Moved, Downloaded), Refusal> {
+        let upstream = &connection.socket;
         if !chunk.is_empty() {
             upstream.put_back(chunk);
         }
@@ -277,12 +276,12 @@ impl<'a> Exchange<'a> {
         out
     }
 
-    fn count_upstream(&self, leg: &Leg, body_bytes: u64) {
+    fn count_upstream(&self, connection: &Connection, body_bytes: u64) {
         let received = self.scratch.response.len as u64 + body_bytes;
         let counters = self.client.local.counters();
         counters.upstream_sent_bytes.add(self.upload.sent_bytes);
         counters.upstream_received_bytes.add(received);
-        if let Some(endpoint) = leg.endpoint().counters() {
+        if let Some(endpoint) = connection.endpoint().counters() {
             endpoint.sent_bytes.add(self.upload.sent_bytes);
             endpoint.received_bytes.add(received);
         }

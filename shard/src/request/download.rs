@@ -17,7 +17,7 @@ use crate::{
     downstream::{Client, ClientStream},
     http2,
     ring::{Chunk, Failed, Payload},
-    upstream::Callee,
+    transport::Stream,
 };
 
 /// What was moved.
@@ -35,8 +35,6 @@ pub(super) struct Download {
     tracker: BodyTracker,
     dechunk: bool,
     pending: Option<Payload>,
-    /// Bytes of payload that the endpoint was told to have gone on.
-    consumed: u64,
     pub(super) done: Downloaded,
 }
 
@@ -46,13 +44,12 @@ impl Download {
             tracker: BodyTracker::new(framing, &Http1Limits::default()),
             dechunk,
             pending: Some(Payload::head(head)),
-            consumed: 0,
             done: Downloaded::default(),
         }
     }
 
     /// Takes a piece, to be sent behind what is pending. True if it was the last.
-    pub(super) fn take(&mut self, upstream: Callee<'_>, mut chunk: Chunk) -> Result<bool, Refusal> {
+    pub(super) fn take(&mut self, upstream: &Stream, mut chunk: Chunk) -> Result<bool, Refusal> {
         if self.dechunk {
             return self.take_payload(&chunk);
         }
@@ -111,7 +108,7 @@ impl Download {
     pub(super) async fn run(
         &mut self,
         client: &Client,
-        upstream: Callee<'_>,
+        upstream: &Stream,
         pace: Pace,
     ) -> Result<(), Refusal> {
         self.send(client, pace).await?;
@@ -123,9 +120,6 @@ impl Download {
                     pace.moved(Caller::Http1(client));
                     self.take(upstream, chunk)?;
                     self.send(client, pace).await?;
-                    let passed = self.tracker.payload_bytes();
-                    upstream.consume(passed - self.consumed);
-                    self.consumed = passed;
                 }
                 Ok(None) => self.tracker.end_of_stream().map_err(broken)?,
                 Err(Failed::Source(error)) => return Err(Refusal::of_upstream(&error)),
@@ -169,7 +163,7 @@ impl FrameDownload {
         &mut self,
         caller: Caller<'_>,
         on: &ClientStream,
-        upstream: Callee<'_>,
+        upstream: &Stream,
         pace: Pace,
     ) -> Result<(), Refusal> {
         while !self.is_done() {
@@ -188,7 +182,7 @@ impl FrameDownload {
         &mut self,
         cx: &Context<'_>,
         to: &http2::Stream,
-        upstream: Callee<'_>,
+        upstream: &Stream,
     ) -> Poll<Result<(), Refusal>> {
         let received = ready!(upstream.poll_receive(cx));
         let Some(mut chunk) = received.map_err(|e| Refusal::of_upstream(&e))? else {
@@ -209,7 +203,6 @@ impl FrameDownload {
                     let sent = sent.map_err(|e| Refusal::of_client(&e))?;
                     chunk.advance(sent);
                     self.passed -= sent;
-                    upstream.consume(sent as u64);
                 }
                 Poll::Pending => {
                     let has_moved = chunk.len() < before;
