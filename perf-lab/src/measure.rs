@@ -32,8 +32,8 @@ use crate::{
     peer::{
         Peer,
         certificate::{Certificates, Shown, TlsClient},
-        process::Workplace,
-        render::Mode,
+        process::{Probe, Running, Workplace},
+        render::{Clients, Heal, Limit, Mode, Setting},
     },
     run::Interrupt,
     scenario::{
@@ -71,6 +71,50 @@ pub struct Bench {
     pub descriptors: u64,
     /// Ends the run early.
     pub interrupt: Interrupt,
+}
+
+impl Bench {
+    /// A peer that speaks HTTP/1.1 in plain text, does nothing of its own accord, and listens at `listen`.
+    pub fn plain<'a>(
+        &self,
+        listen: SocketAddr,
+        upstreams: &'a [SocketAddr],
+        dir: &'a Path,
+    ) -> Setting<'a> {
+        Setting {
+            listen,
+            upstreams,
+            mode: Mode::Http,
+            connections: 1,
+            routes: &[],
+            certificates: None,
+            clients: Clients::Plain,
+            client_http: HttpVersion::Http1,
+            link: Link::Plain,
+            link_http: HttpVersion::Http1,
+            admin: None,
+            reloads: false,
+            heal: Heal::Off,
+            limit: Limit::Off,
+            cpu: self.placement.proxy,
+            descriptors: self.descriptors,
+            dir,
+        }
+    }
+
+    /// Starts a peer that speaks so, and waits until it answers.
+    pub fn start(
+        &self,
+        peer: &Peer,
+        program: &Path,
+        setting: &Setting<'_>,
+    ) -> Result<Running, Error> {
+        let rendered = peer.render(setting)?;
+        let mut running = Running::start(peer, program, &rendered, setting, self.placement)?;
+        let exchange = Exchange::get("/", 128, 0);
+        running.wait_ready(Probe::plain(&exchange), &self.interrupt)?;
+        Ok(running)
+    }
 }
 
 /// What is measured.

@@ -7,6 +7,8 @@ use std::{io, os::fd::AsFd, time::Duration};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use crate::{clock::Nanos, error::Error};
+
 /// Who owns a socket, and which of theirs it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token {
@@ -29,6 +31,8 @@ pub enum Wait {
     AtMost(Duration),
 }
 
+/// The shortest that the kernel's timer can do.
+const RESOLUTION: Nanos = Nanos::from_millis(1);
 /// Events handled per turn: a turn stays short enough that due requests are not kept waiting.
 const EVENTS_PER_WAIT: usize = 128;
 
@@ -68,6 +72,14 @@ impl Poller {
             Err(nix::errno::Errno::EINTR) => Ok(0),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Waits for events until about `due`, and returns how many there are. It never spins: it sleeps for a
+    /// millisecond at least, which is the shortest that the kernel's timer can do.
+    pub fn sleep_until(&mut self, due: Nanos, now: Nanos) -> Result<usize, Error> {
+        let sleep = (due - now).max(RESOLUTION);
+        let waited = self.wait(Wait::AtMost(Duration::from_nanos(sleep.0)));
+        waited.map_err(Error::io("waiting for events"))
     }
 
     /// The token of the `i`-th event of the last wait.

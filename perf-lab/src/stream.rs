@@ -14,7 +14,10 @@ use std::{
 use rustls::{ClientConnection, HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::peer::certificate::TlsClient;
+use crate::{
+    peer::certificate::TlsClient,
+    poll::{Moved, moved},
+};
 
 /// A connection.
 #[derive(Debug)]
@@ -25,6 +28,40 @@ pub enum Stream {
     Client(Box<StreamOwned<ClientConnection, TcpStream>>),
     /// TLS, from the server's side.
     Server(Box<StreamOwned<ServerConnection, TcpStream>>),
+}
+
+/// Bytes that wait for a connection to take them.
+#[derive(Debug, Default)]
+pub struct Output {
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+impl Output {
+    /// More is added at its end.
+    pub fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.bytes.len() - self.written
+    }
+
+    /// Writes as much as the connection takes; whether that was all.
+    pub fn write(&mut self, socket: &mut impl Write) -> io::Result<bool> {
+        while let Some(rest) = self.bytes.get(self.written..)
+            && !rest.is_empty()
+        {
+            match moved(socket.write(rest))? {
+                Moved::Bytes(count) => self.written += count,
+                Moved::Later | Moved::End => return Ok(false),
+            }
+        }
+        self.bytes.clear();
+        self.written = 0;
+        Ok(true)
+    }
 }
 
 impl Stream {

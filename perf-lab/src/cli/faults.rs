@@ -1,7 +1,6 @@
 //! `tidegate-lab faults`.
 
 use std::{
-    path::PathBuf,
     process::ExitCode,
     str::FromStr,
     time::{Duration, Instant},
@@ -10,20 +9,15 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use super::{
-    program,
-    run::{candidate, command, minutes},
+    experiment::ExperimentArguments,
+    run::{command, minutes},
     seconds,
 };
 use crate::{
-    cpu::{self, Placement},
     date,
     error::Error,
     faults::{self, Contender, Plan, Row, endpoints::Fault, report::FaultResult},
-    load::arrivals::Spacing,
-    machine::Machine,
-    measure::Bench,
-    peer::{Capability, Peer, process::Workplace, render::Heal},
-    run::Interrupt,
+    peer::{Capability, process::Workplace, render::Heal},
 };
 
 const EXAMPLES: &str = "\
@@ -74,21 +68,8 @@ pub(super) struct FaultsArguments {
     /// Everything random follows from it; from the clock, and told, if not given.
     #[arg(long)]
     seed: Option<u64>,
-    /// A peer's program, where it is not on PATH. May be repeated.
-    #[arg(long, value_name = "NAME=PATH", value_parser = program)]
-    program: Vec<(String, PathBuf)>,
-    /// A directory with further peers, one directory each.
-    #[arg(long)]
-    peers_dir: Option<PathBuf>,
-    /// CPU of the proxies; the first that this process may use, if not given.
-    #[arg(long)]
-    proxy_cpu: Option<usize>,
-    /// CPU of the endpoints and the clients; the second, if not given.
-    #[arg(long)]
-    load_cpu: Option<usize>,
-    /// The directory for `faults.json` and `faults.md`.
-    #[arg(long, default_value = "lab-report")]
-    out: PathBuf,
+    #[command(flatten)]
+    experiment: ExperimentArguments,
 }
 
 /// `PEER` or `PEER:WAY`.
@@ -122,19 +103,7 @@ pub(super) fn execute(arguments: FaultsArguments) -> Result<ExitCode, Error> {
     let work = Workplace::create()?;
     let contenders = contenders(&arguments, &work)?;
     let rows = rows(&arguments);
-    let placement = Placement::choose(arguments.proxy_cpu, arguments.load_cpu)?;
-    let machine = Machine::look(placement);
-    let descriptors = cpu::raise_descriptor_limit()?;
-    cpu::pin_this_thread(placement.load)?;
-    let bench = Bench {
-        placement,
-        warm_up: Duration::ZERO,
-        duration: Duration::ZERO,
-        spacing: Spacing::Poisson,
-        work,
-        descriptors,
-        interrupt: Interrupt::listen()?,
-    };
+    let (machine, bench) = arguments.experiment.set_up(work)?;
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
     let plan = Plan {
         rows: &rows,
@@ -152,10 +121,7 @@ pub(super) fn execute(arguments: FaultsArguments) -> Result<ExitCode, Error> {
         date,
         command: command(std::env::args()),
         seed,
-        machine: Machine {
-            descriptors,
-            ..machine
-        },
+        machine,
         versions: contenders
             .iter()
             .map(|contender| (contender.name.clone(), contender.version.clone()))
@@ -166,27 +132,21 @@ pub(super) fn execute(arguments: FaultsArguments) -> Result<ExitCode, Error> {
         cells,
     };
     println!("{result}");
-    result.write(&arguments.out)?;
-    eprintln!("the result is in {}", arguments.out.display());
+    let out = arguments.experiment.out();
+    result.write(out)?;
+    eprintln!("the result is in {}", out.display());
     let empty = result.cells.iter().any(|cell| cell.outcomes.is_empty());
     Ok(ExitCode::from(u8::from(empty)))
 }
 
 fn contenders(arguments: &FaultsArguments, work: &Workplace) -> Result<Vec<Contender>, Error> {
-    let known = Peer::all(arguments.peers_dir.as_deref())?;
+    let experiment = &arguments.experiment;
+    let known = experiment.peers()?;
     let contender = |named: &Named| {
-        let usage = |problem: &str| Error::Usage(format!("`{}`: {problem}", named.peer));
-        let peer = known.get(&named.peer).cloned();
-        let peer = peer.ok_or_else(|| usage("there is no such peer"))?;
-        if let Some(reason) = peer.lacks(Capability::Heal) {
-            return Err(usage(&format!("cannot take endpoints out: {reason}")));
-        }
-        let told = arguments
-            .program
-            .iter()
-            .find(|(name, _)| *name == named.peer);
-        let found = candidate(peer, told.map(|(_, path)| path), work)?;
-        let program = found.program.ok_or_else(|| usage("it has no program"))?;
+        let needed = (Capability::Heal, "take endpoints out");
+        let found = experiment.candidate(&known, &named.peer, needed, work)?;
+        let none = || Error::Usage(format!("`{}`: it has no program", named.peer));
+        let program = found.program.ok_or_else(none)?;
         Ok(Contender {
             name: named.name.clone(),
             peer: found.peer,

@@ -1,6 +1,7 @@
 //! The command line: one verb a file.
 
 mod compare;
+mod experiment;
 mod explain;
 mod faults;
 mod gate;

@@ -1,24 +1,15 @@
 //! `tidegate-lab overload`.
 
-use std::{path::PathBuf, process::ExitCode, str::FromStr, time::Duration};
+use std::{process::ExitCode, str::FromStr, time::Duration};
 
 use clap::Args;
 
-use super::{
-    program,
-    run::{candidate, command},
-    seconds,
-};
+use super::{experiment::ExperimentArguments, run::command, seconds};
 use crate::{
-    cpu::{self, Placement},
     date,
     error::Error,
-    load::arrivals::Spacing,
-    machine::Machine,
-    measure::Bench,
     overload::{self, Contender, Plan, SETTLE, application::Needs, report::OverloadResult},
-    peer::{Capability, Peer, process::Workplace, render::Limit},
-    run::Interrupt,
+    peer::{Capability, DIRECT, process::Workplace, render::Limit},
 };
 
 const EXAMPLES: &str = "\
@@ -73,21 +64,8 @@ pub(super) struct OverloadArguments {
     /// Everything random follows from it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// A peer's program, where it is not on PATH. May be repeated.
-    #[arg(long, value_name = "NAME=PATH", value_parser = program)]
-    program: Vec<(String, PathBuf)>,
-    /// A directory with further peers, one directory each.
-    #[arg(long)]
-    peers_dir: Option<PathBuf>,
-    /// CPU of the proxies; the first that this process may use, if not given.
-    #[arg(long)]
-    proxy_cpu: Option<usize>,
-    /// CPU of the application and the clients; the second, if not given.
-    #[arg(long)]
-    load_cpu: Option<usize>,
-    /// The directory for `overload.json` and `overload.md`.
-    #[arg(long, default_value = "lab-report")]
-    out: PathBuf,
+    #[command(flatten)]
+    experiment: ExperimentArguments,
 }
 
 fn number(text: &str, least: f64, most: f64) -> Result<f64, String> {
@@ -152,19 +130,7 @@ pub(super) fn execute(arguments: OverloadArguments) -> Result<ExitCode, Error> {
     }
     let work = Workplace::create()?;
     let contenders = contenders(&arguments, &work)?;
-    let placement = Placement::choose(arguments.proxy_cpu, arguments.load_cpu)?;
-    let machine = Machine::look(placement);
-    let descriptors = cpu::raise_descriptor_limit()?;
-    cpu::pin_this_thread(placement.load)?;
-    let bench = Bench {
-        placement,
-        warm_up: Duration::ZERO,
-        duration: Duration::ZERO,
-        spacing: Spacing::Poisson,
-        work,
-        descriptors,
-        interrupt: Interrupt::listen()?,
-    };
+    let (machine, bench) = arguments.experiment.set_up(work)?;
     let plan = Plan {
         contenders: &contenders,
         steps: &arguments.steps,
@@ -188,10 +154,7 @@ pub(super) fn execute(arguments: OverloadArguments) -> Result<ExitCode, Error> {
         date,
         command: command(std::env::args()),
         seed: arguments.seed,
-        machine: Machine {
-            descriptors,
-            ..machine
-        },
+        machine,
         versions: versions.collect(),
         cpu_time_ms: arguments.cpu_ms,
         wait_ms: arguments.wait_ms,
@@ -203,21 +166,20 @@ pub(super) fn execute(arguments: OverloadArguments) -> Result<ExitCode, Error> {
         prices: findings.prices,
     };
     println!("{result}");
-    result.write(&arguments.out)?;
-    eprintln!("the result is in {}", arguments.out.display());
+    let out = arguments.experiment.out();
+    result.write(out)?;
+    eprintln!("the result is in {}", out.display());
     let empty = result.cells.iter().any(|cell| cell.outcomes.is_empty());
     Ok(ExitCode::from(u8::from(empty)))
 }
 
 fn contenders(arguments: &OverloadArguments, work: &Workplace) -> Result<Vec<Contender>, Error> {
-    let known = Peer::all(arguments.peers_dir.as_deref())?;
+    let experiment = &arguments.experiment;
+    let known = experiment.peers()?;
     let contender = |named: &Named| {
-        let usage = |problem: String| Error::Usage(format!("`{}`: {problem}", named.name));
-        let peer = known.get(&named.peer).cloned();
-        let peer = peer.ok_or_else(|| usage("there is no such peer".to_owned()))?;
         let limit = match named.limit {
             Some(limit) => limit,
-            None if peer.is_direct() => Limit::Off,
+            None if named.peer == DIRECT => Limit::Off,
             // Filled in with the application's process.
             None => Limit::Adaptive(0),
         };
@@ -226,14 +188,7 @@ fn contenders(arguments: &OverloadArguments, work: &Workplace) -> Result<Vec<Con
             Limit::Adaptive(_) => Capability::Adaptive,
             Limit::Manager => Capability::Manager,
         };
-        if let Some(reason) = peer.lacks(needed) {
-            return Err(usage(format!("cannot do that: {reason}")));
-        }
-        let told = arguments
-            .program
-            .iter()
-            .find(|(name, _)| *name == named.peer);
-        let found = candidate(peer, told.map(|(_, path)| path), work)?;
+        let found = experiment.candidate(&known, &named.peer, (needed, "do that"), work)?;
         Ok(Contender {
             name: named.name.clone(),
             peer: found.peer,

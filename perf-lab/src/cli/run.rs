@@ -158,18 +158,12 @@ impl Rig {
         work: Workplace,
         rows: &[Arc<Scenario>],
     ) -> Result<Rig, Error> {
-        let placement = Placement::choose(arguments.proxy_cpu, arguments.load_cpu)?;
-        let machine = Machine::look(placement);
-        let descriptors = cpu::raise_descriptor_limit()?;
+        let machine = make_ready(arguments.proxy_cpu, arguments.load_cpu)?;
+        let descriptors = machine.descriptors;
         check_descriptors(rows, descriptors)?;
-        cpu::pin_this_thread(placement.load)?;
         Ok(Rig {
-            machine: Machine {
-                descriptors,
-                ..machine
-            },
             bench: Bench {
-                placement,
+                placement: machine.placement,
                 warm_up: arguments.warm_up,
                 duration: arguments.seconds,
                 spacing: arguments.spacing,
@@ -177,6 +171,7 @@ impl Rig {
                 descriptors,
                 interrupt: Interrupt::listen()?,
             },
+            machine,
             smallest: arguments.smallest / 100.0,
             out: arguments.out,
             ledger: arguments.ledger,
@@ -356,6 +351,21 @@ pub(super) fn candidate(
         version: peer.version(&program),
         program: Some(program),
         peer,
+    })
+}
+
+/// Decides who runs where, puts this thread there, and has as many descriptors as there may be.
+pub(super) fn make_ready(
+    proxy_cpu: Option<usize>,
+    load_cpu: Option<usize>,
+) -> Result<Machine, Error> {
+    let placement = Placement::choose(proxy_cpu, load_cpu)?;
+    let machine = Machine::look(placement);
+    let descriptors = cpu::raise_descriptor_limit()?;
+    cpu::pin_this_thread(placement.load)?;
+    Ok(Machine {
+        descriptors,
+        ..machine
     })
 }
 

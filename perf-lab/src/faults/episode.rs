@@ -16,17 +16,10 @@ use crate::{
     clock::{Clock, Nanos},
     control::{Control, Phase},
     error::Error,
-    load::{
-        Exchange,
-        arrivals::{Arrivals, Schedule, Spacing},
-    },
+    load::arrivals::{Arrivals, Schedule, Spacing},
     measure::Bench,
-    peer::{
-        process::{Probe, Running, free_address},
-        render::{Clients as Speaking, Limit, Mode, Setting},
-    },
-    poll::{Poller, Token, Wait},
-    scenario::{HttpVersion, Link},
+    peer::{process::free_address, render::Setting},
+    poll::{Poller, Token},
 };
 
 use super::{
@@ -46,8 +39,6 @@ const LOOK_EVERY: Nanos = Nanos::from_millis(20);
 const TICK: Nanos = Nanos::from_millis(5);
 /// Between two looks at whether the loop has ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// The shortest that the kernel's timer can do.
-const RESOLUTION: Nanos = Nanos::from_millis(1);
 
 /// A client waits for an answer this long: longer than the proxies do, so that theirs still counts as
 /// one.
@@ -85,32 +76,15 @@ pub fn run(task: Task<'_>, name: &str, bench: &Bench) -> Result<Outcome, Error> 
     let listen = free_address()?;
     let dir = bench.work.dir.join(name);
     let setting = Setting {
-        listen,
-        upstreams: &upstreams,
-        mode: Mode::Http,
         // Those that hang hold one each for as long as the proxy waits.
         connections: 256 + 2 * task.row.requests_per_s() as usize,
-        routes: &[],
-        certificates: None,
-        clients: Speaking::Plain,
-        client_http: HttpVersion::Http1,
-        link: Link::Plain,
-        link_http: HttpVersion::Http1,
-        admin: None,
-        reloads: false,
         heal: task.contender.heal,
-        limit: Limit::Off,
-        cpu: bench.placement.proxy,
-        descriptors: bench.descriptors,
-        dir: &dir,
+        ..bench.plain(listen, &upstreams, &dir)
     };
     let stage = Playing::begin(stage, listen)?;
     let peer = &task.contender.peer;
     let program = task.contender.program.as_path();
-    let rendered = peer.render(&setting)?;
-    let mut running = Running::start(peer, program, &rendered, &setting, bench.placement)?;
-    let exchange = Exchange::get("/", 128, 0);
-    running.wait_ready(Probe::plain(&exchange), &bench.interrupt)?;
+    let mut running = bench.start(peer, program, &setting)?;
     let record = stage.play(bench)?;
     running.check_alive()?;
     Ok(analysis::outcome(&record))
@@ -276,11 +250,7 @@ impl Stage {
         if let Some(ready) = self.endpoints.next_ready() {
             next = next.min(ready);
         }
-        let sleep = (next - self.clock.now()).max(RESOLUTION);
-        let waited = self
-            .poller
-            .wait(Wait::AtMost(Duration::from_nanos(sleep.0)));
-        let count = waited.map_err(Error::io("waiting for events"))?;
+        let count = self.poller.sleep_until(next, self.clock.now())?;
         for i in 0..count {
             match (self.poller.token(i), &mut clients) {
                 (Some(Token::Accept(i)), _) => self.endpoints.accept(i, &self.poller),

@@ -1,6 +1,6 @@
 //! The result for a terminal, as JSON, and as Markdown for a document.
 
-use std::{collections::BTreeMap, fmt, fs, path::Path};
+use std::{collections::BTreeMap, fmt, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::{
     machine::Machine,
     peer::OURS,
     report::{
-        markdown::{release, without_directories},
+        experiment::{self, Circumstances, table},
         text::write_aligned,
     },
     statistics::percentile,
@@ -93,11 +93,7 @@ impl Summary {
 impl FaultResult {
     /// Writes `faults.json` and `faults.md`.
     pub fn write(&self, directory: &Path) -> Result<(), Error> {
-        let doing = || Error::io(format!("writing into {}", directory.display()));
-        fs::create_dir_all(directory).map_err(doing())?;
-        let json = serde_json::to_string(self).map_err(|error| doing()(error.into()))?;
-        fs::write(directory.join("faults.json"), json).map_err(doing())?;
-        fs::write(directory.join("faults.md"), self.markdown()).map_err(doing())
+        experiment::write(directory, "faults", self, &self.markdown())
     }
 
     /// The rows, and what each contender did there.
@@ -175,32 +171,24 @@ impl FaultResult {
     fn markdown(&self) -> String {
         let mut text = String::new();
         for (row, cells) in self.rows() {
-            text += &format!("**{row}**\n\n| {} |\n", self.heads().join(" | "));
-            text += &format!("|---|{}\n", "---:|".repeat(self.heads().len() - 1));
-            for cell in cells {
-                text += &format!("| {} |\n", self.cells(cell).join(" | "));
-            }
+            let lines = cells.iter().map(|cell| self.cells(cell));
+            text += &format!("**{row}**\n\n{}", table(&self.heads(), lines));
             text += &remark(row).map_or(String::from("\n"), |remark| format!("\n{remark}\n\n"));
         }
-        let machine = &self.machine;
         for cell in self.cells.iter().filter(|cell| !cell.problems.is_empty()) {
             text += &format!("{}\n\n", problems(cell));
         }
-        text += &format!(
-            "Begun {} on {}, {} CPUs, kernel {}, {} faults at the same time: {} ({}).\n\n",
-            self.date,
-            machine.cpu,
-            machine.cpus,
-            release(&machine.kernel),
-            self.side_by_side,
-            machine.fitness,
-            machine.caveats.join("; ")
-        );
-        for (contender, version) in &self.versions {
-            text += &format!("- {contender}: {}\n", without_directories(version));
+        let more = format!(", {} faults at the same time", self.side_by_side);
+        text + &self.circumstances().foot(&more)
+    }
+
+    fn circumstances(&self) -> Circumstances<'_> {
+        Circumstances {
+            date: &self.date,
+            command: &self.command,
+            machine: &self.machine,
+            versions: &self.versions,
         }
-        let command = without_directories(&self.command);
-        text + &format!("\nTo do it again:\n\n```\n{command}\n```\n")
     }
 }
 
@@ -246,15 +234,7 @@ fn remark(row: Row) -> Option<&'static str> {
 
 impl fmt::Display for FaultResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let machine = &self.machine;
-        writeln!(f, "machine   {}, kernel {}", machine.cpu, machine.kernel)?;
-        for (contender, version) in &self.versions {
-            writeln!(f, "{contender:<9} {version}")?;
-        }
-        writeln!(f, "fitness   {}", machine.fitness)?;
-        for caveat in &machine.caveats {
-            writeln!(f, "caveat    {caveat}")?;
-        }
+        self.circumstances().head(f)?;
         for (row, cells) in self.rows() {
             writeln!(f, "\n{row}")?;
             let mut lines = vec![self.heads()];

@@ -48,10 +48,11 @@ impl Generator {
 
     /// Whether the loop must not sleep, because a request may fall due at any microsecond.
     pub fn must_be_punctual(&self) -> bool {
-        match self {
-            Generator::Serial(serial) => serial.must_be_punctual(),
-            Generator::Multiplexed(multiplexed) => multiplexed.must_be_punctual(),
-        }
+        let tally = match self {
+            Generator::Serial(serial) => &serial.tally,
+            Generator::Multiplexed(multiplexed) => &multiplexed.tally,
+        };
+        tally.schedule.is_some()
     }
 
     /// Follows the phase and does what is due; called once per turn of the loop.

@@ -11,7 +11,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, Read, Write},
+    io::{self, Read},
 };
 
 use super::{
@@ -27,13 +27,13 @@ use crate::{
     error::Error,
     http2::{ALPN, Answer, Client, Request},
     poll::{Moved, Poller, Token, moved},
-    stream::{Stream, connect},
+    stream::{Output, Stream, connect},
 };
 
 /// The load.
 pub struct Multiplexed {
     spec: LoadSpec,
-    tally: Tally,
+    pub(super) tally: Tally,
     request: Request,
     lines: Vec<Line>,
     /// What events of its lines are called.
@@ -68,9 +68,7 @@ struct Line {
 struct Connected {
     socket: Stream,
     client: Client<UnderWay>,
-    /// Being written, from an offset on.
-    output: Vec<u8>,
-    written: usize,
+    output: Output,
     /// Whether something has come: then TLS has agreed on a protocol.
     heard: bool,
 }
@@ -115,10 +113,6 @@ impl Multiplexed {
             tally,
             spec,
         })
-    }
-
-    pub(super) fn must_be_punctual(&self) -> bool {
-        self.tally.schedule.is_some()
     }
 
     pub(super) fn turn(&mut self, poller: &Poller, now: Nanos) {
@@ -214,8 +208,7 @@ impl Multiplexed {
             line.connected = Some(Connected {
                 socket: Stream::client(socket, self.spec.tls.as_ref())?,
                 client,
-                output: Vec::new(),
-                written: 0,
+                output: Output::default(),
                 heard: false,
             });
             self.opening += 1;
@@ -460,17 +453,8 @@ impl Connected {
 
     fn flush(&mut self) -> io::Result<()> {
         self.socket.push()?;
-        self.client.take_output(&mut self.output);
-        while let Some(rest) = self.output.get(self.written..)
-            && !rest.is_empty()
-        {
-            match moved(self.socket.write(rest))? {
-                Moved::Bytes(count) => self.written += count,
-                Moved::Later | Moved::End => return Ok(()),
-            }
-        }
-        self.output.clear();
-        self.written = 0;
+        self.client.take_output(self.output.bytes());
+        self.output.write(&mut self.socket)?;
         Ok(())
     }
 }

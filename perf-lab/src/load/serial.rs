@@ -27,7 +27,7 @@ use crate::{
 /// The load.
 pub struct Serial {
     spec: LoadSpec,
-    tally: Tally,
+    pub(super) tally: Tally,
     /// What is written for each exchange.
     request: Vec<u8>,
     slots: Vec<Slot>,
@@ -87,10 +87,6 @@ impl Serial {
             tally,
             spec,
         }
-    }
-
-    pub(super) fn must_be_punctual(&self) -> bool {
-        self.tally.schedule.is_some()
     }
 
     pub(super) fn turn(&mut self, poller: &Poller, now: Nanos) {

@@ -4,7 +4,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, Read, Write},
+    io::{self, Read},
 };
 
 use tidegate_codecs::http2::{self, Event, FieldLine, StreamId};
@@ -19,7 +19,7 @@ use crate::{
     clock::Nanos,
     http2::options,
     poll::{Moved, moved},
-    stream::Stream,
+    stream::{Output, Stream},
 };
 
 /// Streams that a client may have open: more than any peer opens by default.
@@ -39,9 +39,7 @@ pub(super) struct Connection {
     bodies: VecDeque<(StreamId, usize)>,
     /// The same, while a window is used up.
     blocked: Vec<(StreamId, usize)>,
-    /// Being written, from an offset on.
-    output: Vec<u8>,
-    written: usize,
+    output: Output,
 }
 
 /// What a request is answered with.
@@ -61,8 +59,7 @@ impl Connection {
             held: Vec::new(),
             bodies: VecDeque::new(),
             blocked: Vec::new(),
-            output: Vec::new(),
-            written: 0,
+            output: Output::default(),
         }
     }
 
@@ -74,7 +71,7 @@ impl Connection {
         self.release(now);
         self.send(now)?;
         // What the client cannot take is not asked for: its back-pressure is real.
-        while self.output.len() - self.written < OUTPUT_BYTES_MAX {
+        while self.output.waiting() < OUTPUT_BYTES_MAX {
             let count = match moved(self.socket.read(shared.buffer))? {
                 Moved::Bytes(count) => count,
                 Moved::Later => break,
@@ -186,19 +183,9 @@ impl Connection {
     fn send(&mut self, now: Nanos) -> io::Result<()> {
         self.socket.push()?;
         loop {
-            self.http2.take_output(&mut self.output);
+            self.http2.take_output(self.output.bytes());
             self.build(now);
-            while let Some(rest) = self.output.get(self.written..)
-                && !rest.is_empty()
-            {
-                match moved(self.socket.write(rest))? {
-                    Moved::Bytes(count) => self.written += count,
-                    Moved::Later | Moved::End => return Ok(()),
-                }
-            }
-            self.output.clear();
-            self.written = 0;
-            if self.bodies.is_empty() {
+            if !self.output.write(&mut self.socket)? || self.bodies.is_empty() {
                 return Ok(());
             }
         }
@@ -211,7 +198,7 @@ impl Connection {
             self.bodies
                 .extend(place.map(|place| self.blocked.swap_remove(place)));
         }
-        while self.output.len() - self.written < OUTPUT_BYTES_MAX
+        while self.output.waiting() < OUTPUT_BYTES_MAX
             && let Some((stream, left)) = self.bodies.pop_front()
         {
             let offered = left.min(BODY.len());
@@ -219,9 +206,9 @@ impl Connection {
             let Ok(granted) = self.http2.send_data(stream, offered, ends, now.0) else {
                 continue;
             };
-            self.http2.take_output(&mut self.output);
-            self.output
-                .extend_from_slice(BODY.get(..granted).unwrap_or_default());
+            let output = self.output.bytes();
+            self.http2.take_output(output);
+            output.extend_from_slice(BODY.get(..granted).unwrap_or_default());
             match left - granted {
                 0 => {}
                 left if granted == 0 => self.blocked.push((stream, left)),

@@ -4,8 +4,6 @@
 //! Fresh, since an application that was overloaded without protection has work for a minute that nobody
 //! waits for any more, which would be the next step's.
 
-use std::time::Duration;
-
 use super::{
     CLASSES, Contender, OBJECTIVE, SETTLE,
     analysis::Record,
@@ -17,17 +15,13 @@ use crate::{
     clock::{Clock, Nanos},
     cost::Sample,
     error::Error,
-    load::{
-        Exchange,
-        arrivals::{Arrivals, Schedule, Spacing, Stretch},
-    },
+    load::arrivals::{Arrivals, Schedule, Spacing, Stretch},
     measure::Bench,
     peer::{
-        process::{Probe, Running, free_address},
-        render::{Clients as Speaking, Heal, Limit, Mode, Setting},
+        process::{Running, free_address},
+        render::{Limit, Setting},
     },
-    poll::{Poller, Token, Wait},
-    scenario::{HttpVersion, Link},
+    poll::{Poller, Token},
 };
 
 /// A client hangs up after this, four times of what an answer may take to be worth something.
@@ -36,8 +30,6 @@ pub const PATIENCE: Nanos = Nanos(4 * OBJECTIVE.0);
 const HEALTHY: f64 = 0.5;
 /// The longest that the loop sleeps: it looks for signals in between.
 const TICK: Nanos = Nanos::from_millis(5);
-/// The shortest that the kernel's timer can do.
-const RESOLUTION: Nanos = Nanos::from_millis(1);
 
 /// What a step needs to know.
 #[derive(Clone, Copy, Debug)]
@@ -81,34 +73,16 @@ fn start(
     };
     let dir = bench.work.dir.join(name);
     let rate = task.capacity * task.times;
+    let upstreams = [application.address];
     let setting = Setting {
-        listen: free_address()?,
-        upstreams: &[application.address],
-        mode: Mode::Http,
         connections: 256 + (rate * PATIENCE.as_secs()) as usize,
-        routes: &[],
-        certificates: None,
-        clients: Speaking::Plain,
-        client_http: HttpVersion::Http1,
-        link: Link::Plain,
-        link_http: HttpVersion::Http1,
-        admin: None,
-        reloads: false,
-        heal: Heal::Off,
         limit: match contender.limit {
             Limit::Adaptive(_) => Limit::Adaptive(application.pid()),
             other => other,
         },
-        cpu: bench.placement.proxy,
-        descriptors: bench.descriptors,
-        dir: &dir,
+        ..bench.plain(free_address()?, &upstreams, &dir)
     };
-    let peer = &contender.peer;
-    let rendered = peer.render(&setting)?;
-    let mut running = Running::start(peer, program, &rendered, &setting, bench.placement)?;
-    let exchange = Exchange::get("/", 128, 0);
-    running.wait_ready(Probe::plain(&exchange), &bench.interrupt)?;
-    Ok(running)
+    bench.start(&contender.peer, program, &setting)
 }
 
 struct Stage {
@@ -188,11 +162,7 @@ impl Stage {
         let now = self.clock.now();
         self.clients.turn(&self.poller, now);
         let next = self.clients.next_due().min(now + TICK);
-        let sleep = (next - self.clock.now()).max(RESOLUTION);
-        let waited = self
-            .poller
-            .wait(Wait::AtMost(Duration::from_nanos(sleep.0)));
-        let count = waited.map_err(Error::io("waiting for events"))?;
+        let count = self.poller.sleep_until(next, self.clock.now())?;
         for i in 0..count {
             if let Some(Token::Load(slot)) = self.poller.token(i) {
                 self.clients.on_event(slot, self.clock.now());

@@ -1,6 +1,6 @@
 //! The result for a terminal, as JSON, and as Markdown for a document.
 
-use std::{collections::BTreeMap, fmt, fs, path::Path};
+use std::{collections::BTreeMap, fmt, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::{
     machine::Machine,
     peer::OURS,
     report::{
-        markdown::{release, without_directories},
+        experiment::{self, Circumstances, table},
         text::write_aligned,
     },
     statistics::percentile,
@@ -95,11 +95,7 @@ impl Summary {
 impl OverloadResult {
     /// Writes `overload.json` and `overload.md`.
     pub fn write(&self, directory: &Path) -> Result<(), Error> {
-        let doing = || Error::io(format!("writing into {}", directory.display()));
-        fs::create_dir_all(directory).map_err(doing())?;
-        let json = serde_json::to_string(self).map_err(|error| doing()(error.into()))?;
-        fs::write(directory.join("overload.json"), json).map_err(doing())?;
-        fs::write(directory.join("overload.md"), self.markdown()).map_err(doing())
+        experiment::write(directory, "overload", self, &self.markdown())
     }
 
     /// The steps, and what each contender did there.
@@ -277,39 +273,26 @@ impl OverloadResult {
         for remark in self.remarks() {
             text += &format!("{remark}\n\n");
         }
-        let table = |heads: Vec<String>, lines: Vec<Vec<String>>| {
-            let mut text = format!("| {} |\n", heads.join(" | "));
-            text += &format!("|---|{}\n", "---:|".repeat(heads.len() - 1));
-            for line in lines {
-                text += &format!("| {} |\n", line.join(" | "));
-            }
-            text + "\n"
-        };
         for (times, cells) in self.steps() {
             text += &format!("**{times} × capacity**\n\n");
-            let lines = cells.iter().map(|cell| self.cells(cell)).collect();
-            text += &table(OverloadResult::heads(), lines);
+            let lines = cells.iter().map(|cell| self.cells(cell));
+            text += &(table(&OverloadResult::heads(), lines) + "\n");
         }
         text += "**What a refusal costs, at the highest step**\n\n";
-        text += &table(OverloadResult::price_heads(), self.prices());
+        text += &(table(&OverloadResult::price_heads(), self.prices()) + "\n");
         for problem in self.problems() {
             text += &format!("{problem}\n\n");
         }
-        let machine = &self.machine;
-        text += &format!(
-            "Begun {} on {}, {} CPUs, kernel {}: {} ({}).\n\n",
-            self.date,
-            machine.cpu,
-            machine.cpus,
-            release(&machine.kernel),
-            machine.fitness,
-            machine.caveats.join("; ")
-        );
-        for (contender, version) in &self.versions {
-            text += &format!("- {contender}: {}\n", without_directories(version));
+        text + &self.circumstances().foot("")
+    }
+
+    fn circumstances(&self) -> Circumstances<'_> {
+        Circumstances {
+            date: &self.date,
+            command: &self.command,
+            machine: &self.machine,
+            versions: &self.versions,
         }
-        let command = without_directories(&self.command);
-        text + &format!("\nTo do it again:\n\n```\n{command}\n```\n")
     }
 
     /// Steps that could not be played, without the peer's output.
@@ -325,15 +308,7 @@ impl OverloadResult {
 
 impl fmt::Display for OverloadResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let machine = &self.machine;
-        writeln!(f, "machine   {}, kernel {}", machine.cpu, machine.kernel)?;
-        for (contender, version) in &self.versions {
-            writeln!(f, "{contender:<9} {version}")?;
-        }
-        writeln!(f, "fitness   {}", machine.fitness)?;
-        for caveat in &machine.caveats {
-            writeln!(f, "caveat    {caveat}")?;
-        }
+        self.circumstances().head(f)?;
         for remark in self.remarks() {
             writeln!(f, "{remark}")?;
         }

@@ -3,6 +3,7 @@
 //! [`crate::run::RunResult`], fresh or out of a `result.json`, and say the same, since what there is to
 //! say is found out in [`summary`].
 
+pub mod experiment;
 mod figures;
 pub mod files;
 pub mod hdr;
