@@ -9,7 +9,7 @@ use serde_json::Value;
 use tidegate_core::{config::parse_duration, encryption::change::RolloutChange};
 
 use crate::exit::{Exit, Failure};
-use client::{Admin, Answer};
+use client::{Admin, text};
 
 #[derive(clap::Args)]
 #[command(
@@ -159,32 +159,17 @@ fn show(admin: &Admin, target: &str) -> Result<(), Failure> {
 }
 
 /// What a process says of itself.
-struct Info(Value);
-
-impl Info {
-    fn of(admin: &Admin) -> Result<Info, Failure> {
-        let Answer { body, .. } = admin.get("/server_info")?.ok()?;
-        serde_json::from_str(&body)
-            .map(Info)
-            .map_err(|e| admin.strange(&e.to_string()))
-    }
-
-    fn text(&self, pointer: &str) -> String {
-        match self.0.pointer(pointer) {
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Null) | None => "–".to_owned(),
-            Some(value) => value.to_string(),
-        }
-    }
+fn info(admin: &Admin) -> Result<Value, Failure> {
+    admin.view("/server_info")
 }
 
 /// Upgrades, and says who served before and who serves now. The way back is the binary of before, and another
 /// upgrade.
 fn upgrade(admin: &Admin) -> Result<String, Failure> {
-    let before = Info::of(admin)?;
+    let before = info(admin)?;
     admin.post("/upgrade")?.expect_ok()?;
-    let after = Info::of(admin)?;
-    let change = |pointer| format!("{} → {}", before.text(pointer), after.text(pointer));
+    let after = info(admin)?;
+    let change = |pointer| format!("{} → {}", text(&before, pointer), text(&after, pointer));
     Ok(format!(
         "upgraded\n  process     {}\n  version     {}\n  generation  {}\n",
         change("/pid"),
@@ -194,8 +179,8 @@ fn upgrade(admin: &Admin) -> Result<String, Failure> {
 }
 
 fn status(admin: &Admin) -> Result<String, Failure> {
-    let info = Info::of(admin)?;
-    let text = |pointer: &str| info.text(pointer);
+    let info = info(admin)?;
+    let text = |pointer: &str| text(&info, pointer);
     let mut out = format!(
         "tidegate {}, {}\n  process   {}, generation {}, up {} s, {} shards\n  config    {}, epoch {}, fingerprint {}\n",
         text("/version"),
@@ -208,7 +193,7 @@ fn status(admin: &Admin) -> Result<String, Failure> {
         text("/config/epoch"),
         text("/config/fingerprint"),
     );
-    if let Some(error) = info.0.pointer("/config/last_error").and_then(Value::as_str) {
+    if let Some(error) = info.pointer("/config/last_error").and_then(Value::as_str) {
         out += &format!("  refused   {}\n", error.replace('\n', "\n            "));
     }
     Ok(out)

@@ -13,7 +13,7 @@ use std::{
 use serde_json::Value;
 use tidegate_core::config::parse_duration;
 
-use super::ctl::client::Admin;
+use super::ctl::client::{Admin, text};
 use crate::{exit::Failure, text::Span};
 
 #[derive(clap::Args)]
@@ -93,17 +93,13 @@ struct Look {
 
 impl Look {
     fn take(admin: &Admin) -> Result<Look, Failure> {
-        let page = |target: &str| -> Result<Value, Failure> {
-            let body = admin.get(target)?.expect_ok()?;
-            serde_json::from_str(&body).map_err(|e| admin.strange(&e.to_string()))
-        };
         Ok(Look {
-            server: page("/server_info")?,
-            stats: page("/stats")?,
-            shards: page("/shards")?,
-            listeners: page("/listeners")?,
-            clusters: page("/clusters")?,
-            limits: page("/limits")?,
+            server: admin.view("/server_info")?,
+            stats: admin.view("/stats")?,
+            shards: admin.view("/shards")?,
+            listeners: admin.view("/listeners")?,
+            clusters: admin.view("/clusters")?,
+            limits: admin.view("/limits")?,
             at: Instant::now(),
         })
     }
@@ -183,18 +179,8 @@ fn routes(
     seconds: f64,
     rows: usize,
 ) -> std::fmt::Result {
-    let all = |look: &Look| {
-        let listeners = items(&look.listeners);
-        let named = listeners.flat_map(|listener| {
-            let routes = items(&listener["routes"]);
-            routes.map(|route| {
-                let name = format!("{} {}", text(listener, "/name"), text(route, "/name"));
-                (name, route.clone())
-            })
-        });
-        named.collect::<BTreeMap<String, Value>>()
-    };
-    let (earlier, now) = (all(before), all(now));
+    let all = |look| inner_by_name(look, "routes", "/name");
+    let (earlier, now) = (all(&before.listeners), all(&now.listeners));
     let mut table: Vec<(&str, f64, f64)> = Vec::new();
     for (name, route) in &now {
         let then = earlier.get(name).unwrap_or(route);
@@ -216,17 +202,6 @@ fn endpoints(
     seconds: f64,
     rows: usize,
 ) -> std::fmt::Result {
-    let all = |look: &Look| {
-        let clusters = items(&look.clusters);
-        let named = clusters.flat_map(|cluster| {
-            let endpoints = items(&cluster["endpoints"]);
-            endpoints.map(|endpoint| {
-                let name = format!("{} {}", text(cluster, "/name"), text(endpoint, "/address"));
-                (name, endpoint.clone())
-            })
-        });
-        named.collect::<BTreeMap<String, Value>>()
-    };
     const FAILURES: [&str; 7] = [
         "failed_5xx",
         "failed_connect",
@@ -236,7 +211,8 @@ fn endpoints(
         "failed_protocol",
         "failed_deadline",
     ];
-    let (earlier, now) = (all(before), all(now));
+    let all = |look| inner_by_name(look, "endpoints", "/address");
+    let (earlier, now) = (all(&before.clusters), all(&now.clusters));
     let mut table = Vec::new();
     for (name, endpoint) in &now {
         let then = earlier.get(name).unwrap_or(endpoint);
@@ -308,6 +284,15 @@ fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
 }
 
+/// What is in the lists `inner` of the items of a list, by the item's name and its own.
+fn inner_by_name<'v>(list: &'v Value, inner: &str, name: &str) -> BTreeMap<String, &'v Value> {
+    let named = items(list).flat_map(|outer| {
+        let named = items(&outer[inner]);
+        named.map(move |one| (format!("{} {}", text(outer, "/name"), text(one, name)), one))
+    });
+    named.collect()
+}
+
 fn by(list: &Value, key: impl Fn(&Value) -> String) -> BTreeMap<String, &Value> {
     items(list).map(|item| (key(item), item)).collect()
 }
@@ -319,14 +304,6 @@ fn number(view: &Value, name: &str) -> u64 {
 /// A counter's growth in a second; none where it began anew.
 fn rate(before: &Value, now: &Value, name: &str, seconds: f64) -> f64 {
     number(now, name).saturating_sub(number(before, name)) as f64 / seconds
-}
-
-fn text(view: &Value, pointer: &str) -> String {
-    match view.pointer(pointer) {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Null) | None => "–".to_owned(),
-        Some(value) => value.to_string(),
-    }
 }
 
 /// Bytes a second, in the unit that leaves three digits.

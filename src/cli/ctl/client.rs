@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
+
 use super::exit_of;
 use crate::exit::{Exit, Failure};
 
@@ -35,6 +37,12 @@ impl Admin {
 
     pub(in crate::cli) fn post(&self, target: &str) -> Result<Answer, Failure> {
         self.ask("POST", target)
+    }
+
+    /// A page of it that is JSON.
+    pub(in crate::cli) fn view(&self, target: &str) -> Result<Value, Failure> {
+        let body = self.get(target)?.expect_ok()?;
+        serde_json::from_str(&body).map_err(|e| self.strange(&e.to_string()))
     }
 
     fn ask(&self, method: &str, target: &str) -> Result<Answer, Failure> {
@@ -70,7 +78,7 @@ impl Admin {
     }
 
     /// Something answers there that is no admin server of ours.
-    pub(in crate::cli) fn strange(&self, what: &str) -> Failure {
+    fn strange(&self, what: &str) -> Failure {
         Failure::new(
             Exit::Runtime,
             format!("the answer from {} is not understood: {what}", self.address),
@@ -80,10 +88,10 @@ impl Admin {
 }
 
 impl Answer {
-    /// This answer, if it says yes.
-    pub(in crate::cli) fn ok(self) -> Result<Answer, Failure> {
+    /// What it says, if it says yes.
+    pub(in crate::cli) fn expect_ok(self) -> Result<String, Failure> {
         match self.status {
-            200..300 => Ok(self),
+            200..300 => Ok(self.body),
             status => Err(Failure::new(
                 exit_of(status),
                 self.body.trim_end().to_owned(),
@@ -91,10 +99,14 @@ impl Answer {
             )),
         }
     }
+}
 
-    /// What it says, if it says yes.
-    pub(in crate::cli) fn expect_ok(self) -> Result<String, Failure> {
-        self.ok().map(|answer| answer.body)
+/// What a view says at a JSON pointer (RFC 6901), to be shown; a dash if nothing.
+pub(in crate::cli) fn text(view: &Value, pointer: &str) -> String {
+    match view.pointer(pointer) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Null) | None => "–".to_owned(),
+        Some(value) => value.to_string(),
     }
 }
 
@@ -179,7 +191,7 @@ mod tests {
     fn answers_are_read() {
         let whole = parse(b"HTTP/1.1 409 Conflict\r\ncontent-length: 3\r\n\r\nno\n").unwrap();
         assert_eq!((whole.status, &*whole.body), (409, "no\n"));
-        assert_eq!(whole.ok().unwrap_err().exit, Exit::CheckFailed);
+        assert_eq!(whole.expect_ok().unwrap_err().exit, Exit::CheckFailed);
         for bad in [
             &b""[..],
             b"SSH-2.0-x\r\n\r\n",
