@@ -103,10 +103,8 @@ impl Checker {
         &self,
         address: SocketAddr,
     ) -> Option<impl Future<Output = Result<(), String>> + use<>> {
-        let checks = self.tasks.iter();
-        let (endpoint, (plan, _)) = checks
-            .filter(|((_, checked), _)| *checked == address)
-            .min_by_key(|((cluster, _), _)| cluster.clone())?;
+        let mut checks = self.tasks.iter();
+        let (endpoint, (plan, _)) = checks.find(|((_, checked), _)| *checked == address)?;
         let (endpoint, plan) = (endpoint.clone(), plan.clone());
         let contexts = self.contexts.subscribe();
         Some(async move {

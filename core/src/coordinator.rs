@@ -178,8 +178,8 @@ impl Coordinator {
         }
         self.follow_wards(&snapshot);
         self.follow_applications(&snapshot);
-        let known: BTreeSet<SocketAddr> = addresses(&snapshot).collect();
-        self.priors.follow(|address| known.contains(&address));
+        self.priors
+            .follow(|address| has_endpoint(&snapshot, address));
         let dns = |name: &Arc<str>| snapshot.config.clusters.contains_key(name);
         self.resolution.retain(|name, _| dns(name));
         self.installed = Some((snapshot, now));
@@ -288,11 +288,8 @@ impl Coordinator {
     /// Whether there is one. `until` is when the directive ends.
     pub fn obey(&mut self, action: &Action, now: Duration, until: Duration) -> bool {
         if let Action::Prior { endpoint, weight } = action {
-            let snapshot = self.installed.as_ref().map(|(snapshot, _)| snapshot);
-            let mut known = snapshot
-                .into_iter()
-                .flat_map(|snapshot| addresses(snapshot));
-            let is_known = known.any(|known| known == *endpoint);
+            let installed = self.installed.as_ref();
+            let is_known = installed.is_some_and(|(snapshot, _)| has_endpoint(snapshot, *endpoint));
             if is_known {
                 self.priors.set(*endpoint, *weight, until);
             }
@@ -530,9 +527,10 @@ impl Coordinator {
     }
 }
 
-fn addresses(snapshot: &Snapshot) -> impl Iterator<Item = SocketAddr> {
-    let clusters = snapshot.clusters.iter();
-    clusters.flat_map(|cluster| cluster.endpoints.iter().map(|endpoint| endpoint.address))
+/// Whether some cluster has an endpoint at this address.
+fn has_endpoint(snapshot: &Snapshot, address: SocketAddr) -> bool {
+    let mut endpoints = snapshot.clusters.iter().flat_map(|c| &c.endpoints);
+    endpoints.any(|endpoint| endpoint.address == address)
 }
 
 fn checker(known: Option<Checker>, check: &HealthCheck) -> Checker {

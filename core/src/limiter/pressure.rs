@@ -42,25 +42,25 @@ impl Pressure {
             *self = Pressure::default();
             return None;
         };
+        let is_new = self.counted.as_ref().is_none_or(|(of, ..)| of != name);
+        let is_due = self.said.is_none_or(|said| now >= said + AGAIN_AFTER);
+        if !is_new && !is_due {
+            return None;
+        }
         let units: Vec<UnitStatus> = application.units().collect();
         let refused = units.iter().map(|unit| unit.refused + unit.would_refuse);
         let refused: u64 = refused.sum();
-        let before = self
-            .counted
-            .get_or_insert_with(|| (name.clone(), now, refused));
-        if before.0 != *name {
-            *before = (name.clone(), now, refused);
-        }
-        if self.said.is_some_and(|said| now < said + AGAIN_AFTER) {
+        let (since, before) = match &self.counted {
+            Some((_, at, refused)) if !is_new => (*at, *refused),
+            _ => (now, refused),
+        };
+        self.counted = Some((name.clone(), now, refused));
+        if !is_due {
             return None;
         }
-        let shed_rate = shed_rate(
-            &units,
-            refused - before.2.min(refused),
-            now - before.1.min(now),
-        );
-        *before = (name.clone(), now, refused);
         self.said = Some(now);
+        let refused = refused.saturating_sub(before);
+        let shed_rate = shed_rate(&units, refused, now.saturating_sub(since));
         Some(Overload {
             watermark: reading.watermark,
             dominant_signal: reading.dominant.map_or("", |signal| signal.word()).into(),
