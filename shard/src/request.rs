@@ -6,12 +6,14 @@
 //!
 //! * `caller.rs`: the client's side: a connection in HTTP/1, or a stream of one in HTTP/2.
 //! * `exchange.rs`: what is known of the request so far.
+//! * `allowance.rs`: what the request needs before it goes on: tokens, and a slot.
 //! * `head.rs`: reading heads, which may arrive in pieces, and writing them for the next hop.
 //! * `upload.rs`: the request on its way to the endpoint.
 //! * `answer.rs`: the answer on its way to the client; `download.rs`: its body.
 //! * `reply.rs`: answers of our own.
 //! * `retry.rs`: what failed, and whether it is worth another try.
 
+mod allowance;
 mod answer;
 mod caller;
 mod download;

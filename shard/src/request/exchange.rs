@@ -1,21 +1,20 @@
 //! What is known of a request so far, and the steps that only compute.
 
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc, task::Poll, time::Duration};
+use std::{io, net::SocketAddr, rc::Rc, task::Poll, time::Duration};
 
 use tidegate_codecs::{
     http1::{Framing, RequestHead, ResponseHead},
     limits::Http1Limits,
 };
 use tidegate_core::{
-    config::model::PolicyMode,
     healing::counter::Fault,
     id::EndpointId,
-    limiter::{Priority, bucket::Taken, orca},
+    limiter::orca,
     message::{LimitRecord, RateLimitRecord},
     reason::Reason,
-    snapshot::{self, Forward, Http, Listener, Protocol, RateLimit, Route},
+    snapshot::{self, Forward, Http, Listener, Protocol, Route},
     stats::Phase,
-    steering::{RequestView, bucket_key, hash_address, hash_bytes, is_ambiguous_path, sticky_hash},
+    steering::{RequestView, is_ambiguous_path, sticky_hash},
 };
 
 use super::{caller::Caller, reply::REASON_HEADER, retry::Failure, upload::Upload};
@@ -237,48 +236,6 @@ impl<'a> Exchange<'a> {
         Ok(route)
     }
 
-    /// A token of each rate limit of the route (L13).
-    pub(super) fn rate_limit(&mut self, route: &Route) -> Result<(), Refusal> {
-        for limit in &route.rate_limits {
-            let Some(over) = self.is_over(limit) else {
-                continue;
-            };
-            let Some(counters) = limit.buckets.counters.get(self.client.local.id) else {
-                continue;
-            };
-            if limit.rule.mode == PolicyMode::Shadow {
-                counters.would_limit.add(1);
-                continue;
-            }
-            counters.limited.add(1);
-            self.over_rate = Some(over);
-            return Err(Reason::RateLimited.into());
-        }
-        Ok(())
-    }
-
-    /// Takes a token; else says what limit there is none of.
-    fn is_over(&self, limit: &RateLimit) -> Option<Box<RateLimitRecord>> {
-        let (local, rule) = (&self.client.local, &limit.rule);
-        let view = View {
-            head: &self.scratch.request,
-            bytes: &self.scratch.bytes,
-        };
-        let client = || self.client.peer().map(|peer| peer.ip());
-        let by = rule.by.as_ref();
-        let key = by.map_or(0, |by| bucket_key(local.hash_key, by, &view, client));
-        // Unix time, since the drivers' clocks begin when their shards do.
-        let now_ns = local.unix_ns(local.driver.now_ns());
-        match limit.buckets.take(local.id, key, now_ns) {
-            Taken::Admit => None,
-            Taken::Limited { retry_after } => Some(Box::new(RateLimitRecord {
-                rate: rule.rate,
-                by: rule.by_word(),
-                retry_after,
-            })),
-        }
-    }
-
     /// The cluster that the route sends this request to.
     pub(super) fn steer(
         &mut self,
@@ -297,41 +254,6 @@ impl<'a> Exchange<'a> {
             hash: self.hash(forward),
             preface: None,
         })
-    }
-
-    /// A slot of the interface that the route is of the cluster, where that is limited (L6).
-    pub(super) fn limit(&mut self, to: Destination<'_>, forward: &Forward) -> Result<(), Refusal> {
-        let Some(rule) = to.settings.config.adaptive_limit.as_deref() else {
-            return Ok(());
-        };
-        let (Some(interface), Some(usual)) = (forward.interface(to.settings.id), forward.priority)
-        else {
-            return Ok(());
-        };
-        let header = |name: &Option<Arc<str>>| {
-            let (head, bytes) = self.head();
-            head.field(bytes, name.as_deref()?)
-        };
-        let priority = header(&rule.priority_header).and_then(Priority::of);
-        let caller = match header(&rule.caller_header) {
-            Some(name) => hash_bytes(0, name),
-            None => self.client.peer().map_or(0, |peer| {
-                // The port says nothing about who the client is.
-                hash_address(SocketAddr::new(peer.ip(), 0))
-            }),
-        };
-        let interfaces = &to.cluster.interfaces;
-        let driver = &to.local.driver;
-        match interfaces.enter(rule, interface, priority.unwrap_or(usual), caller, driver) {
-            Some(Err(record)) => {
-                self.over_limit = Some(record);
-                Err(Reason::Overloaded.into())
-            }
-            entered => {
-                self.pass = entered.and_then(Result::ok);
-                Ok(())
-            }
-        }
     }
 
     /// From here on the route's time-out counts, and the client's, if it is gRPC and has one.
@@ -508,9 +430,9 @@ impl<'a> Exchange<'a> {
 }
 
 /// A parsed head as routing sees it.
-struct View<'a> {
-    head: &'a RequestHead,
-    bytes: &'a [u8],
+pub(super) struct View<'a> {
+    pub(super) head: &'a RequestHead,
+    pub(super) bytes: &'a [u8],
 }
 
 impl RequestView for View<'_> {
