@@ -3,6 +3,7 @@
 //! * `session.rs`: [`Session`], a connection: bytes in, bytes out, and whom they concern.
 //! * `stream.rs`: [`Stream`], one of its streams, as the task of its exchange sees it.
 //! * `inbox.rs`: what has come on a stream and was not read yet.
+//! * `waiter.rs`: a task that waits for another one.
 //!
 //! # Who runs what
 //!
@@ -25,6 +26,7 @@
 mod inbox;
 mod session;
 mod stream;
+mod waiter;
 
 pub(crate) use inbox::Framing;
 pub(crate) use session::{End, Notice, Session};

@@ -1,7 +1,7 @@
 //! A connection: bytes in, bytes out, and whom they concern.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     io,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
@@ -15,6 +15,7 @@ use super::{
     OUTPUT_BYTES_MAX,
     inbox::{Framing, Inbox},
     stream::{Slot, Stream},
+    waiter::Waiter,
 };
 use crate::{
     ring::{Driver, Payload},
@@ -26,7 +27,7 @@ pub(crate) struct Session {
     pub(super) driver: Rc<Driver>,
     pub(super) state: RefCell<State>,
     /// The task of the connection, while it waits.
-    task: Cell<Option<Waker>>,
+    task: Waiter,
 }
 
 pub(super) struct State {
@@ -84,7 +85,7 @@ impl Session {
                 counted: 0,
                 waiting: Vec::new(),
             }),
-            task: Cell::new(None),
+            task: Waiter::default(),
         })
     }
 
@@ -96,7 +97,7 @@ impl Session {
         socket: &transport::Stream,
         mut heed: impl FnMut(Notice),
     ) -> Poll<End> {
-        self.register(cx);
+        self.task.register(cx);
         if let Err(error) = self.on_time() {
             return Poll::Ready(End::Broken(error));
         }
@@ -233,20 +234,9 @@ impl Session {
         }
     }
 
-    /// Remembers whom to wake when a stream has something to send.
-    fn register(&self, cx: &Context<'_>) {
-        let known = self.task.take();
-        let waker = known.filter(|waker| waker.will_wake(cx.waker()));
-        self.task
-            .set(Some(waker.unwrap_or_else(|| cx.waker().clone())));
-    }
-
     /// Wakes the task of the connection.
     pub(super) fn wake(&self) {
-        if let Some(waker) = self.task.take() {
-            waker.wake();
-            self.driver.mark_runnable();
-        }
+        self.task.wake(&self.driver);
     }
 
     /// Does what is due.

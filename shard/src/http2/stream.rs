@@ -9,7 +9,7 @@ use std::{
 
 use tidegate_codecs::http2::{ErrorCode, FieldLine, SendError, StreamId};
 
-use super::{inbox::Inbox, session::Session};
+use super::{inbox::Inbox, session::Session, waiter::Waiter};
 use crate::{
     ring::{Chunk, Driver, Failed},
     transport,
@@ -20,9 +20,9 @@ pub(super) struct Slot {
     pub(super) id: StreamId,
     pub(super) inbox: RefCell<Inbox>,
     /// The stream's task, if it waits for what comes, or for its end.
-    reader: Cell<Option<Waker>>,
+    reader: Waiter,
     /// The stream's task, if it waits for a window.
-    writer: Cell<Option<Waker>>,
+    writer: Waiter,
     /// Reset, or the connection is gone.
     is_gone: Cell<bool>,
 }
@@ -32,31 +32,24 @@ impl Slot {
         Slot {
             id,
             inbox: RefCell::new(inbox),
-            reader: Cell::new(None),
-            writer: Cell::new(None),
+            reader: Waiter::default(),
+            writer: Waiter::default(),
             is_gone: Cell::new(false),
         }
     }
 
     pub(super) fn wake_reader(&self, driver: &Driver) {
-        wake(&self.reader, driver);
+        self.reader.wake(driver);
     }
 
     pub(super) fn wake_writer(&self, driver: &Driver) {
-        wake(&self.writer, driver);
+        self.writer.wake(driver);
     }
 
     pub(super) fn set_gone(&self, driver: &Driver) {
         self.is_gone.set(true);
         self.wake_reader(driver);
         self.wake_writer(driver);
-    }
-}
-
-fn wake(waker: &Cell<Option<Waker>>, driver: &Driver) {
-    if let Some(waker) = waker.take() {
-        waker.wake();
-        driver.mark_runnable();
     }
 }
 
@@ -135,7 +128,7 @@ impl Stream {
         if self.is_gone() {
             return Poll::Ready(io::ErrorKind::ConnectionReset.into());
         }
-        register(&self.slot.reader, cx);
+        self.slot.reader.register(cx);
         Poll::Pending
     }
 
@@ -191,7 +184,7 @@ impl Stream {
             }
         };
         if granted == 0 && !bytes.is_empty() {
-            register(&self.slot.writer, cx);
+            self.slot.writer.register(cx);
             return Poll::Pending;
         }
         let before = state.output.len();
@@ -274,11 +267,6 @@ impl Drop for Stream {
         };
         self.session.close(&self.slot, code);
     }
-}
-
-fn register(place: &Cell<Option<Waker>>, cx: &Context<'_>) {
-    let known = place.take().filter(|waker| waker.will_wake(cx.waker()));
-    place.set(Some(known.unwrap_or_else(|| cx.waker().clone())));
 }
 
 /// A command that came too late: the stream is gone, or the connection.
