@@ -19,6 +19,7 @@ use super::{
 };
 use crate::limiter::{Priority, watermark::Signal};
 
+mod limit;
 mod tls;
 
 /// Stands in place of a value that may be a secret.
@@ -253,7 +254,7 @@ fn route(route: &Route, secrets: Secrets) -> Value {
     let mut object = Object::default();
     object.put("name", &*route.name);
     object.put_filled("match", matches(&route.matches));
-    let limits: Vec<Value> = route.rate_limits.iter().map(rate_limit).collect();
+    let limits: Vec<Value> = route.rate_limits.iter().map(limit::rate_limit).collect();
     object.put_opt("rate_limits", (!limits.is_empty()).then_some(limits));
     match &route.action {
         RouteAction::Forward(one) => forward(&mut object, one),
@@ -356,19 +357,6 @@ fn forward(object: &mut Object, forward: &Forward) {
     }
     rewrite.put_opt("host", forward.host_rewrite.as_deref());
     object.put_filled("rewrite", rewrite);
-}
-
-fn rate_limit(limit: &RateLimit) -> Value {
-    let mut object = Object::default();
-    object.put("mode", limit.mode.word());
-    object.put("requests", limit.rate.requests);
-    object.put("per", duration(limit.rate.per));
-    object.put("burst", limit.rate.burst);
-    if let Some(by) = &limit.by {
-        object.put("by", hash(by));
-        object.put("keys", limit.keys);
-    }
-    object.into()
 }
 
 fn retry(retry: &Retry) -> Object {
@@ -486,44 +474,9 @@ fn cluster(cluster: &Cluster) -> Value {
     let max_age = cluster.max_connection_age.map(format_duration);
     object.put("max_connection_age", or_off(max_age));
     object.put_opt("heal", cluster.heal.as_ref().map(heal));
-    let limit = cluster.adaptive_limit.as_deref().map(adaptive_limit);
+    let limit = cluster.adaptive_limit.as_deref().map(limit::adaptive_limit);
     object.put_opt("adaptive_limit", limit);
     object.into()
-}
-
-fn adaptive_limit(limit: &AdaptiveLimit) -> Object {
-    let mut object = Object::default();
-    object.put("mode", limit.mode.word());
-    object.put("canary", format_share(limit.canary.unwrap_or(10_000)));
-    match &limit.scope {
-        Scope::Host => object.put("scope", "host"),
-        Scope::Own => object.put("scope", "own"),
-        Scope::Cgroup(path) => object.put("cgroup", &**path),
-        Scope::Pid(pid) => object.put("pid", *pid),
-    }
-    let mut targets = Object::default();
-    for (key, signal) in [
-        ("cpu", Signal::Cpu),
-        ("psi_cpu", Signal::PsiCpu),
-        ("psi_memory", Signal::PsiMemory),
-        ("memory", Signal::Memory),
-        ("app", Signal::App),
-    ] {
-        let target = limit.policy.targets.get(signal);
-        let share = target.map(|part| format_share((part * 10_000.0).round() as u32));
-        targets.put(key, or_off(share));
-    }
-    let target = |signal| limit.policy.targets.get(signal);
-    let loop_lag = target(Signal::LoopLag).map(Duration::from_secs_f64);
-    targets.put("loop_lag", or_off(loop_lag.map(format_duration)));
-    let in_flight = target(Signal::InFlight).map(|ceiling| ceiling as u64);
-    targets.put("in_flight", or_off(in_flight));
-    object.put("targets", targets);
-    object.put("trigger_ticks", limit.policy.trigger_ticks);
-    object.put("floor", limit.policy.floor);
-    object.put_opt("priority_header", limit.priority_header.as_deref());
-    object.put_opt("caller_header", limit.caller_header.as_deref());
-    object
 }
 
 fn center(center: &Center) -> Object {
