@@ -115,13 +115,10 @@ impl Service {
             admin.open();
         }
 
-        let (access_log, producers) = match &config.access_log {
-            Some(settings) => {
-                let (log, producers) = AccessLog::start(settings, cpus.len())?;
-                (Some(log), producers)
-            }
-            None => (None, Vec::new()),
-        };
+        let logging = config.access_log.as_ref();
+        let logging = logging.map(|settings| AccessLog::start(settings, cpus.len()));
+        let (access_log, producers) = logging.transpose()?.unzip();
+        let producers = producers.unwrap_or_default();
         let ring = config.shards.ring;
         let fleet =
             signals::blocked(|| Fleet::start(&cpus, ring, status.counters.clone(), producers))?;
@@ -165,23 +162,25 @@ impl Service {
             };
             coordinator.serving();
             log_ready(&status, began);
-            let announced = match &self.announce {
-                Some(path) => announce(path, &status),
-                None => Ok(()),
-            };
-            match announced {
-                // Nobody else serves any more.
-                Err(failure) if upgraded => tracing::error!("{failure}"),
-                announced => announced?,
-            }
-            if !upgraded {
-                // Otherwise the process before has said it.
-                service_manager::notify(&[NotifyState::Ready]);
-            }
+            tell_ready(self.announce.as_deref(), &status, upgraded)?;
             ready(handle);
             coordinator.run(signals).await
         })
     }
+}
+
+/// Tells who waits for it that requests are served.
+fn tell_ready(announcement: Option<&Path>, status: &Status, upgraded: bool) -> Result<(), Failure> {
+    match announcement.map_or(Ok(()), |path| announce(path, status)) {
+        // Nobody else serves any more.
+        Err(failure) if upgraded => tracing::error!("{failure}"),
+        announced => announced?,
+    }
+    if !upgraded {
+        // Otherwise the process before has said it.
+        service_manager::notify(&[NotifyState::Ready]);
+    }
+    Ok(())
 }
 
 /// Everything that comes before the first accept, the word of the process before that it has stopped, and the first
