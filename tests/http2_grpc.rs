@@ -1,4 +1,5 @@
-//! What gRPC clients are told when the proxy answers itself (L9): a status in trailers, not one of HTTP.
+//! gRPC through the proxy, and what its clients are told when the proxy answers itself (L9): a status in
+//! trailers, not one of HTTP.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
@@ -10,10 +11,13 @@
 
 mod common;
 
+use std::{net::SocketAddr, process::Command};
+
 use common::{
     Origin, Proxy,
     http2::{Http2, read, run, with},
-    proxy,
+    peer, proxy,
+    tls::{Authority, CLIENT_ID, Identity, Leaf, SERVER_NAME},
 };
 
 const GRPC: (&str, &str) = ("content-type", "application/grpc+proto");
@@ -86,4 +90,60 @@ fn grpc_timeout_is_honoured() {
         assert_eq!(answer.field("grpc-status"), "4");
     });
     silent.wait_until_idle();
+}
+
+/// Goal: gRPC passes end to end: every kind of call, trailers, statuses, deadlines. Method: gRPC's own client
+/// and server, in plaintext and with certificates on both sides; its calls share a connection.
+#[test]
+fn grpc_end_to_end() {
+    let Some(python) = peer::python("grpc") else {
+        return;
+    };
+    let authority = Authority::new();
+    let server = authority.issue(&Leaf::server(SERVER_NAME));
+    let client = authority.issue(&Leaf::client(CLIENT_ID));
+    let secrets = format!(
+        "secrets:\n{}{}{}",
+        server.secret("server"),
+        client.secret("client"),
+        authority.secret("ca")
+    );
+    let grpc = |side: &str, address: SocketAddr, identity: Option<&Identity>| {
+        let mut command = Command::new(&python);
+        command.arg(peer::script("grpc_peer.py"));
+        command.args([side, &address.to_string()]);
+        if let Some(identity) = identity {
+            command.args([
+                &identity.certificate,
+                &identity.private_key,
+                &authority.pem(),
+            ]);
+        }
+        command
+    };
+    for is_secure in [false, true] {
+        let identity = is_secure.then_some(&server);
+        let origin = peer::Server::start(|_, address| grpc("server", address, identity));
+        let (listener, cluster) = match is_secure {
+            true => (
+                ", tls: { certificates: server, client_certificate: { trusted_ca: ca }, alpn: [h2] }",
+                format!(
+                    ", tls: {{ trusted_ca: ca, certificate: client, server_name: {SERVER_NAME} }}"
+                ),
+            ),
+            false => ("", String::new()),
+        };
+        let proxy = Proxy::start(format!(
+            "{secrets}listeners:\n  web: {{ bind: 127.0.0.1:0, routes: [{{ to: app, timeout: off }}]{listener} }}\n\
+             clusters:\n  app: {{ endpoints: {{ static: ['{}'] }}, protocol: http2{cluster} }}\n",
+            origin.address
+        ));
+        let mut calls = grpc("client", proxy.web(), is_secure.then_some(&client));
+        if is_secure {
+            calls.arg(SERVER_NAME);
+        }
+        assert_eq!(peer::run(&mut calls), "done\n");
+        assert!(proxy.metric("tidegate_shard_upstream_connects_total") <= 3.0);
+        proxy.wait_for_metric("tidegate_shard_requests_active", |n| n == 0.0);
+    }
 }

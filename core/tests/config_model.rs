@@ -146,6 +146,7 @@ fn defaults_are_the_models() {
         idle_timeout: Duration::from_secs(60),
         idle_connections: 1024,
         requests_per_connection: None,
+        protocol: Default::default(),
         circuit: Circuit::default(),
         health: None,
         proxy_protocol: None,

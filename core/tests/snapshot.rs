@@ -281,6 +281,7 @@ fn cluster(addresses: &[&str]) -> Cluster {
         idle_timeout: SECOND,
         idle_connections: 1,
         requests_per_connection: None,
+        protocol: Default::default(),
         circuit: Circuit::default(),
         health: None,
         proxy_protocol: None,

@@ -26,6 +26,7 @@ mod upload;
 use std::rc::Rc;
 
 use tidegate_core::{
+    config::model::UpstreamProtocol,
     reason::Reason,
     snapshot::{Action, Forward, Route},
 };
@@ -38,7 +39,7 @@ use crate::{
     census,
     local::Plane,
     ring::Chunk,
-    upstream::{Connection, Destination, Ticket},
+    upstream::{Destination, Leg, Ticket},
 };
 use retry::Failure;
 
@@ -97,9 +98,9 @@ async fn run<'a>(
         let asked = ask(exchange, route, forward, to, &mut ticket, fresh).await;
         exchange.judge(&mut ticket, &asked);
         match asked {
-            Ok((connection, head)) => match exchange.unwanted_status(forward) {
+            Ok((leg, head)) => match exchange.unwanted_status(forward) {
                 Some(failure) if exchange.may_retry(forward, &failure, &mut admission) => {}
-                _ => return exchange.answer(route, to, connection, head).await,
+                _ => return exchange.answer(route, to, leg, head).await,
             },
             Err(Failure::Stale) => {
                 fresh = true;
@@ -117,7 +118,7 @@ async fn run<'a>(
     }
 }
 
-/// One try: a connection, the request, the head of the answer.
+/// One try: a way to the endpoint, the request, the head of the answer.
 async fn ask<'a>(
     exchange: &mut Exchange<'a>,
     route: &'a Route,
@@ -125,27 +126,27 @@ async fn ask<'a>(
     to: Destination<'_>,
     ticket: &mut Ticket,
     fresh: bool,
-) -> Result<(Connection, Chunk), Failure> {
-    let reused = if fresh {
-        None
-    } else {
-        Connection::reuse(to, &ticket.endpoint)
+) -> Result<(Leg, Chunk), Failure> {
+    // What refused a request in HTTP/2 takes no more, so that it is not found again.
+    let reused = match to.settings.config.protocol {
+        UpstreamProtocol::Http1 if fresh => None,
+        _ => Leg::reuse(to, &ticket.endpoint),
     };
-    let was_idle = reused.is_some();
-    let mut connection = match reused {
-        Some(connection) => connection,
+    let was_open = reused.is_some() && !fresh;
+    let mut leg = match reused {
+        Some(leg) => leg,
         None => exchange.connect(to, &ticket.endpoint).await?,
     };
     if exchange.is_bodiless() {
         ticket.wait();
     }
-    match exchange
-        .send_and_read_head(route, forward, &mut connection)
-        .await
-    {
-        Ok(head) => Ok((connection, head)),
-        // Nothing came back on a connection that had been idle: it was closed under our hands.
-        Err(Failure::Reset) if was_idle && exchange.is_repeatable() => Err(Failure::Stale),
+    match exchange.send_and_read_head(route, forward, &mut leg).await {
+        Ok(head) => Ok((leg, head)),
+        // Nothing came back on a connection that was open before: it was closed under our hands.
+        Err(Failure::Reset) if was_open && exchange.is_repeatable() => Err(Failure::Stale),
+        // The endpoint says that it did nothing, so the method is not asked.
+        Err(Failure::NotProcessed) if !fresh && exchange.has_whole_body() => Err(Failure::Stale),
+        Err(Failure::NotProcessed) => Err(Failure::Reset),
         Err(failure) => Err(failure),
     }
 }

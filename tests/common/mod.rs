@@ -20,6 +20,7 @@ pub mod center;
 pub mod client;
 pub mod frames;
 pub mod http2;
+pub mod http2_origin;
 pub mod origin;
 pub mod peer;
 pub mod proxy;

@@ -13,7 +13,7 @@ use super::{
         Forward, HashOn, HeaderEdits, Heal, HealthCheck, Hook, HostPattern, Http, Http2Limits,
         Listener, PathPattern, PathRewrite, Probe, Protocol, ProxyProtocolIn, ProxyProtocolOut,
         RateLimit, Redirect, Retry, Route, RouteAction, RouteMatch, Scope, StaticEndpoint, Tcp,
-        ValuePattern, WeightedCluster, XForwarded,
+        UpstreamProtocol, ValuePattern, WeightedCluster, XForwarded,
     },
     quantity::{format_duration, format_share, format_size},
 };
@@ -451,6 +451,11 @@ fn cluster(cluster: &Cluster) -> Value {
         Balance::Maglev => "maglev",
     };
     object.put("balance", balance);
+    let protocol = match cluster.protocol {
+        UpstreamProtocol::Http1 => "http1",
+        UpstreamProtocol::Http2 => "http2",
+    };
+    object.put("protocol", protocol);
     object.put("slow_start", duration(cluster.slow_start));
     object.put("connect_timeout", duration(cluster.connect_timeout));
     object.put("idle_timeout", duration(cluster.idle_timeout));

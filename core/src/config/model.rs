@@ -436,6 +436,8 @@ pub struct Cluster {
     pub endpoints: Endpoints,
     /// How one is chosen.
     pub balance: Balance,
+    /// What HTTP routes speak with them.
+    pub protocol: UpstreamProtocol,
     /// New endpoints get their share little by little over this time; zero gives it at once.
     pub slow_start: Duration,
     /// For making a connection.
@@ -460,6 +462,16 @@ pub struct Cluster {
     pub heal: Option<Heal>,
     /// Holds back what pushes the application's machine over; `None` does not.
     pub adaptive_limit: Option<Box<AdaptiveLimit>>,
+}
+
+/// What is spoken with endpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// A request at a time on a connection.
+    #[default]
+    Http1,
+    /// Many.
+    Http2,
 }
 
 /// Where endpoints come from.

@@ -31,6 +31,7 @@ fn snapshot_of(epoch: u64, addresses: &[&str], checked: bool, heals: bool) -> Ar
         idle_timeout: second,
         idle_connections: 1,
         requests_per_connection: None,
+        protocol: Default::default(),
         circuit: Circuit::default(),
         health: checked.then_some(HealthCheck {
             probe: Probe::Tcp,

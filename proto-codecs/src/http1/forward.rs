@@ -147,7 +147,7 @@ pub fn forward_request(
 }
 
 /// Appends the head of the answer for the client to `out`: always HTTP/1.1 (RFC 9110, 6.2), and nothing
-/// that ends at this hop.
+/// that ends at this hop. A body of HTTP/2 without a length goes on in chunks.
 pub fn forward_response(
     bytes: &[u8],
     head: &ResponseHead,
@@ -178,6 +178,10 @@ pub fn forward_response(
         }
     });
     write_edits(edits.set, edits.append, out);
+    let has_chunks = head.framing == Framing::Chunked && !head.forbids_body();
+    if head.version == Version::Http2 && has_chunks && !edits.dechunk {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
     for (name, value) in edits.extra {
         push_field(out, name.as_bytes(), value.as_bytes());
     }

@@ -1,13 +1,58 @@
 //! Heads of HTTP/1 as fields of HTTP/2.
 //!
+//! * [`response_fields`]: an answer for a client.
+//! * [`request_fields`]: a request for an endpoint.
+//!
 //! What ends at this hop stays behind, as in [`forward_response`](crate::http1::forward_response), and so
 //! does every field of framing but `Content-Length`: frames say where a message ends.
 
-use super::{head::end_to_end, hpack::FieldLine};
+use super::{RequestLine, head::end_to_end, hpack::FieldLine};
 use crate::http1::{
     FieldKind, ResponseEdits, ResponseHead,
     forward::{NameEdits, is_editable},
 };
+
+/// The text of a request that [`forward_request`](crate::http1::forward_request) has written, as the fields of
+/// HTTP/2: one place writes heads for the next hop, whatever that speaks.
+///
+/// The text is ours, and well-formed; of any other a line that is none is left out.
+pub fn request_fields<'a>(
+    text: &'a [u8],
+    scheme: &'static str,
+) -> (RequestLine<'a>, impl Iterator<Item = FieldLine<'a>>) {
+    let mut lines = text.split(|&byte| byte == b'\n');
+    let mut start = lines.next().unwrap_or_default().split(|&byte| byte == b' ');
+    let (method, target) = (start.next(), start.next());
+    let lines = lines.filter_map(|line| {
+        let colon = memchr::memchr(b':', line)?;
+        let (name, value) = line.split_at_checked(colon)?;
+        Some((name, value.get(1..)?.trim_ascii()))
+    });
+    let host = lines
+        .clone()
+        .find(|(name, _)| FieldKind::of(name) == FieldKind::Host);
+    let line = RequestLine {
+        method: method.unwrap_or_default(),
+        scheme: scheme.as_bytes(),
+        authority: host.map(|(_, value)| value).unwrap_or_default(),
+        path: target.unwrap_or_default(),
+        protocol: None,
+    };
+    let fields = lines.filter(|(name, _)| {
+        !matches!(
+            FieldKind::of(name),
+            FieldKind::Host
+                | FieldKind::Connection
+                | FieldKind::HopByHop
+                | FieldKind::TransferEncoding
+                | FieldKind::Upgrade
+        )
+    });
+    (
+        line,
+        fields.map(|(name, value)| FieldLine::new(name, value)),
+    )
+}
 
 /// The fields of an answer for a client that speaks HTTP/2, `edits` done. Those of `edits` that concern an
 /// HTTP/1 connection have no effect.
@@ -86,6 +131,33 @@ mod tests {
                 "x-own: 1"
             ]
         );
+    }
+
+    /// Goal: a request that was written for HTTP/1 says the same in HTTP/2. Method: a head with everything that
+    /// stays behind; the line and the fields.
+    #[test]
+    fn a_request_that_was_written() {
+        let text = b"POST /a?b HTTP/1.1\r\nHost: h:1\r\nX-A: b: c\r\nX-Empty: \r\nContent-Length: 3\r\n\
+            Transfer-Encoding: chunked\r\nUpgrade: x\r\nConnection: upgrade, TE\r\nTE: trailers\r\n\r\n";
+        let (line, fields) = request_fields(text, "https");
+        assert_eq!(
+            line,
+            RequestLine {
+                method: b"POST",
+                scheme: b"https",
+                authority: b"h:1",
+                path: b"/a?b",
+                protocol: None,
+            }
+        );
+        let fields: Vec<_> = fields.map(|line| (line.name, line.value)).collect();
+        let expected: [(&[u8], &[u8]); 4] = [
+            (b"X-A", b"b: c"),
+            (b"X-Empty", b""),
+            (b"Content-Length", b"3"),
+            (b"TE", b"trailers"),
+        ];
+        assert_eq!(fields, expected);
     }
 
     /// Goal: a length is said where there can be one. Method: an answer with a body, one without.

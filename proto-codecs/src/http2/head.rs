@@ -535,11 +535,14 @@ impl HeaderBlock {
         core::mem::swap(&mut self.fields, &mut fields);
         let status = self.line.status;
         let tunnel = request == RequestKind::Connect && (200..300).contains(&status);
+        // RFC 9110, 6.4.1, whatever frames follow.
+        let may_have_body =
+            !tunnel && request != RequestKind::Head && !matches!(status, 100..200 | 204 | 304);
         *head = ResponseHead {
             status,
             version: Version::Http2,
             reason: Span::default(),
-            framing: self.framing(has_body && !tunnel && request != RequestKind::Head),
+            framing: self.framing(has_body && may_have_body),
             content_length: self.content_length,
             keep_alive: true,
             tunnel,

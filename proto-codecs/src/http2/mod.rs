@@ -87,7 +87,7 @@ mod stream;
 
 pub use connection::{Connection, Event, KeepAlive, Options, Received, RequestLine, Role};
 pub use error::{ConnectionError, ErrorCode, Flood, MessageError, SendError};
-pub use forward::response_fields;
+pub use forward::{request_fields, response_fields};
 pub use frame::PREFACE;
 pub use head::{HeaderBlock, end_to_end};
 pub use hpack::FieldLine;

@@ -191,6 +191,8 @@ impl Connection {
                 self.open(stream, Start::Refused(error));
             }
             Notice::Reset => counters.http2_resets_received.add(1),
+            // A client opens all streams, and may go on to ask for nothing.
+            Notice::GoAway => {}
             Notice::Broken { error, was_open } => {
                 counters.http2_stream_errors.add(1);
                 // One that was open is recorded by its exchange; one too many can come again.

@@ -1,20 +1,24 @@
 //! A connection: bytes in, bytes out, and whom they concern.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
 };
 
-use tidegate_codecs::http2::{
-    Connection, ConnectionError, ErrorCode, Event, HeaderBlock, MessageError, StreamId,
+use tidegate_codecs::{
+    http1::{self, RequestKind},
+    http2::{
+        Connection, ConnectionError, ErrorCode, Event, FieldLine, HeaderBlock, MessageError,
+        RequestLine, SendError, StreamId,
+    },
 };
 
 use super::{
     OUTPUT_BYTES_MAX,
     inbox::{Framing, Inbox},
-    stream::{Slot, Stream},
+    stream::{Answer, Gone, Slot, Stream},
     waiter::Waiter,
 };
 use crate::{
@@ -28,6 +32,10 @@ pub(crate) struct Session {
     pub(super) state: RefCell<State>,
     /// The task of the connection, while it waits.
     task: Waiter,
+    /// The peer has said what it allows; or the connection is gone.
+    is_settled: Cell<bool>,
+    /// Who waits for that.
+    unsettled: Waiter,
 }
 
 pub(super) struct State {
@@ -55,6 +63,8 @@ pub(crate) enum Notice {
     },
     /// The peer has reset a stream.
     Reset,
+    /// The peer takes no more streams.
+    GoAway,
     /// The peer broke a rule on a stream, which was reset.
     Broken {
         error: MessageError,
@@ -86,7 +96,26 @@ impl Session {
                 waiting: Vec::new(),
             }),
             task: Waiter::default(),
+            is_settled: Cell::new(false),
+            unsettled: Waiter::default(),
         })
+    }
+
+    /// Waits until the peer has said how many streams it allows, or the connection is gone.
+    pub(crate) async fn settled(&self) {
+        std::future::poll_fn(|cx| {
+            if self.is_settled.get() {
+                return Poll::Ready(());
+            }
+            self.unsettled.register(cx);
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn settle(&self) {
+        self.is_settled.set(true);
+        self.unsettled.wake(&self.driver);
     }
 
     /// Moves bytes both ways on `socket` until the connection ends. What is left to the caller to do is told
@@ -166,15 +195,31 @@ impl Session {
                 self.on_trailers(&mut state, stream);
                 None
             }
-            Event::Reset { stream, .. } => {
-                self.on_gone(&state, stream);
+            Event::Response { stream, end_stream } => {
+                self.on_response(&mut state, stream, end_stream);
+                None
+            }
+            Event::Reset { stream, code } => {
+                let how = match code {
+                    ErrorCode::REFUSED_STREAM => Gone::Refused,
+                    _ => Gone::Lost,
+                };
+                self.on_gone(&state, stream, how);
                 Some(Notice::Reset)
             }
             Event::Broken { stream, error } => {
-                let was_open = self.on_gone(&state, stream);
+                let was_open = self.on_gone(&state, stream, Gone::Lost);
                 Some(Notice::Broken { error, was_open })
             }
-            Event::Response { .. } | Event::GoAway { .. } | Event::Settings => None,
+            Event::GoAway { last, .. } => {
+                let refused = state.streams.iter().filter(|slot| slot.id > last);
+                refused.for_each(|slot| slot.set_gone(Gone::Refused, &self.driver));
+                Some(Notice::GoAway)
+            }
+            Event::Settings => {
+                self.settle();
+                None
+            }
         };
         Ok((step.consumed, notice))
     }
@@ -194,6 +239,30 @@ impl Session {
         let slot = Rc::new(Slot::new(id, Inbox::new(framing, end_stream)));
         self.state.borrow_mut().streams.push(slot.clone());
         Stream::new(self.clone(), slot)
+    }
+
+    /// Asks the peer for something: opens a stream with the head of a request.
+    pub(crate) fn ask<'f>(
+        self: &Rc<Self>,
+        line: RequestLine<'f>,
+        fields: impl Iterator<Item = FieldLine<'f>>,
+        end_stream: bool,
+        kind: RequestKind,
+    ) -> Result<Stream, SendError> {
+        let mut state = self.state.borrow_mut();
+        let before = state.connection.output_bytes();
+        let id = state.connection.send_request(line, fields, end_stream)?;
+        let bytes = state.connection.output_bytes().saturating_sub(before);
+        let slot = Rc::new(Slot::asking(id, kind));
+        state.streams.push(slot.clone());
+        drop(state);
+        self.wake();
+        Ok(Stream::asked(self.clone(), slot, bytes, end_stream))
+    }
+
+    /// How many streams may be opened now.
+    pub(crate) fn streams_available(&self) -> usize {
+        self.state.borrow().connection.streams_available()
     }
 
     /// Wakes streams whose windows have opened.
@@ -270,11 +339,12 @@ impl Session {
 
     /// The connection is gone: so are all streams.
     pub(crate) fn lose_all(&self) {
+        self.settle();
         let state = self.state.borrow();
         state
             .streams
             .iter()
-            .for_each(|slot| slot.set_gone(&self.driver));
+            .for_each(|slot| slot.set_gone(Gone::Lost, &self.driver));
         drop(state);
         let waiting = std::mem::take(&mut self.state.borrow_mut().waiting);
         waiting.into_iter().for_each(Waker::wake);
@@ -289,7 +359,7 @@ impl Session {
         }
         state.connection.reset(slot.id, code);
         drop(state);
-        self.driver.release(slot.inbox.borrow().weight() as u64);
+        self.driver.release(slot.weight() as u64);
         self.wake();
     }
 
@@ -338,11 +408,35 @@ impl Session {
         slot.wake_reader(&self.driver);
     }
 
+    fn on_response(&self, state: &mut State, id: StreamId, end_stream: bool) {
+        let Ok(at) = state.place(id) else { return };
+        let State {
+            connection,
+            streams,
+            ..
+        } = state;
+        let Some(slot) = streams.get(at) else { return };
+        let head = connection.head();
+        let is_final = !head.is_interim();
+        let mut answer = Box::<Answer>::default();
+        head.take_response(!end_stream, slot.kind, &mut answer.head, &mut answer.text);
+        if is_final {
+            let framing = match answer.head.framing {
+                http1::Framing::Chunked => Framing::Chunked,
+                _ => Framing::Length,
+            };
+            slot.inbox.replace(Inbox::new(framing, end_stream));
+        }
+        self.driver.hold(answer.text.len() as u64);
+        slot.answers.borrow_mut().push_back(answer);
+        slot.wake_reader(&self.driver);
+    }
+
     /// Tells the stream's task, if it has one.
-    fn on_gone(&self, state: &State, id: StreamId) -> bool {
+    fn on_gone(&self, state: &State, id: StreamId, how: Gone) -> bool {
         let slot = state.find(id);
         if let Some(slot) = slot {
-            slot.set_gone(&self.driver);
+            slot.set_gone(how, &self.driver);
         }
         slot.is_some()
     }

@@ -2,14 +2,22 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     io,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
 };
 
-use tidegate_codecs::http2::{ErrorCode, FieldLine, SendError, StreamId};
+use tidegate_codecs::{
+    http1::{RequestKind, ResponseHead},
+    http2::{ErrorCode, FieldLine, SendError, StreamId},
+};
 
-use super::{inbox::Inbox, session::Session, waiter::Waiter};
+use super::{
+    inbox::{Framing, Inbox},
+    session::Session,
+    waiter::Waiter,
+};
 use crate::{
     ring::{Chunk, Driver, Failed},
     transport,
@@ -24,7 +32,38 @@ pub(super) struct Slot {
     /// The stream's task, if it waits for a window.
     writer: Waiter,
     /// Reset, or the connection is gone.
-    is_gone: Cell<bool>,
+    gone: Cell<Option<Gone>>,
+    /// Of a stream that we have opened: what was asked, and the heads that came back.
+    pub(super) kind: RequestKind,
+    pub(super) answers: RefCell<VecDeque<Box<Answer>>>,
+    /// Bytes that were put back.
+    front: Cell<Option<Chunk>>,
+}
+
+/// How a stream ended before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// What the peer did about it is not known.
+    Lost,
+    /// The peer did nothing about it.
+    Refused,
+}
+
+impl Gone {
+    fn error(self) -> io::Error {
+        match self {
+            Gone::Lost => io::ErrorKind::ConnectionReset.into(),
+            Gone::Refused => io::ErrorKind::ConnectionRefused.into(),
+        }
+    }
+}
+
+/// The head of an answer.
+#[derive(Default)]
+pub(super) struct Answer {
+    pub(super) head: ResponseHead,
+    /// The head as HTTP/1 has it.
+    pub(super) text: Vec<u8>,
 }
 
 impl Slot {
@@ -34,8 +73,26 @@ impl Slot {
             inbox: RefCell::new(inbox),
             reader: Waiter::default(),
             writer: Waiter::default(),
-            is_gone: Cell::new(false),
+            gone: Cell::new(None),
+            kind: RequestKind::Other,
+            answers: RefCell::default(),
+            front: Cell::new(None),
         }
+    }
+
+    /// Of a stream that we have opened.
+    pub(super) fn asking(id: StreamId, kind: RequestKind) -> Slot {
+        Slot {
+            kind,
+            ..Slot::new(id, Inbox::new(Framing::Length, false))
+        }
+    }
+
+    /// Bytes of heap it holds.
+    pub(super) fn weight(&self) -> usize {
+        let answers = self.answers.borrow();
+        let heads: usize = answers.iter().map(|answer| answer.text.len()).sum();
+        self.inbox.borrow().weight() + heads
     }
 
     pub(super) fn wake_reader(&self, driver: &Driver) {
@@ -46,8 +103,8 @@ impl Slot {
         self.writer.wake(driver);
     }
 
-    pub(super) fn set_gone(&self, driver: &Driver) {
-        self.is_gone.set(true);
+    pub(super) fn set_gone(&self, how: Gone, driver: &Driver) {
+        self.gone.set(self.gone.get().or(Some(how)));
         self.wake_reader(driver);
         self.wake_writer(driver);
     }
@@ -75,6 +132,49 @@ impl Stream {
         }
     }
 
+    /// One that we have opened, with a head of so many bytes.
+    pub(super) fn asked(
+        session: Rc<Session>,
+        slot: Rc<Slot>,
+        head_bytes: usize,
+        has_ended: bool,
+    ) -> Stream {
+        Stream {
+            session,
+            slot,
+            has_ended: Cell::new(has_ended),
+            code: Cell::new(ErrorCode::CANCEL),
+            sent_bytes: Cell::new(head_bytes as u64),
+        }
+    }
+
+    /// The next head of an answer: its text, with the spans of `head` into it.
+    pub(crate) fn poll_head(
+        &self,
+        cx: &Context<'_>,
+        head: &mut ResponseHead,
+    ) -> Poll<io::Result<Chunk>> {
+        if let Some(answer) = self.slot.answers.borrow_mut().pop_front() {
+            *head = answer.head;
+            self.session.driver.release(answer.text.len() as u64);
+            return Poll::Ready(Ok(Chunk::from_vec(&self.session.driver, answer.text)));
+        }
+        self.poll_failed(cx).map(Err)
+    }
+
+    /// Puts bytes back that are to be read next.
+    pub(crate) fn put_back(&self, chunk: Chunk) {
+        self.slot.front.set(Some(chunk));
+    }
+
+    /// Whether something waits to be read.
+    pub(crate) fn has_received(&self) -> bool {
+        let front = self.slot.front.take();
+        let has_front = front.is_some();
+        self.slot.front.set(front);
+        has_front || self.slot.inbox.borrow().is_ready()
+    }
+
     /// Bytes sent on it, frames included.
     pub(crate) fn sent_bytes(&self) -> u64 {
         self.sent_bytes.get()
@@ -82,7 +182,7 @@ impl Stream {
 
     /// Whether it was reset, or the connection is gone.
     pub(crate) fn is_gone(&self) -> bool {
-        self.slot.is_gone.get()
+        self.slot.gone.get().is_some()
     }
 
     /// Has the peer told, when the stream is dropped, that nothing was done of the request: it may try it
@@ -105,8 +205,7 @@ impl Stream {
         cx: &Context<'_>,
         sink: &transport::Stream,
     ) -> Poll<Result<Option<Chunk>, Failed>> {
-        let has_any = self.slot.inbox.borrow().is_ready();
-        if has_any && sink.poll_flush(cx).map_err(Failed::Sink)?.is_pending() {
+        if self.has_received() && sink.poll_flush(cx).map_err(Failed::Sink)?.is_pending() {
             return Poll::Pending;
         }
         self.poll_receive(cx).map_err(Failed::Source)
@@ -114,6 +213,9 @@ impl Stream {
 
     /// More of the body that is already here.
     pub(crate) fn try_receive(&self) -> Option<Chunk> {
+        if let Some(front) = self.slot.front.take() {
+            return Some(front);
+        }
         let mut inbox = self.slot.inbox.borrow_mut();
         let weight = inbox.weight();
         let taken = inbox.take(&self.session.driver)?;
@@ -125,8 +227,8 @@ impl Stream {
 
     /// Resolves when the stream [is gone](Stream::is_gone).
     pub(crate) fn poll_failed(&self, cx: &Context<'_>) -> Poll<io::Error> {
-        if self.is_gone() {
-            return Poll::Ready(io::ErrorKind::ConnectionReset.into());
+        if let Some(gone) = self.slot.gone.get() {
+            return Poll::Ready(gone.error());
         }
         self.slot.reader.register(cx);
         Poll::Pending
@@ -243,8 +345,8 @@ impl Stream {
 
     /// Waits until the connection's output has room.
     fn poll_room(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_gone() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        if let Some(gone) = self.slot.gone.get() {
+            return Poll::Ready(Err(gone.error()));
         }
         let mut state = self.session.state.borrow_mut();
         if !state.is_full() {

@@ -16,7 +16,7 @@ use crate::{
     downstream::{Client, ClientStream},
     relay::{self, RelayLimits},
     ring::{Chunk, Elapsed, Payload},
-    upstream::{Connection, Destination},
+    upstream::{Callee, Connection, Destination, Leg},
 };
 
 /// What came of moving a body.
@@ -28,15 +28,19 @@ impl<'a> Exchange<'a> {
         &mut self,
         route: &'a Route,
         to: Destination<'_>,
-        connection: Connection,
+        leg: Leg,
         mut chunk: Chunk,
     ) -> Result<Next, Refusal> {
-        if self.scratch.response.status == 101 {
-            return self.upgrade(route, connection, chunk).await;
-        }
+        let leg = match leg {
+            Leg::Http1(connection) if self.scratch.response.status == 101 => {
+                return self.upgrade(route, connection, chunk).await;
+            }
+            leg => leg,
+        };
+        let callee = leg.callee().ok_or(Reason::UpstreamReset)?;
         let framing = self.scratch.response.framing;
         if let Framing::Length(length) = framing {
-            connection.socket.expect(length);
+            callee.expect(length);
         }
         let dechunk =
             framing == Framing::Chunked && self.scratch.request.version == Version::Http10;
@@ -55,8 +59,7 @@ impl<'a> Exchange<'a> {
                 chunk.advance(self.scratch.response.len);
                 self.count_added();
                 let download = Download::new(framing, dechunk, head);
-                self.pass_bytes(client, &connection, chunk, download, keep)
-                    .await
+                self.pass_bytes(client, callee, chunk, download, keep).await
             }
             Caller::Http2(on) => {
                 let download = FrameDownload::new(framing);
@@ -64,7 +67,7 @@ impl<'a> Exchange<'a> {
                     .await?;
                 chunk.advance(self.scratch.response.len);
                 self.count_added();
-                self.pass_frames(on, &connection, chunk, download).await
+                self.pass_frames(on, callee, chunk, download).await
             }
         };
         let (moved, download) = passed?;
@@ -72,7 +75,7 @@ impl<'a> Exchange<'a> {
         self.times.ended_ns = client.local.driver.clock_ns();
         self.sent_bytes += download.sent_bytes;
         self.received_bytes += self.upload.taken_bytes();
-        self.count_upstream(&connection, download.received_bytes);
+        self.count_upstream(&leg, download.received_bytes);
         match moved {
             Ok(moved) => moved?,
             Err(_) if client.local.driver.now_ns() >= self.until_ns => {
@@ -84,7 +87,7 @@ impl<'a> Exchange<'a> {
             // An early answer: what is left of the request is nobody's, on either connection.
             keep = false;
         } else if self.scratch.response.keep_alive && !download.has_excess {
-            connection.check_in(to);
+            leg.check_in(to);
         }
         Ok(match (keep, self.upload.is_read()) {
             (true, _) => Next::KeepAlive,
@@ -97,12 +100,11 @@ impl<'a> Exchange<'a> {
     async fn pass_bytes(
         &mut self,
         client: &Client,
-        connection: &Connection,
+        upstream: Callee<'_>,
         chunk: Chunk,
         mut download: Download,
         keep: bool,
     ) -> Result<(Moved, Downloaded), Refusal> {
-        let upstream = &connection.socket;
         let whole = download.take(upstream, chunk)?;
         let pace = self.pace();
         let moved = if whole && self.upload.is_complete() {
@@ -124,11 +126,10 @@ impl<'a> Exchange<'a> {
     async fn pass_frames(
         &mut self,
         on: &ClientStream,
-        connection: &Connection,
+        upstream: Callee<'_>,
         chunk: Chunk,
         mut download: FrameDownload,
     ) -> Result<(Moved, Downloaded), Refusal> {
-        let upstream = &connection.socket;
         if !chunk.is_empty() {
             upstream.put_back(chunk);
         }
@@ -276,12 +277,12 @@ impl<'a> Exchange<'a> {
         out
     }
 
-    fn count_upstream(&self, connection: &Connection, body_bytes: u64) {
+    fn count_upstream(&self, leg: &Leg, body_bytes: u64) {
         let received = self.scratch.response.len as u64 + body_bytes;
         let counters = self.client.local.counters();
         counters.upstream_sent_bytes.add(self.upload.sent_bytes);
         counters.upstream_received_bytes.add(received);
-        if let Some(endpoint) = connection.endpoint().counters() {
+        if let Some(endpoint) = leg.endpoint().counters() {
             endpoint.sent_bytes.add(self.upload.sent_bytes);
             endpoint.received_bytes.add(received);
         }

@@ -61,11 +61,15 @@ impl<'a> Caller<'a> {
 
     /// More of the request's body. Cancel-safe.
     pub(super) async fn receive(self) -> io::Result<Option<Chunk>> {
-        std::future::poll_fn(|cx| match self {
+        std::future::poll_fn(|cx| self.poll_receive(cx)).await
+    }
+
+    /// See [`Caller::receive`].
+    pub(super) fn poll_receive(self, cx: &Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        match self {
             Caller::Http1(client) => client.socket.poll_receive(cx),
             Caller::Http2(on) => on.stream.poll_receive(cx),
-        })
-        .await
+        }
     }
 
     /// See [`Stream::poll_receive_for`].
@@ -88,11 +92,11 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// Puts bytes back that belong to the next request.
+    /// Puts bytes back that are to be read next, or belong to the next request.
     pub(super) fn put_back(self, chunk: Chunk) {
         match self {
             Caller::Http1(client) => client.socket.put_back(chunk),
-            Caller::Http2(_) => debug_assert!(false, "a stream carries one request"),
+            Caller::Http2(on) => on.stream.put_back(chunk),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{
     downstream::{Client, ClientStream},
     http2,
     ring::{Chunk, Failed, Payload},
-    transport::Stream,
+    upstream::Callee,
 };
 
 /// What was moved.
@@ -35,6 +35,8 @@ pub(super) struct Download {
     tracker: BodyTracker,
     dechunk: bool,
     pending: Option<Payload>,
+    /// Bytes of payload that the endpoint was told to have gone on.
+    consumed: u64,
     pub(super) done: Downloaded,
 }
 
@@ -44,12 +46,13 @@ impl Download {
             tracker: BodyTracker::new(framing, &Http1Limits::default()),
             dechunk,
             pending: Some(Payload::head(head)),
+            consumed: 0,
             done: Downloaded::default(),
         }
     }
 
     /// Takes a piece, to be sent behind what is pending. True if it was the last.
-    pub(super) fn take(&mut self, upstream: &Stream, mut chunk: Chunk) -> Result<bool, Refusal> {
+    pub(super) fn take(&mut self, upstream: Callee<'_>, mut chunk: Chunk) -> Result<bool, Refusal> {
         if self.dechunk {
             return self.take_payload(&chunk);
         }
@@ -108,7 +111,7 @@ impl Download {
     pub(super) async fn run(
         &mut self,
         client: &Client,
-        upstream: &Stream,
+        upstream: Callee<'_>,
         pace: Pace,
     ) -> Result<(), Refusal> {
         self.send(client, pace).await?;
@@ -120,6 +123,9 @@ impl Download {
                     pace.moved(Caller::Http1(client));
                     self.take(upstream, chunk)?;
                     self.send(client, pace).await?;
+                    let passed = self.tracker.payload_bytes();
+                    upstream.consume(passed - self.consumed);
+                    self.consumed = passed;
                 }
                 Ok(None) => self.tracker.end_of_stream().map_err(broken)?,
                 Err(Failed::Source(error)) => return Err(Refusal::of_upstream(&error)),
@@ -163,7 +169,7 @@ impl FrameDownload {
         &mut self,
         caller: Caller<'_>,
         on: &ClientStream,
-        upstream: &Stream,
+        upstream: Callee<'_>,
         pace: Pace,
     ) -> Result<(), Refusal> {
         while !self.is_done() {
@@ -182,7 +188,7 @@ impl FrameDownload {
         &mut self,
         cx: &Context<'_>,
         to: &http2::Stream,
-        upstream: &Stream,
+        upstream: Callee<'_>,
     ) -> Poll<Result<(), Refusal>> {
         let received = ready!(upstream.poll_receive(cx));
         let Some(mut chunk) = received.map_err(|e| Refusal::of_upstream(&e))? else {
@@ -203,6 +209,7 @@ impl FrameDownload {
                     let sent = sent.map_err(|e| Refusal::of_client(&e))?;
                     chunk.advance(sent);
                     self.passed -= sent;
+                    upstream.consume(sent as u64);
                 }
                 Poll::Pending => {
                     let has_moved = chunk.len() < before;

@@ -24,7 +24,7 @@ use crate::{
     limit::Pass,
     local::Plane,
     ring::{Chunk, is_over_budget},
-    upstream::{Connection, Destination, Endpoint, Fate, Ticket},
+    upstream::{Destination, Endpoint, Fate, Leg, Ticket},
 };
 
 /// A scratch whose buffers grew beyond this is freed rather than kept.
@@ -289,13 +289,13 @@ impl<'a> Exchange<'a> {
         &mut self,
         to: Destination<'_>,
         endpoint: &Rc<Endpoint>,
-    ) -> Result<Connection, Failure> {
+    ) -> Result<Leg, Failure> {
         let driver = &self.client.local.driver;
         let began_ns = driver.clock_ns();
         let deadline = self.caller.deadline();
         deadline.set(self.until_ns);
         let caller = self.caller;
-        let mut connecting = std::pin::pin!(Connection::connect(to, endpoint));
+        let mut connecting = std::pin::pin!(Leg::connect(to, endpoint));
         let connecting = std::future::poll_fn(|cx| {
             // In HTTP/1 it cannot be told from a client that sends no more.
             if caller.is_http2() && caller.poll_failed(cx).is_ready() {
@@ -315,7 +315,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Tells balancer and counters what came of a try.
-    pub(super) fn judge(&self, ticket: &mut Ticket, asked: &Result<(Connection, Chunk), Failure>) {
+    pub(super) fn judge(&self, ticket: &mut Ticket, asked: &Result<(Leg, Chunk), Failure>) {
         if let (Ok((_, head)), Some(pass)) = (asked, &self.pass) {
             pass.answered(|| self.scratch.response.field(head, orca::FIELD));
         }
@@ -329,7 +329,9 @@ impl<'a> Exchange<'a> {
             }
             Err(Failure::Connect(Reason::CircuitConnections)) => Fate::Unknown,
             Err(Failure::Connect(_)) => Fate::NotConnected,
-            Err(Failure::Status | Failure::Stale | Failure::Refused(_)) => Fate::Unknown,
+            Err(Failure::Status | Failure::Stale | Failure::NotProcessed | Failure::Refused(_)) => {
+                Fate::Unknown
+            }
         };
         let latency = Duration::from_nanos(self.times.first_byte_ns);
         ticket.end(fate, latency, self.client.local.now());

@@ -7,7 +7,7 @@ use tidegate_codecs::{
         ForwardedFor, Framing, HeadError, Progress, RequestEdits, RequestKind, ResponseHead,
         forward_request,
     },
-    http2::MessageError,
+    http2::{MessageError, request_fields},
     limits::Http1Limits,
 };
 use tidegate_core::{
@@ -26,7 +26,7 @@ use crate::{
     downstream::ClientStream,
     ring::{Chunk, Driver, Payload, is_over_budget},
     transport::Stream,
-    upstream::Connection,
+    upstream::{Callee, Leg},
 };
 
 impl<'a> Exchange<'a> {
@@ -122,20 +122,31 @@ impl<'a> Exchange<'a> {
         &mut self,
         route: &'a Route,
         forward: &'a Forward,
-        connection: &mut Connection,
+        leg: &mut Leg,
     ) -> Result<Chunk, Failure> {
         let driver = &self.client.local.driver;
         let head = self.write_request_head(route, forward);
+        let leg_scheme = leg.scheme();
         let try_timeout = forward.retry.as_ref().and_then(|r| r.per_try_timeout);
         self.try_until_ns = try_timeout.map_or(u64::MAX, |limit| {
             driver.now_ns().saturating_add(limit.as_nanos() as u64)
         });
-        self.upload.begin(Payload::head(head));
+        match leg {
+            Leg::Http1(_) => self.upload.begin(Payload::head(head)),
+            Leg::Http2(call) => {
+                let (line, fields) = request_fields(&head, leg_scheme);
+                let kind = self.scratch.request.kind();
+                let asked = call.ask(line, fields, !self.upload.has_body(), kind);
+                asked.map_err(|e| lost(&e))?;
+                driver.keep_buffer(head);
+                self.upload.begin_in_frames();
+            }
+        }
         self.times.sent_ns = driver.clock_ns();
         self.times.added_ns += self.times.sent_ns.saturating_sub(self.times.ready_ns);
         loop {
-            let mut chunk = self.read_response_head(connection).await?;
-            let arrived_ns = connection.socket.received_at_ns();
+            let mut chunk = self.read_response_head(leg).await?;
+            let arrived_ns = leg.received_at_ns();
             self.times.first_byte_ns = arrived_ns.saturating_sub(self.times.sent_ns);
             match self.scratch.response.status {
                 101 if self.scratch.request.upgrade.is_none() => {
@@ -144,14 +155,16 @@ impl<'a> Exchange<'a> {
                 100 | 102..=199 => {
                     self.pass_interim(&chunk).await?;
                     chunk.advance(self.scratch.response.len);
-                    connection.socket.put_back(chunk);
+                    if let Leg::Http1(connection) = leg {
+                        connection.socket.put_back(chunk);
+                    }
                 }
                 _ => return Ok(chunk),
             }
         }
     }
 
-    async fn read_response_head(&mut self, connection: &Connection) -> Result<Chunk, Failure> {
+    async fn read_response_head(&mut self, leg: &Leg) -> Result<Chunk, Failure> {
         let pace = Pace {
             until_ns: self.until_ns.min(self.try_until_ns),
             ..self.pace()
@@ -164,17 +177,22 @@ impl<'a> Exchange<'a> {
             scratch,
             ..
         } = self;
-        let socket = &connection.socket;
+        let callee = leg.callee().ok_or(Failure::Reset)?;
         let kind = scratch.request.kind();
-        let reading = read_response(
-            &client.local.driver,
-            socket,
-            &mut scratch.response,
-            kind,
-            &limits,
-        );
+        let response = &mut scratch.response;
+        let reading = async {
+            match callee {
+                Callee::Http1(socket) => {
+                    read_response(&client.local.driver, socket, response, kind, &limits).await
+                }
+                Callee::Http2(stream) => {
+                    let head = std::future::poll_fn(|cx| stream.poll_head(cx, response)).await;
+                    head.map_err(|e| lost(&e))
+                }
+            }
+        };
         pace.moved(*caller);
-        let both = upload.alongside(*caller, socket, pace, reading);
+        let both = upload.alongside(*caller, callee, pace, reading);
         match caller.deadline().bound(both).await {
             Ok(read) => read?,
             Err(_) => {
@@ -254,9 +272,11 @@ async fn read_response(
 
 /// What a failed receive means: the connection is lost, or our own budget is used up.
 fn lost(error: &io::Error) -> Failure {
-    match is_over_budget(error) {
-        true => Failure::Refused(Reason::BufferBudget.into()),
-        false => Failure::Reset,
+    match error.kind() {
+        _ if is_over_budget(error) => Failure::Refused(Reason::BufferBudget.into()),
+        // On an open connection only HTTP/2 says so.
+        io::ErrorKind::ConnectionRefused => Failure::NotProcessed,
+        _ => Failure::Reset,
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) enum Failure {
     Connect(Reason),
     /// The connection ended or broke before the head of an answer.
     Reset,
+    /// The endpoint says that it did nothing about the request (REFUSED_STREAM, GOAWAY).
+    NotProcessed,
     /// The answer breaks the protocol.
     Protocol(&'static str),
     /// The try took longer than `per_try_timeout`.
@@ -48,7 +50,9 @@ impl Failure {
             Failure::TryTimeout => {
                 Refusal::with_detail(Reason::RequestTimeout, "the try's own time-out")
             }
-            Failure::Reset | Failure::Stale | Failure::Status => Reason::UpstreamReset.into(),
+            Failure::Reset | Failure::NotProcessed | Failure::Stale | Failure::Status => {
+                Reason::UpstreamReset.into()
+            }
             Failure::Refused(refusal) => refusal,
         }
     }
@@ -58,7 +62,12 @@ impl Exchange<'_> {
     /// Whether sending the request again can do no harm: nothing of its body was taken from the client,
     /// and doing it twice means what doing it once means (RFC 9110, 9.2.2).
     pub(super) fn is_repeatable(&self) -> bool {
-        !self.upload.has_taken_body() && self.scratch.request.idempotent()
+        self.has_whole_body() && self.scratch.request.idempotent()
+    }
+
+    /// Whether the request can be sent from its beginning: nothing of its body was taken from the client.
+    pub(super) fn has_whole_body(&self) -> bool {
+        !self.upload.has_taken_body()
     }
 
     /// The answer's status, if the route would rather have another.
@@ -82,7 +91,9 @@ impl Exchange<'_> {
         let wanted = match failure {
             Failure::Connect(Reason::CircuitConnections) => false,
             Failure::Connect(_) => retry.on.connect,
-            Failure::Reset | Failure::Stale => retry.on.reset && self.is_repeatable(),
+            Failure::Reset | Failure::NotProcessed | Failure::Stale => {
+                retry.on.reset && self.is_repeatable()
+            }
             Failure::TryTimeout => retry.on.timeout && self.is_repeatable(),
             // The operator named the status, so the method is not asked.
             Failure::Status => !self.upload.has_taken_body(),

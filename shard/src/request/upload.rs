@@ -2,11 +2,12 @@
 
 use std::{
     io,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tidegate_codecs::{
-    http1::{BodyTracker, Framing, RequestHead},
+    http1::{BodyTracker, Framing, RequestHead, trailer_fields},
+    http2::FieldLine,
     limits::Http1Limits,
 };
 use tidegate_core::reason::Reason;
@@ -16,8 +17,10 @@ use super::{
     exchange::{Pace, Refusal},
 };
 use crate::{
+    http2,
     ring::{Chunk, Failed, Payload, is_over_budget},
     transport::Stream,
+    upstream::Callee,
 };
 
 /// The request's own bytes, from the client to the endpoint. It holds at most one piece, which is the
@@ -27,6 +30,8 @@ pub(super) struct Upload {
     /// `None` for a request without body.
     body: Option<Box<Body>>,
     pending: Option<Payload>,
+    /// In frames: payload that was followed and is not sent, the first bytes that are received next.
+    passed: usize,
     /// Everything was handed on; or the endpoint takes no more, and its answer decides.
     finished: bool,
     /// Bytes given to the endpoint's socket.
@@ -43,6 +48,8 @@ struct Body {
     gone: u64,
     /// The client waits for a 100 before it sends.
     expects_continue: bool,
+    /// In frames: of the trailer section, as far as it has come.
+    trailers: Vec<u8>,
 }
 
 impl Upload {
@@ -66,6 +73,7 @@ impl Upload {
             taken: 0,
             gone: 0,
             expects_continue: head.expect_continue,
+            trailers: Vec::new(),
         };
         Ok(Upload {
             body: Some(Box::new(body)),
@@ -77,6 +85,16 @@ impl Upload {
     pub(super) fn begin(&mut self, head: Payload) {
         self.pending = Some(head);
         self.finished = false;
+    }
+
+    /// Starts (again) on a stream, whose head was sent.
+    pub(super) fn begin_in_frames(&mut self) {
+        self.finished = false;
+    }
+
+    /// Whether there is a body.
+    pub(super) fn has_body(&self) -> bool {
+        self.body.is_some()
     }
 
     /// Whether body bytes were taken from the client: they cannot be sent a second time.
@@ -96,7 +114,7 @@ impl Upload {
 
     /// Whether the request was handed to the endpoint to its end.
     pub(super) fn is_complete(&self) -> bool {
-        self.is_read() && self.pending.is_none()
+        self.is_read() && self.pending.is_none() && self.passed == 0
     }
 
     /// Whether the client may never send the body, since it waits for a 100 that did not come.
@@ -110,16 +128,22 @@ impl Upload {
     pub(super) async fn alongside<T>(
         &mut self,
         caller: Caller<'_>,
-        upstream: &Stream,
+        upstream: Callee<'_>,
         pace: Pace,
         future: impl Future<Output = T>,
     ) -> Result<T, Refusal> {
         let mut future = std::pin::pin!(future);
         std::future::poll_fn(|cx| {
             let was_finished = self.finished;
-            if !was_finished && let Poll::Ready(uploaded) = self.poll(cx, caller, upstream, pace) {
-                uploaded?;
-                self.finished = true;
+            if !was_finished {
+                let uploaded = match upstream {
+                    Callee::Http1(socket) => self.poll(cx, caller, socket, pace),
+                    Callee::Http2(stream) => self.poll_in_frames(cx, caller, stream, pace),
+                };
+                if let Poll::Ready(uploaded) = uploaded {
+                    uploaded?;
+                    self.finished = true;
+                }
             }
             // What HTTP/2 resets it does so ahead of what it has sent.
             if (was_finished || caller.is_http2())
@@ -186,6 +210,58 @@ impl Upload {
         }
     }
 
+    /// The same on a stream: payload in frames, trailers behind it. What its windows do not let through goes
+    /// back to the client's side, which has limits on what it holds.
+    fn poll_in_frames(
+        &mut self,
+        cx: &Context<'_>,
+        caller: Caller<'_>,
+        upstream: &http2::Stream,
+        pace: Pace,
+    ) -> Poll<Result<(), Refusal>> {
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(Ok(()));
+        };
+        while self.passed > 0 || !body.tracker.is_done() {
+            let received = match ready!(caller.poll_receive(cx)) {
+                Ok(received) => received,
+                Err(error) => return Poll::Ready(Err(Refusal::of_client(&error))),
+            };
+            let mut chunk = received.ok_or(CUT_SHORT)?;
+            while !chunk.is_empty() {
+                if self.passed == 0 && body.tracker.is_done() {
+                    caller.put_back(chunk);
+                    break;
+                }
+                if self.passed == 0 {
+                    self.passed = body.follow(&mut chunk)?;
+                    continue;
+                }
+                let here = self.passed.min(chunk.len());
+                let is_last = body.tracker.is_done() && here == self.passed;
+                let payload = chunk.get(..here).unwrap_or_default();
+                let Poll::Ready(sent) = upstream.poll_send(cx, payload, is_last) else {
+                    caller.put_back(chunk);
+                    return Poll::Pending;
+                };
+                let Ok(sent) = sent else {
+                    // It may answer and take no more, so its answer decides.
+                    return Poll::Ready(Ok(()));
+                };
+                chunk.advance(sent);
+                self.passed -= sent;
+                caller.consume(sent as u64);
+                pace.moved(caller);
+            }
+        }
+        let trailers = trailer_fields(&body.trailers);
+        let ended = upstream.finish(trailers.map(|(name, value)| FieldLine::new(name, value)));
+        self.sent_bytes = upstream.sent_bytes();
+        // As above.
+        drop(ended);
+        Poll::Ready(Ok(()))
+    }
+
     /// Lets a body that has arrived already travel with the head, in one send.
     fn join_waiting_body(&mut self, caller: Caller<'_>) -> Result<(), Refusal> {
         let Some(body) = self
@@ -238,6 +314,22 @@ impl Body {
         let (chunk, rest) = chunk.split(n);
         rest.into_iter().for_each(|rest| caller.put_back(rest));
         Ok(chunk)
+    }
+
+    /// Goes over framing, up to the next payload; how much there is of that.
+    fn follow(&mut self, chunk: &mut Chunk) -> Result<usize, Refusal> {
+        let piece = self
+            .tracker
+            .next_payload(chunk)
+            .map_err(|e| Refusal::with_detail(Reason::ClientBody, e.detail()))?;
+        self.taken += piece.consumed as u64;
+        if self.tracker.payload_bytes() > self.payload_max {
+            return Err(Reason::BodyTooLarge.into());
+        }
+        let trailers = chunk.get(piece.trailers).unwrap_or_default();
+        self.trailers.extend_from_slice(trailers);
+        chunk.advance(piece.consumed - piece.payload.len());
+        Ok(piece.payload.len())
     }
 
     /// What was taken went on, or was dropped.

@@ -228,6 +228,12 @@ impl Stream {
         self.socket.cut();
     }
 
+    /// Wakes who waits for it to receive, to look at what else has changed.
+    pub(crate) fn wake_reader(&self) {
+        let driver = self.socket.driver();
+        driver.wake_reader(self.socket.index());
+    }
+
     /// Whether it may be used for the next exchange: nothing came unasked, nothing is under way.
     pub(crate) fn is_quiet(&self) -> bool {
         match &self.tls {

@@ -3,6 +3,7 @@
 use std::{io, rc::Rc, time::Duration};
 
 use tidegate_core::{
+    config::model::UpstreamProtocol,
     encryption::{link::Event, rollout::LinkKind},
     healing::counter::Fault,
     reason::Reason,
@@ -46,6 +47,17 @@ impl Connection {
         to: Destination<'_>,
         endpoint: &Rc<Endpoint>,
     ) -> Result<Connection, Reason> {
+        let mut connection = Connection::dial(to, endpoint).await?;
+        connection.socket.step(Event::Selected);
+        connection.exchanges = 1;
+        Ok(connection)
+    }
+
+    /// The same, with nothing on it.
+    pub(super) async fn dial(
+        to: Destination<'_>,
+        endpoint: &Rc<Endpoint>,
+    ) -> Result<Connection, Reason> {
         if to.cluster.connections.get() >= to.settings.config.circuit.connections {
             return Err(Reason::CircuitConnections);
         }
@@ -57,10 +69,7 @@ impl Connection {
         {
             made = Connection::make(to, endpoint, endpoint.dialled().kind).await;
         }
-        let mut connection = made?;
-        connection.socket.step(Event::Selected);
-        connection.exchanges = 1;
-        Ok(connection)
+        made
     }
 
     /// Makes a connection of `kind`, which no request is on.
@@ -78,6 +87,7 @@ impl Connection {
         // Counted before it is made, so that a burst cannot overshoot the circuit.
         let counted = Counted::new(cluster);
         let made = dial(to, endpoint, kind).await;
+        let made = made.and_then(|stream| agree(to, endpoint, stream));
         let stream = made.inspect_err(|reason| count_failure(endpoint, *reason))?;
         counted.keep();
         local.counters().upstream_connects.add(1);
@@ -214,6 +224,17 @@ async fn dial(to: Destination<'_>, endpoint: &Endpoint, kind: LinkKind) -> Resul
                 reason
             }),
     }
+}
+
+/// Takes no connection in TLS on which the endpoint has not agreed to what the cluster speaks.
+fn agree(to: Destination<'_>, endpoint: &Endpoint, stream: Stream) -> Result<Stream, Reason> {
+    let wants_http2 = to.settings.config.protocol == UpstreamProtocol::Http2;
+    let has_http2 = stream.tls_facts().is_none_or(|tls| tls.is_http2);
+    if wants_http2 && !has_http2 {
+        endpoint.note_fault("the endpoint did not choose h2 by ALPN");
+        return Err(Reason::UpstreamTls);
+    }
+    Ok(stream)
 }
 
 fn count_failure(endpoint: &Endpoint, reason: Reason) {

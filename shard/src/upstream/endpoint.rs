@@ -9,6 +9,7 @@ use std::{
 };
 
 use tidegate_core::{
+    config::model::UpstreamProtocol,
     encryption::{
         replacement::{Make, Old, Pace, Plan, Standing, Target, plan},
         rollout::LinkKind,
@@ -18,7 +19,11 @@ use tidegate_core::{
     stats::{EndpointCounters, PerShard},
 };
 
-use super::{Connection, link::Link, link::Links};
+use super::{
+    Connection,
+    link::{Link, Links},
+    shared::{Dialling, Shared},
+};
 use crate::local::Local;
 
 /// An endpoint on this shard. It outlives snapshots as long as its address stays in the cluster.
@@ -31,6 +36,10 @@ pub(crate) struct Endpoint {
     /// The last checked in is the first checked out: it is the warmest, and the rest can age out. Those that
     /// are to be replaced by another kind lie below the others.
     pub(super) idle: RefCell<Vec<Connection>>,
+    /// Those in HTTP/2.
+    pub(super) shared: RefCell<Vec<Rc<Shared>>>,
+    /// One of those that is being made.
+    pub(super) dialling: RefCell<Option<Rc<Dialling>>>,
     /// Every open one, idle or in use.
     pub(super) links: RefCell<Links>,
     /// `None` until the first policy is known, before the first request.
@@ -55,6 +64,8 @@ impl Endpoint {
             shard,
             counters: endpoint.counters.clone(),
             idle: RefCell::default(),
+            shared: RefCell::default(),
+            dialling: RefCell::default(),
             links: RefCell::default(),
             target: Cell::new(None),
             wanted: Cell::new(Make::default()),
@@ -185,10 +196,11 @@ impl Endpoint {
     /// Offers a link that was warmed, and retires one that it replaces.
     pub(super) fn offer(
         &self,
+        local: &Rc<Local>,
         connection: Connection,
         settings: &snapshot::Cluster,
-        now: Duration,
     ) {
+        let now = local.now();
         let link = connection.socket.clone();
         link.set_pooled();
         if self.is_gone() || link.make() != self.wanted() {
@@ -200,7 +212,10 @@ impl Endpoint {
             warmed: 1,
             ..self.standing(now, 0)
         });
-        self.idle.borrow_mut().push(connection);
+        match settings.config.protocol {
+            UpstreamProtocol::Http1 => self.idle.borrow_mut().push(connection),
+            UpstreamProtocol::Http2 => drop(Shared::start(local, settings, connection)),
+        }
         self.retire_old(&todo, now);
         let most = settings.config.idle_connections as usize;
         if self.idle.borrow().len() > most {
@@ -268,7 +283,15 @@ impl Endpoint {
         for _ in 0..todo.close_idle {
             let mut idle = self.idle.borrow_mut();
             let Some(place) = idle.iter().position(|c| is_old(&c.socket)) else {
-                break;
+                drop(idle);
+                let links = self.links.borrow();
+                // In HTTP/2 they lie nowhere, and their tasks close them.
+                let unused = |link: &&Rc<Link>| is_old(link) && link.state().in_flight == 0;
+                match links.iter().find(unused) {
+                    Some(link) => link.retire(now),
+                    None => break,
+                }
+                continue;
             };
             let closed = idle.remove(place);
             drop(idle);

@@ -74,6 +74,8 @@ impl Link {
         self.state.set(after);
         if before.state != after.state {
             self.count(before, after);
+            // The task of one in HTTP/2 closes it.
+            self.stream.wake_reader();
         }
         action
     }

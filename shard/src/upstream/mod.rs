@@ -2,14 +2,18 @@
 //!
 //! * `mod.rs`: [`Cluster`] and [`Endpoint`], kept over snapshots.
 //! * `connection.rs`: [`Connection`], from check-out to check-in.
+//! * `shared.rs`: connections in HTTP/2, and requests on them.
+//! * `callee.rs`: what a request goes over, whichever of both it is.
 //! * `link.rs`: where a connection stands in its life.
 //! * `endpoint.rs`: [`Endpoint`], with its links.
 //! * `replace.rs`: links that are replaced, in the background.
 
+mod callee;
 mod connection;
 mod endpoint;
 mod link;
 mod replace;
+mod shared;
 
 use std::{
     cell::{Cell, RefCell},
@@ -28,9 +32,11 @@ use tidegate_core::{
     steering::hash_address,
 };
 
+pub(crate) use callee::{Callee, Leg};
 pub(crate) use connection::Connection;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use replace::{follow, sweep};
+pub(crate) use shared::Call;
 
 use crate::{limit::Interfaces, local::Local};
 

@@ -197,7 +197,7 @@ async fn warm(
     match made {
         Ok(connection) => {
             pace.succeeded();
-            endpoint.offer(connection, settings, local.now());
+            endpoint.offer(&local, connection, settings);
         }
         Err(_) => {
             pace.failed(local.now(), local.random());

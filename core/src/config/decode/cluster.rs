@@ -3,7 +3,7 @@
 use super::{matching::listed_twice, *};
 use crate::config::model::{
     AdaptiveLimit, Balance, Circuit, Cluster, Endpoints, Heal, HealthCheck, PolicyMode, Probe,
-    ProxyProtocolOut, Scope, StaticEndpoint,
+    ProxyProtocolOut, Scope, StaticEndpoint, UpstreamProtocol,
 };
 use crate::{
     healing::ejection,
@@ -35,9 +35,11 @@ pub(super) fn cluster(
                 .help("remove it, or balance by load"),
         );
     }
+    let protocol = protocol(&fields, senders);
     let cluster = Cluster {
         endpoints,
         balance,
+        protocol,
         slow_start: fields.duration("slow_start"),
         connect_timeout: fields.duration("connect_timeout"),
         idle_timeout: fields.duration("idle_timeout"),
@@ -46,7 +48,7 @@ pub(super) fn cluster(
         circuit: circuit(&fields.section("circuit", &keys::CIRCUIT)),
         health: fields
             .section_opt("health", &keys::HEALTH)
-            .map(|fields| health(&fields)),
+            .map(|fields| health(&fields, protocol)),
         proxy_protocol: match fields
             .has("proxy_protocol")
             .then(|| fields.word("proxy_protocol"))
@@ -56,7 +58,7 @@ pub(super) fn cluster(
             Some(_) => Some(ProxyProtocolOut::V2),
             None => None,
         },
-        tls: tls::cluster(&fields, name, senders, secrets),
+        tls: tls::cluster(&fields, name, protocol, senders, secrets),
         max_connection_age: fields.duration_or_off("max_connection_age"),
         heal: fields
             .section_opt("heal", &keys::HEAL)
@@ -82,6 +84,23 @@ pub(super) fn cluster(
         );
     }
     cluster
+}
+
+fn protocol(fields: &Fields<'_>, senders: Senders) -> UpstreamProtocol {
+    if fields.word("protocol") != Some("http2") {
+        return UpstreamProtocol::Http1;
+    }
+    if senders.tcp && !senders.http {
+        let message =
+            "`protocol` has no effect on a cluster of TCP listeners: bytes pass as they are";
+        let problem = Problem::new(codes::NO_EFFECT, fields.key_span("protocol"), message);
+        fields.report.add(
+            problem
+                .label("not used")
+                .help("remove it, or lead an HTTP route to the cluster"),
+        );
+    }
+    UpstreamProtocol::Http2
 }
 
 fn endpoints(fields: &Fields<'_>) -> Endpoints {
@@ -289,8 +308,18 @@ pub(super) fn mode(fields: &Fields<'_>) -> PolicyMode {
     }
 }
 
-fn health(fields: &Fields<'_>) -> HealthCheck {
+fn health(fields: &Fields<'_>, protocol: UpstreamProtocol) -> HealthCheck {
     let probe = match fields.exactly_one(&["tcp", "http"]) {
+        Some("http") if protocol == UpstreamProtocol::Http2 => {
+            let message = "health checks in HTTP/2 are not available yet";
+            let problem = Problem::new(codes::UNAVAILABLE, fields.key_span("http"), message);
+            fields.report.add(
+                problem
+                    .label("asks in HTTP/1.1")
+                    .help("write `tcp: {}`; `heal: {}` judges by the answers to requests"),
+            );
+            Probe::Tcp
+        }
         Some("http") => http_probe(&fields.section("http", &keys::HTTP_PROBE)),
         _ => {
             fields.section("tcp", &keys::TCP_PROBE);

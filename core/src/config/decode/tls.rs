@@ -8,7 +8,8 @@ use super::{
 use crate::{
     config::model::{
         CapabilityState, ClientCertificate, ClientCertificateMode, ClusterTls, ListenerTls,
-        Protocol, Rollout, SanKind, SanMatch, ServerMode, TlsCapability, TlsVersion, UpstreamTls,
+        Protocol, Rollout, SanKind, SanMatch, ServerMode, TlsCapability, TlsVersion,
+        UpstreamProtocol, UpstreamTls,
     },
     config::parameters::{Group, Suite},
 };
@@ -20,8 +21,8 @@ use parameters::{parameters, version};
 /// Who sends to a cluster.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Senders {
-    http: bool,
-    tcp: bool,
+    pub(super) http: bool,
+    pub(super) tcp: bool,
 }
 
 impl Senders {
@@ -72,7 +73,7 @@ pub(super) fn listener(
         alpn: alpn(
             &fields,
             http.then_some(&["h2", "http/1.1", "http/1.0"]),
-            http,
+            http.then_some("http/1.1"),
         ),
         session_tickets: fields.flag("session_tickets"),
         handshake_timeout: fields.duration("handshake_timeout"),
@@ -212,11 +213,14 @@ fn subject_alt_names(fields: &Fields<'_>) -> Vec<SanMatch> {
     names
 }
 
-/// Names of protocols, of those `spoken` if that is limited; absent, the list is `http/1.1` if
-/// `http_default`.
-fn alpn(fields: &Fields<'_>, spoken: Option<&'static [&str]>, http_default: bool) -> Vec<Arc<str>> {
-    if !fields.has("alpn") && http_default {
-        return vec!["http/1.1".into()];
+/// Names of protocols, of those `spoken` if that is limited; `default` if there is no list.
+fn alpn(
+    fields: &Fields<'_>,
+    spoken: Option<&[&str]>,
+    default: Option<&'static str>,
+) -> Vec<Arc<str>> {
+    if let Some(default) = default.filter(|_| !fields.has("alpn")) {
+        return vec![default.into()];
     }
     let kind = Kind::Text("the name of a protocol", keys::ALPN_NAME_MAX);
     let mut protocols: Vec<Arc<str>> = Vec::new();
@@ -237,6 +241,7 @@ fn alpn(fields: &Fields<'_>, spoken: Option<&'static [&str]>, http_default: bool
 pub(super) fn cluster(
     fields: &Fields<'_>,
     name: &Arc<str>,
+    protocol: UpstreamProtocol,
     senders: Senders,
     secrets: &Secrets,
 ) -> Option<Box<ClusterTls>> {
@@ -256,8 +261,17 @@ pub(super) fn cluster(
         checked_opt(fields.report, "server_name", &text, parsed)
     });
     // A server without ALPN takes HTTP/1.1 as well; one of another protocol may refuse to be offered it.
-    let http_default = !senders.tcp;
-    let http_only = senders.http || !senders.tcp;
+    let default = match protocol {
+        UpstreamProtocol::Http2 => Some("h2"),
+        UpstreamProtocol::Http1 => (!senders.tcp).then_some("http/1.1"),
+    };
+    let spoken: Option<&[&str]> = match protocol {
+        // Who agreed upon another could not be spoken with.
+        UpstreamProtocol::Http2 => Some(&["h2"]),
+        UpstreamProtocol::Http1 => {
+            (senders.http || !senders.tcp).then_some(&["http/1.1", "http/1.0"])
+        }
+    };
     let trusted_ca = secret(&fields, "trusted_ca", secrets, Wanted::TrustedCa);
     Some(Box::new(ClusterTls {
         mode,
@@ -268,11 +282,7 @@ pub(super) fn cluster(
         trusted_ca: trusted_ca.unwrap_or_else(|| "".into()),
         subject_alt_names: subject_alt_names(&fields),
         parameters: parameters(&fields),
-        alpn: alpn(
-            &fields,
-            http_only.then_some(&["http/1.1", "http/1.0"]),
-            http_default,
-        ),
+        alpn: alpn(&fields, spoken, default),
         resumption: fields.flag("resumption"),
         handshake_timeout: fields.duration("handshake_timeout"),
         warm_up: fields.duration("warm_up"),
@@ -358,7 +368,7 @@ pub(super) fn capability(fields: &Fields<'_>) -> TlsCapability {
     TlsCapability {
         state: state(fields.word("state")),
         epoch: fields.integer("epoch"),
-        alpn: alpn(&fields, None, false),
+        alpn: alpn(&fields, None, None),
         min_version: version(&fields, "min_version"),
     }
 }

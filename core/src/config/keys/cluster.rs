@@ -23,6 +23,18 @@ pub(in super::super) static CLUSTER: Section = Section {
             "How an endpoint is chosen.",
         )
         .default("round_robin", "as Envoy and HAProxy"),
+        Field::new(
+            "protocol",
+            Kind::Any(&[
+                Kind::Word(&[
+                    ("http1", "HTTP/1.1"),
+                    ("http2", "HTTP/2, for gRPC and others: by ALPN in TLS, by prior knowledge in plaintext; requests share connections"),
+                ]),
+                Kind::Planned(&[("bolt", "Bolt"), ("dubbo", "Dubbo"), ("http3", "HTTP/3")]),
+            ]),
+            "What is spoken with the endpoints, by HTTP routes.",
+        )
+        .default("http1", "what every server speaks"),
         Field::new("slow_start", Kind::Duration(seconds(0), seconds(3600)), "A new or recovered endpoint gets its share little by little over this time.")
             .default("0s", "as Envoy and HAProxy"),
         Field::new("connect_timeout", Kind::Duration(TICK, seconds(300)), "For making a connection.")
@@ -69,9 +81,6 @@ pub(in super::super) static CLUSTER: Section = Section {
         ("locality", "steering between zones"),
         ("priority", "priorities of endpoints"),
         ("subsets", "subsets of endpoints"),
-        ("http2", "HTTP/2"),
-        ("h2", "HTTP/2"),
-        ("protocol", "protocols other than HTTP/1.1 and TCP"),
     ],
 };
 

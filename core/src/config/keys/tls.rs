@@ -350,9 +350,9 @@ pub(in super::super) static CLUSTER_TLS: Section = Section {
         Field::new(
             "alpn",
             Kind::List(&ALPN_ITEM, TLS_LIST_MAX),
-            "Protocols offered by ALPN, the preferred first. HTTP routes speak `http/1.1`.",
+            "Protocols offered by ALPN, the preferred first. HTTP routes speak `http/1.1`, and with `protocol: http2` only `h2`.",
         )
-        .absent("`[http/1.1]`; none when a TCP listener leads to the cluster"),
+        .absent("`[http/1.1]`, or `[h2]` with `protocol: http2`; none when a TCP listener leads to the cluster"),
         Field::new("resumption", Kind::Flag, "Whether sessions are resumed.")
             .default("true", "a resumed handshake costs a fraction"),
         Field::new("handshake_timeout", TIMEOUT, "For a whole handshake, after the connection was made.")

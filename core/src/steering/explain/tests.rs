@@ -352,6 +352,7 @@ fn cluster(balance: Balance, endpoints: &[(&str, u32)]) -> Cluster {
         idle_timeout: Duration::ZERO,
         idle_connections: 1,
         requests_per_connection: None,
+        protocol: Default::default(),
         circuit: Circuit::default(),
         health: None,
         proxy_protocol: None,

@@ -1,0 +1,173 @@
+//! An origin in HTTP/2 that others wrote: the `h2` crate's server, on a thread of its own.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use bytes::Bytes;
+use h2::{RecvStream, server::SendResponse};
+use http::{HeaderMap, Request, Response};
+use tokio::net::TcpListener;
+
+use super::{http2::send_all, pattern};
+
+/// A listening origin. Displays as its address.
+pub struct Http2Origin {
+    pub address: SocketAddr,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    connections: AtomicUsize,
+    open: AtomicUsize,
+    requests: AtomicUsize,
+    resets: AtomicUsize,
+    /// Every connection says GOAWAY before its next request.
+    goes_away: AtomicBool,
+    /// How many requests are refused unread.
+    refuses: AtomicUsize,
+}
+
+impl Http2Origin {
+    /// Answers by the path: `/bytes/N`, N bytes of [`pattern`] · `/body`, the request's body, with its
+    /// trailers · `/never`, not at all · `/trailers`, trailers · anything else, the fields it came with.
+    pub fn start(streams_max: u32) -> Http2Origin {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State::default());
+        let shared = state.clone();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let listener = TcpListener::from_std(listener).unwrap();
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    shared.connections.fetch_add(1, Ordering::SeqCst);
+                    shared.open.fetch_add(1, Ordering::SeqCst);
+                    let state = shared.clone();
+                    tokio::spawn(async move {
+                        serve(stream, streams_max, &state).await;
+                        state.open.fetch_sub(1, Ordering::SeqCst);
+                    });
+                }
+            });
+        });
+        Http2Origin { address, state }
+    }
+
+    /// How many connections were made to it.
+    pub fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::SeqCst)
+    }
+
+    /// How many of them are open.
+    pub fn open_connections(&self) -> usize {
+        self.state.open.load(Ordering::SeqCst)
+    }
+
+    /// Requests that it has taken.
+    pub fn requests(&self) -> usize {
+        self.state.requests.load(Ordering::SeqCst)
+    }
+
+    /// Requests that were reset while it thought.
+    pub fn resets(&self) -> usize {
+        self.state.resets.load(Ordering::SeqCst)
+    }
+
+    /// From here on every connection is ended, politely, at its next request.
+    pub fn go_away(&self, goes_away: bool) {
+        self.state.goes_away.store(goes_away, Ordering::SeqCst);
+    }
+
+    /// Refuses the next `requests` unread.
+    pub fn refuse(&self, requests: usize) {
+        self.state.refuses.store(requests, Ordering::SeqCst);
+    }
+}
+
+impl fmt::Display for Http2Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
+    }
+}
+
+async fn serve(stream: tokio::net::TcpStream, streams_max: u32, state: &Arc<State>) {
+    stream.set_nodelay(true).unwrap();
+    let mut builder = h2::server::Builder::new();
+    builder.max_concurrent_streams(streams_max);
+    let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else {
+        return;
+    };
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        if state.goes_away.load(Ordering::SeqCst) {
+            connection.graceful_shutdown();
+        }
+        let left = state.refuses.load(Ordering::SeqCst);
+        if left > 0 {
+            state.refuses.store(left - 1, Ordering::SeqCst);
+            respond.send_reset(h2::Reason::REFUSED_STREAM);
+            continue;
+        }
+        state.requests.fetch_add(1, Ordering::SeqCst);
+        let state = state.clone();
+        tokio::spawn(async move {
+            // The other side may give up at any moment; what matters is asserted by the test.
+            let _ = answer(request, respond, &state).await;
+        });
+    }
+}
+
+async fn answer(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    state: &State,
+) -> Result<(), h2::Error> {
+    let (head, mut stream) = request.into_parts();
+    let path = head.uri.path().to_owned();
+    if path == "/never" {
+        let _ = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
+        state.resets.fetch_add(1, Ordering::SeqCst);
+        return Ok(());
+    }
+    let mut body = Vec::new();
+    while let Some(piece) = stream.data().await {
+        let piece = piece?;
+        stream.flow_control().release_capacity(piece.len())?;
+        body.extend_from_slice(&piece);
+    }
+    let mut trailers = stream.trailers().await?;
+    let body = match path.trim_start_matches('/').split_once('/') {
+        Some(("bytes", n)) => pattern(n.parse().unwrap()),
+        _ if path == "/body" => body,
+        _ if path == "/trailers" => {
+            trailers = Some(HeaderMap::from_iter([(
+                http::HeaderName::from_static("x-sum"),
+                http::HeaderValue::from_static("42"),
+            )]));
+            b"hello world".to_vec()
+        }
+        _ => format!("{} {}\n{:?}", head.method, head.uri, head.headers).into_bytes(),
+    };
+    let is_empty = body.is_empty() && trailers.is_none() || head.method == "HEAD";
+    let mut answer = Response::builder().status(200);
+    if head.uri.query() == Some("length") {
+        answer = answer.header("content-length", body.len());
+    }
+    let stream = respond.send_response(answer.body(()).unwrap(), is_empty)?;
+    match is_empty {
+        true => Ok(()),
+        false => send_all(stream, &body, trailers).await,
+    }
+}
