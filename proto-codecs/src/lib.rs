@@ -16,10 +16,12 @@
 //! 3. [`proxy_protocol`]: who the client is, as told by the balancer in front.
 //! 4. [`http1`]: heads, framing, bodies, forwarding, own replies.
 //! 5. [`http2`]: connections, streams, header compression.
+//! 6. [`rate_limit_service`]: what Envoy's service for global limits is asked, and answers.
 #![forbid(unsafe_code)]
 
 pub mod http1;
 pub mod http2;
 pub mod limits;
 pub mod proxy_protocol;
+pub mod rate_limit_service;
 pub mod sniff;
