@@ -50,6 +50,7 @@ fn route(i: usize, hosts: Vec<HostPattern>, path: PathPattern) -> Route {
             ..RouteMatch::default()
         },
         rate_limits: Vec::new(),
+        global_rate_limits: Vec::new(),
         action: RouteAction::Respond(Respond {
             status: 200,
             body: Arc::from(""),

@@ -187,12 +187,13 @@ pub struct AccessRecord {
 /// The rate limit that a request was over, in numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RateLimitRecord {
-    /// How many requests, and in what time.
-    pub rate: Rate,
-    /// What has a bucket of its own: see [`RateLimit::by_word`](crate::config::model::RateLimit::by_word).
+    /// How many requests, and in what time; `None` if the service for global limits does not tell.
+    pub rate: Option<Rate>,
+    /// What has a bucket of its own: see [`RateLimit::by_word`](crate::config::model::RateLimit::by_word); or
+    /// `service`, if that has said so.
     pub by: &'static str,
-    /// When there will be a token.
-    pub retry_after: Duration,
+    /// When there will be a token; `None` if the service does not tell.
+    pub retry_after: Option<Duration>,
 }
 
 /// The limit that a request was refused by, in numbers (L10).

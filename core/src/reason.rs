@@ -69,8 +69,10 @@ reasons! {
     CircuitConnections => "circuit_connections", 503, "Raise `circuit.connections`, or add endpoints.";
     /// The machine is over its watermark, and this interface pushes it (`adaptive_limit`).
     Overloaded => "overloaded", 503, "Look at `/limits`: the watermark, its dominant signal, and who is held back.";
-    /// The route's `rate_limits` have no token left for the request.
+    /// The route's `rate_limits` have no token left for the request, or the service of `global_rate_limits` says so.
     RateLimited => "rate_limited", 429, "Look at `/limits/rates`; raise `requests` or `burst`, or let the client slow down.";
+    /// The route's `global_rate_limits` could not be asked about, and `on_failure` is `refuse`.
+    RateLimitService => "rate_limit_service", 503, "Look at `/limits/rates` and at the cluster of `rate_limit_service`; or set `on_failure: allow`.";
     /// The upstream connection was refused.
     ConnectRefused => "connect_refused", 503, "Is the endpoint's process up?";
     /// The upstream connection was not made within `connect_timeout`.

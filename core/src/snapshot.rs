@@ -13,7 +13,7 @@ use crate::{
     encryption::census::Census,
     id::{ClusterId, EndpointId, Epoch, InterfaceId, ListenerId, RouteId},
     limiter::{Priority, bucket::Buckets, interface::Shared},
-    stats::{EndpointCounters, PerShard, RouteCounters},
+    stats::{EndpointCounters, PerShard, RateLimitServiceCounters, RouteCounters},
     steering::{PathRewriter, RouteTable},
 };
 
@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub listeners: Vec<Listener>,
     /// By [`ClusterId`].
     pub clusters: Vec<Cluster>,
+    /// The service that keeps limits for many proxies.
+    pub rate_limit_service: Option<RateLimitService>,
 }
 
 /// A compiled listener.
@@ -98,6 +100,8 @@ pub struct Route {
     pub name: Arc<str>,
     /// How many may take it: each has to let a request in.
     pub rate_limits: Vec<RateLimit>,
+    /// What the [`RateLimitService`] is asked about them.
+    pub global_rate_limits: Vec<model::Descriptor>,
     /// What it does.
     pub action: Action,
     /// Edits of the request.
@@ -115,6 +119,17 @@ pub struct RateLimit {
     pub rule: model::RateLimit,
     /// Carried over from the snapshot before while the names and the rule stay.
     pub buckets: Arc<Buckets>,
+}
+
+/// The service that keeps limits for many proxies, compiled.
+#[derive(Debug)]
+pub struct RateLimitService {
+    /// The rule.
+    pub rule: model::RateLimitService,
+    /// The cluster that it is reached by.
+    pub cluster: ClusterId,
+    /// Its counters, carried over from the snapshot before.
+    pub counters: Arc<PerShard<RateLimitServiceCounters>>,
 }
 
 /// What a compiled route does.
@@ -256,6 +271,7 @@ impl Snapshot {
         name_interfaces(&mut listeners, &mut clusters, &kept);
         Snapshot {
             epoch,
+            rate_limit_service: kept.rate_limit_service(&config, &cluster_ids),
             listeners,
             clusters,
             config,
@@ -293,6 +309,7 @@ struct KeptCounters<'a> {
     routes: BTreeMap<(&'a str, &'a str), &'a Arc<PerShard<RouteCounters>>>,
     /// By listener and route.
     rate_limits: BTreeMap<(&'a str, &'a str), &'a [RateLimit]>,
+    rate_limit_service: Option<&'a Arc<PerShard<RateLimitServiceCounters>>>,
     /// By cluster and address.
     endpoints: BTreeMap<(&'a str, SocketAddr), &'a Arc<PerShard<EndpointCounters>>>,
     /// By cluster and name.
@@ -307,6 +324,7 @@ impl<'a> KeptCounters<'a> {
             shards,
             routes: BTreeMap::new(),
             rate_limits: BTreeMap::new(),
+            rate_limit_service: None,
             endpoints: BTreeMap::new(),
             interfaces: BTreeMap::new(),
             census: BTreeMap::new(),
@@ -314,6 +332,9 @@ impl<'a> KeptCounters<'a> {
         let Some(previous) = previous else {
             return kept;
         };
+        let service = previous.rate_limit_service.as_ref();
+        let counters = service.map(|service| &service.counters);
+        kept.rate_limit_service = counters.filter(|counters| counters.len() == shards);
         for listener in &previous.listeners {
             if listener.census.len() == shards {
                 kept.census.insert(listener.bind, &listener.census);
@@ -366,6 +387,20 @@ impl<'a> KeptCounters<'a> {
                 None => Arc::new(Buckets::new(rule.rate, rule.keys, self.shards)),
             },
         }
+    }
+
+    fn rate_limit_service(
+        &self,
+        config: &model::Config,
+        cluster_ids: &BTreeMap<&str, ClusterId>,
+    ) -> Option<RateLimitService> {
+        let rule = config.rate_limit_service.as_deref()?;
+        let new = || Arc::new(PerShard::new(self.shards));
+        Some(RateLimitService {
+            rule: rule.clone(),
+            cluster: *cluster_ids.get(&*rule.cluster)?,
+            counters: self.rate_limit_service.map_or_else(new, Arc::clone),
+        })
     }
 
     fn interface(&self, cluster: &str, name: &str) -> Arc<Shared> {
@@ -469,6 +504,7 @@ fn compile_protocol(
                     .iter()
                     .map(|rule| kept.rate_limit(listener, &route.name, rule))
                     .collect(),
+                global_rate_limits: route.global_rate_limits.clone(),
                 action: compile_action(route, cluster_ids),
                 request_headers: route.request_headers.clone(),
                 response_headers: route.response_headers.clone(),

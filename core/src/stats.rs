@@ -472,6 +472,20 @@ slab! {
 }
 
 slab! {
+    /// What one shard counts for the service that keeps limits for many proxies.
+    RateLimitServiceCounters {
+        /// Requests that the service was asked about.
+        Counter asked,
+        /// Of those, the ones refused, since it said so.
+        Counter limited,
+        /// In shadow: requests that would have been refused.
+        Counter would_limit,
+        /// Requests that it had no answer for: none in time, or none that can be read.
+        Counter failed,
+    }
+}
+
+slab! {
     /// What one shard counts for one route. Kept over snapshots while the route's name stays.
     RouteCounters {
         /// Requests that took the route.

@@ -466,6 +466,34 @@ fn every_key_of_a_route_lands_in_its_field() {
         keys,
     });
     assert_eq!(edge.routes[6].rate_limits, limits);
+    let text = |key: &str, text: &str| DescriptorEntry {
+        key: key.into(),
+        value: DescriptorValue::Text(text.into()),
+    };
+    let request = |key: &str, on| DescriptorEntry {
+        key: key.into(),
+        value: DescriptorValue::Request(on),
+    };
+    let descriptors = [
+        Descriptor(vec![
+            text("route", "limited"),
+            request("remote_address", HashOn::ClientIp),
+        ]),
+        Descriptor(vec![
+            request("api_key", HashOn::Header("x-api-key".into())),
+            text("generic_key", "all"),
+            request("user", HashOn::Query("user".into())),
+        ]),
+    ];
+    assert_eq!(edge.routes[6].global_rate_limits, descriptors);
+    let service = RateLimitService {
+        mode: PolicyMode::Shadow,
+        cluster: "limiter".into(),
+        domain: "edge".into(),
+        timeout: Duration::from_millis(5),
+        fail_open: false,
+    };
+    assert_eq!(config.rate_limit_service.as_deref(), Some(&service));
     assert_eq!(forward(&edge.routes[7]).hash, Some(HashOn::ClientIp));
 }
 

@@ -525,6 +525,7 @@ fn plain_route(position: usize) -> Route {
         name: format!("l/{position}").into(),
         matches: RouteMatch::default(),
         rate_limits: Vec::new(),
+        global_rate_limits: Vec::new(),
         action: RouteAction::Respond(Respond {
             status: 200,
             body: "".into(),
@@ -564,6 +565,7 @@ fn snapshot(routes: Vec<Route>) -> Snapshot {
         clusters: BTreeMap::new(),
         secrets: BTreeMap::new(),
         center: None,
+        rate_limit_service: None,
     };
     Snapshot::compile(Arc::new(config), &Resolution::new(), None, 1, Epoch(1))
 }

@@ -219,6 +219,7 @@ fn config() -> Config {
         ]),
         secrets: BTreeMap::new(),
         center: None,
+        rate_limit_service: None,
     };
     let http = Http {
         routes: vec![
@@ -248,6 +249,7 @@ fn route(name: &str, to: &[(&str, u32)]) -> Route {
         name: name.into(),
         matches: RouteMatch::default(),
         rate_limits: Vec::new(),
+        global_rate_limits: Vec::new(),
         action: RouteAction::Forward(Forward {
             to: split(to),
             hash: None,

@@ -176,6 +176,7 @@ fn route() -> Work {
                 ..RouteMatch::default()
             },
             rate_limits: Vec::new(),
+            global_rate_limits: Vec::new(),
             action: RouteAction::Respond(Respond {
                 status: 200,
                 body: Arc::from(""),

@@ -81,6 +81,7 @@ async fn run<'a>(
     census::request_began(exchange);
     let route = exchange.find_route()?;
     exchange.rate_limit(route)?;
+    exchange.ask_rate_limit_service(plane, route).await?;
     let forward = match &route.action {
         Action::Forward(forward) => forward,
         Action::Redirect(redirect) => return exchange.redirect(route, redirect).await,

@@ -87,14 +87,16 @@ fn short(record: &AccessRecord, out: &mut Vec<u8>) -> std::io::Result<()> {
         )?;
     }
     if let Some(over) = &record.rate_limit {
-        write!(
-            out,
-            " rate_limit={}/{} by={} retry_after={}",
-            over.rate.requests,
-            Span::ns(over.rate.per.as_nanos() as u64),
-            over.by,
-            Span::ns(over.retry_after.as_nanos() as u64)
-        )?;
+        match over.rate {
+            Some(rate) => {
+                let per = Span::ns(rate.per.as_nanos() as u64);
+                write!(out, " rate_limit={}/{per} by={}", rate.requests, over.by)?;
+            }
+            None => write!(out, " rate_limit=- by={}", over.by)?,
+        }
+        if let Some(wait) = over.retry_after {
+            write!(out, " retry_after={}", Span::ns(wait.as_nanos() as u64))?;
+        }
     }
     if !record.detail.is_empty() {
         write!(out, " detail={}", Quoted(record.detail))?;
@@ -175,17 +177,15 @@ fn object(record: &AccessRecord) -> Map<String, Value> {
         put("tidegate.limit.epoch", json!(limit.cause.epoch));
     }
     if let Some(over) = &record.rate_limit {
-        put("tidegate.rate_limit.requests", json!(over.rate.requests));
-        put(
-            "tidegate.rate_limit.per",
-            json!(over.rate.per.as_secs_f64()),
-        );
-        put("tidegate.rate_limit.burst", json!(over.rate.burst));
+        if let Some(rate) = over.rate {
+            put("tidegate.rate_limit.requests", json!(rate.requests));
+            put("tidegate.rate_limit.per", json!(rate.per.as_secs_f64()));
+            put("tidegate.rate_limit.burst", json!(rate.burst));
+        }
         put("tidegate.rate_limit.by", json!(over.by));
-        put(
-            "tidegate.rate_limit.retry_after",
-            json!(over.retry_after.as_secs_f64()),
-        );
+        if let Some(wait) = over.retry_after {
+            put("tidegate.rate_limit.retry_after", json!(wait.as_secs_f64()));
+        }
     }
     put_text(&mut put, "tidegate.cluster", &record.cluster);
     if let Some(reason) = record.reason {
@@ -311,13 +311,13 @@ mod tests {
     fn lines_of_a_rate_limited_request() {
         let record = AccessRecord {
             rate_limit: Some(Box::new(RateLimitRecord {
-                rate: Rate {
+                rate: Some(Rate {
                     requests: 10,
                     per: Duration::from_secs(60),
                     burst: 5,
-                },
+                }),
                 by: "client_ip",
-                retry_after: Duration::from_millis(4200),
+                retry_after: Some(Duration::from_millis(4200)),
             })),
             ..AccessRecord::default()
         };
@@ -328,6 +328,24 @@ mod tests {
         assert_eq!(json["tidegate.rate_limit.by"], json!("client_ip"));
         assert_eq!(json["tidegate.rate_limit.requests"], json!(10));
         assert_eq!(json["tidegate.rate_limit.retry_after"], json!(4.2));
+    }
+
+    /// Goal: a service for global limits may keep its numbers to itself (L13). Method: such a record in both formats.
+    #[test]
+    fn lines_of_a_request_that_a_service_refused() {
+        let record = AccessRecord {
+            rate_limit: Some(Box::new(RateLimitRecord {
+                rate: None,
+                by: "service",
+                retry_after: None,
+            })),
+            ..AccessRecord::default()
+        };
+        let short = formatted(AccessLogFormat::Short, &record);
+        assert!(short.contains("rate_limit=- by=service\n"), "{short}");
+        let json: Value = serde_json::from_str(&formatted(AccessLogFormat::Json, &record)).unwrap();
+        assert_eq!(json["tidegate.rate_limit.by"], json!("service"));
+        assert_eq!(json.get("tidegate.rate_limit.requests"), None);
     }
 
     /// Goal: names follow OpenTelemetry. Method: a full record, field by field.

@@ -68,7 +68,7 @@ const PAGES: &str = "\
 No such page. There are:
   GET   / (dashboard)  /ready  /live  /server_info  /stats  /metrics  /config_dump  /listeners
         /clusters  /shards  /memory  /logging  /stream  /certs  /encryption  /healing  /limits (?format=text)
-        /limits/decisions  /limits/rates
+        /limits/decisions  /limits/rates  /limits/service
   POST  /drain  /undrain  /reload (?force_strict=1)  /logging?level=LEVEL  /quitquitquit
         /encryption?cluster=NAME&rollout=20%|on|off|file
         /healing?cluster=NAME&eject=IP:PORT&for=60s  /healing?cluster=NAME&restore=IP:PORT
@@ -314,6 +314,10 @@ fn router(admin: Admin) -> Router {
         .route(
             "/limits/rates",
             get(|Shared(a): Admins| async move { json(rates::view(&a.service.status)) }),
+        )
+        .route(
+            "/limits/service",
+            get(|Shared(a): Admins| async move { json(rates::service_view(&a.service.status)) }),
         )
         .route(
             "/logging",

@@ -23,6 +23,7 @@ use super::{
 
 mod center;
 mod cluster;
+mod global;
 mod listener;
 mod matching;
 mod route;
@@ -40,6 +41,8 @@ pub(super) struct Origins {
     pub(super) routes: BTreeMap<Arc<str>, Vec<Range<usize>>>,
     /// Key of each secret.
     pub(super) secrets: BTreeMap<Arc<str>, Range<usize>>,
+    /// The cluster of the service for global limits.
+    pub(super) rate_limit_service: Range<usize>,
 }
 
 /// Decodes the whole file. What comes out is usable only if nothing was reported as an error.
@@ -54,6 +57,7 @@ pub(super) fn file(root: &Node, report: &Report<'_>) -> (Config, Origins) {
             .map(|entry| entry.key.as_str())
             .collect(),
         secrets: Secrets::decode(&fields),
+        has_rate_limit_service: fields.has("rate_limit_service"),
     };
     let mut origins = Origins {
         secrets: defined.secrets.places(),
@@ -79,6 +83,11 @@ pub(super) fn file(root: &Node, report: &Report<'_>) -> (Config, Origins) {
         (name, cluster)
     });
     let clusters = clusters.collect();
+    let rate_limit_service = fields.section_opt("rate_limit_service", &keys::RATE_LIMIT_SERVICE);
+    let rate_limit_service = rate_limit_service.map(|fields| {
+        origins.rate_limit_service = fields.value_span("cluster");
+        Box::new(global::service(&fields, &defined.clusters))
+    });
     let config = Config {
         node: node(&fields.section("node", &keys::NODE)),
         shards: shards(&fields),
@@ -93,6 +102,7 @@ pub(super) fn file(root: &Node, report: &Report<'_>) -> (Config, Origins) {
         center: fields
             .section_opt("center", &keys::CENTER)
             .map(|fields| Box::new(center::center(&fields))),
+        rate_limit_service,
     };
     (config, origins)
 }
@@ -101,6 +111,7 @@ pub(super) fn file(root: &Node, report: &Report<'_>) -> (Config, Origins) {
 struct Defined<'a> {
     clusters: Names<'a>,
     secrets: Secrets,
+    has_rate_limit_service: bool,
 }
 
 /// Names of all clusters.

@@ -9,11 +9,12 @@ use serde_json::{Map, Value, json};
 
 use super::{
     model::{
-        AccessLog, AccessLogFormat, AdaptiveLimit, Balance, Center, Cluster, Config, Endpoints,
-        Forward, HashOn, HeaderEdits, Heal, HealthCheck, Hook, HostPattern, Http, Http2Limits,
-        Listener, PathPattern, PathRewrite, Probe, Protocol, ProxyProtocolIn, ProxyProtocolOut,
-        RateLimit, Redirect, Retry, Route, RouteAction, RouteMatch, Scope, StaticEndpoint, Tcp,
-        UpstreamProtocol, ValuePattern, WeightedCluster, XForwarded,
+        AccessLog, AccessLogFormat, AdaptiveLimit, Balance, Center, Cluster, Config, Descriptor,
+        DescriptorValue, Endpoints, Forward, HashOn, HeaderEdits, Heal, HealthCheck, Hook,
+        HostPattern, Http, Http2Limits, Listener, PathPattern, PathRewrite, Probe, Protocol,
+        ProxyProtocolIn, ProxyProtocolOut, RateLimit, RateLimitService, Redirect, Retry, Route,
+        RouteAction, RouteMatch, Scope, StaticEndpoint, Tcp, UpstreamProtocol, ValuePattern,
+        WeightedCluster, XForwarded,
     },
     quantity::{format_duration, format_share, format_size},
 };
@@ -91,6 +92,8 @@ pub(super) fn file(config: &Config, secrets: Secrets) -> Value {
     let secrets = secrets.map(|(name, one)| (name.to_string(), tls::secret(one)));
     file.put_filled("secrets", Object(secrets.collect()));
     file.put_opt("center", config.center.as_deref().map(center));
+    let service = config.rate_limit_service.as_deref();
+    file.put_opt("rate_limit_service", service.map(limit::rate_limit_service));
     file.into()
 }
 
@@ -256,6 +259,12 @@ fn route(route: &Route, secrets: Secrets) -> Value {
     object.put_filled("match", matches(&route.matches));
     let limits: Vec<Value> = route.rate_limits.iter().map(limit::rate_limit).collect();
     object.put_opt("rate_limits", (!limits.is_empty()).then_some(limits));
+    let asked: Vec<Value> = route
+        .global_rate_limits
+        .iter()
+        .map(limit::descriptor)
+        .collect();
+    object.put_opt("global_rate_limits", (!asked.is_empty()).then_some(asked));
     match &route.action {
         RouteAction::Forward(one) => forward(&mut object, one),
         RouteAction::Redirect(one) => object.put("redirect", redirect(one)),

@@ -5,12 +5,14 @@
 use super::shape::{Field, Kind, Section};
 
 mod cluster;
+mod global;
 mod listener;
 mod route;
 mod tls;
 mod top;
 
 pub(super) use cluster::*;
+pub(super) use global::*;
 pub(super) use listener::*;
 pub(super) use route::*;
 pub(super) use tls::*;
@@ -77,6 +79,7 @@ pub(super) static SECTIONS: &[&Section] = &[
     &RING,
     &ACCESS_LOG,
     &LIMITS,
+    &RATE_LIMIT_SERVICE,
     &CENTER,
     &RESTART,
     &SECRET,
@@ -93,6 +96,8 @@ pub(super) static SECTIONS: &[&Section] = &[
     &MATCH,
     &VALUE_MATCH,
     &RATE_LIMIT,
+    &GLOBAL_RATE_LIMIT,
+    &DESCRIPTOR_ENTRY,
     &REDIRECT,
     &RESPOND,
     &RETRY,

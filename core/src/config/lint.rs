@@ -8,7 +8,8 @@ use super::{
     diagnostic::{Problem, Report},
     model::{
         Balance, Cluster, ClusterTls, Config, Endpoints, Forward, HostPattern, Http, PathPattern,
-        Protocol, Route, RouteAction, RouteMatch, UpstreamTls, ValuePattern, WeightedCluster,
+        Protocol, Route, RouteAction, RouteMatch, UpstreamProtocol, UpstreamTls, ValuePattern,
+        WeightedCluster,
     },
 };
 
@@ -52,6 +53,7 @@ pub(super) fn lint(config: &Config, origins: &Origins, report: &Report<'_>) {
     let only_relayed = relayed.iter().filter(|name| !used.contains(*name));
     only_relayed.for_each(|name| unlimited(config, origins, name, report));
     used.extend(relayed);
+    used.extend(rate_limit_service(config, origins, report));
     encryption(config, origins, report);
     for (name, place) in &origins.clusters {
         if !used.contains(name.as_ref()) {
@@ -64,6 +66,26 @@ pub(super) fn lint(config: &Config, origins: &Origins, report: &Report<'_>) {
             );
         }
     }
+}
+
+/// The cluster that global limits are asked by, which has to speak what gRPC does.
+fn rate_limit_service<'c>(
+    config: &'c Config,
+    origins: &Origins,
+    report: &Report<'_>,
+) -> Option<&'c str> {
+    let name = &config.rate_limit_service.as_ref()?.cluster;
+    let cluster = config.clusters.get(name)?;
+    if cluster.protocol != UpstreamProtocol::Http2 {
+        let message = format!("cluster `{name}` of `rate_limit_service` does not speak HTTP/2");
+        let place = origins.rate_limit_service.clone();
+        report.add(
+            Problem::new(codes::NOT_HERE, place, message)
+                .label("gRPC needs HTTP/2")
+                .help("add `protocol: http2` to the cluster"),
+        );
+    }
+    Some(name)
 }
 
 /// A limit on a cluster that has no interfaces: only relayed connections go there.

@@ -6,20 +6,22 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use crate::limiter::Priority;
-
 mod center;
+mod global;
 mod heal;
 mod http;
 mod http2;
 mod limit;
+mod route;
 mod tls;
 
 pub use center::*;
+pub use global::*;
 pub use heal::*;
 pub use http::*;
 pub use http2::*;
 pub use limit::*;
+pub use route::*;
 pub use tls::*;
 
 /// A whole configuration. Names are unique per map; every name referred to is defined.
@@ -47,6 +49,8 @@ pub struct Config {
     pub secrets: BTreeMap<Arc<str>, Secret>,
     /// The healing center that is reported to; `None` reports to nobody.
     pub center: Option<Box<Center>>,
+    /// The service that keeps limits for many proxies; `None` if no route asks one.
+    pub rate_limit_service: Option<Box<RateLimitService>>,
 }
 
 /// The proxy's own identity.
@@ -198,235 +202,6 @@ pub struct Tcp {
     pub idle_timeout: Duration,
     /// After which a connection is closed whatever it does; `None` is without limit.
     pub max_age: Option<Duration>,
-}
-
-/// One cluster of a split.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WeightedCluster {
-    /// Name of the cluster.
-    pub cluster: Arc<str>,
-    /// Its share in units of 1/10000 (basis points); the shares of a split sum to 10000.
-    pub share: u32,
-}
-
-/// One route.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Route {
-    /// Unique within its listener: as given, or `<listener>/<position>`.
-    pub name: Arc<str>,
-    /// Which requests take it.
-    pub matches: RouteMatch,
-    /// How many may take it: each of these has to let a request in.
-    pub rate_limits: Vec<RateLimit>,
-    /// What happens to them.
-    pub action: RouteAction,
-    /// Edits of the request before it is sent.
-    pub request_headers: HeaderEdits,
-    /// Edits of the answer before it is sent.
-    pub response_headers: HeaderEdits,
-    /// Where it stands in the file: `edge.yaml:12:9`.
-    pub origin: Arc<str>,
-}
-
-/// Which requests a route takes. All parts must hold.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RouteMatch {
-    /// Hosts, any of them; empty is any host.
-    pub hosts: Vec<HostPattern>,
-    /// The path, without query.
-    pub path: PathPattern,
-    /// Methods, any of them; empty is any method.
-    pub methods: Vec<Arc<str>>,
-    /// Header conditions, all of them; names are lower case.
-    pub headers: Vec<(Arc<str>, ValuePattern)>,
-    /// Query parameter conditions, all of them.
-    pub query: Vec<(Arc<str>, ValuePattern)>,
-}
-
-/// A host, lower case, without port.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum HostPattern {
-    /// `pay.example`
-    Exact(Arc<str>),
-    /// `*.example`: holds the suffix with its dot, `.example`.
-    Suffix(Arc<str>),
-    /// `pay.*`: holds the prefix with its dot, `pay.`.
-    Prefix(Arc<str>),
-    /// `*`: every host that no other pattern of the listener claims. Not the same as a route without
-    /// hosts, which takes part for every host.
-    Any,
-}
-
-/// A path condition. Matching is by bytes, after the target's absolute form was taken apart.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum PathPattern {
-    /// Any path.
-    #[default]
-    Any,
-    /// `/a/b`
-    Exact(Arc<str>),
-    /// `/a/**`: holds `/a`; matches `/a`, `/a/` and everything below, never `/ab`.
-    Prefix(Arc<str>),
-    /// `/users/{id}/orders`: one segment per placeholder; `{rest=**}` as the last takes all that follows.
-    Template(Arc<str>),
-    /// `~^/v[12]/`: a regular expression over the whole path (anchored on both ends unless it says `.*`).
-    Regex(Arc<str>),
-}
-
-/// A condition on a header's or a query parameter's value.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ValuePattern {
-    /// Is there.
-    Present,
-    /// Is not there.
-    Absent,
-    /// Is exactly this.
-    Exact(Arc<str>),
-    /// Begins with this.
-    Prefix(Arc<str>),
-    /// Ends with this.
-    Suffix(Arc<str>),
-    /// Holds this.
-    Contains(Arc<str>),
-    /// Matches this regular expression as a whole.
-    Regex(Arc<str>),
-}
-
-/// What a route does.
-#[derive(Clone, Debug, PartialEq)]
-pub enum RouteAction {
-    /// Sends the request to a cluster.
-    Forward(Forward),
-    /// Answers with a redirect.
-    Redirect(Redirect),
-    /// Answers by itself.
-    Respond(Respond),
-}
-
-/// Sends the request to a cluster.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Forward {
-    /// Where to; one cluster with a share of 10000, or a split.
-    pub to: Vec<WeightedCluster>,
-    /// What a sticky split and the hashing balancers hash; `None` hashes nothing (splits are random).
-    pub hash: Option<HashOn>,
-    /// Replaces the path.
-    pub path_rewrite: Option<PathRewrite>,
-    /// Replaces the host.
-    pub host_rewrite: Option<Arc<str>>,
-    /// For the whole exchange, retries included; `None` is without limit.
-    pub timeout: Option<Duration>,
-    /// When to try again.
-    pub retry: Option<Retry>,
-    /// Which requests adaptive limiting refuses last; `None` for those that it never refuses (L9).
-    pub priority: Option<Priority>,
-}
-
-/// What is hashed for stickiness.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HashOn {
-    /// A header, by lower-case name.
-    Header(Arc<str>),
-    /// A cookie.
-    Cookie(Arc<str>),
-    /// A query parameter.
-    Query(Arc<str>),
-    /// The client's IP address.
-    ClientIp,
-}
-
-/// How the path is replaced.
-#[derive(Clone, Debug, PartialEq)]
-pub enum PathRewrite {
-    /// The whole path.
-    Full(Arc<str>),
-    /// The part that the route's prefix matched.
-    Prefix(Arc<str>),
-    /// What the regular expression matches, with `$1` or `${name}` in the replacement.
-    Regex {
-        /// The expression.
-        pattern: Arc<str>,
-        /// The replacement.
-        replacement: Arc<str>,
-    },
-}
-
-/// When and how often a request is tried again.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Retry {
-    /// On these outcomes.
-    pub on: RetryOn,
-    /// At most this often.
-    pub times: u8,
-    /// Retries in flight per shard, as a share of the route's active requests, in basis points;
-    /// at least `Retry::BUDGET_MIN` are always allowed.
-    pub budget: u32,
-    /// For each try; `None` leaves only the route's timeout.
-    pub per_try_timeout: Option<Duration>,
-    /// The first pause; doubled for each further try, with full jitter. Zero tries at once.
-    pub backoff: Duration,
-}
-
-impl Retry {
-    /// Retries that are allowed whatever the budget says, so that a quiet service can retry at all.
-    pub const BUDGET_MIN: u32 = 3;
-}
-
-/// The outcomes on which a request is tried again.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RetryOn {
-    /// The connection could not be made.
-    pub connect: bool,
-    /// The connection broke before a byte of the answer; only methods that are idempotent.
-    pub reset: bool,
-    /// The try ran into `per_try_timeout`; only methods that are idempotent.
-    pub timeout: bool,
-    /// These statuses.
-    pub statuses: Vec<u16>,
-}
-
-/// A redirect.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Redirect {
-    /// 301, 302, 303, 307 or 308.
-    pub status: u16,
-    /// Replaces the scheme.
-    pub scheme: Option<Arc<str>>,
-    /// Replaces the host and port.
-    pub host: Option<Arc<str>>,
-    /// Replaces the path.
-    pub path: Option<Arc<str>>,
-    /// Drops the query.
-    pub strip_query: bool,
-}
-
-/// A direct answer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Respond {
-    /// 200 to 599.
-    pub status: u16,
-    /// The body.
-    pub body: Arc<str>,
-    /// Its type.
-    pub content_type: Arc<str>,
-}
-
-/// Edits of a field section, applied in the order remove, set, append.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HeaderEdits {
-    /// Names, lower case.
-    pub remove: Vec<Arc<str>>,
-    /// Replaces all fields of the name.
-    pub set: Vec<(Arc<str>, Arc<str>)>,
-    /// Added beside what is there.
-    pub append: Vec<(Arc<str>, Arc<str>)>,
-}
-
-impl HeaderEdits {
-    /// Whether there is nothing to do.
-    pub fn is_empty(&self) -> bool {
-        self.remove.is_empty() && self.set.is_empty() && self.append.is_empty()
-    }
 }
 
 /// A group of endpoints.

@@ -62,6 +62,7 @@ fn snapshot_of(epoch: u64, addresses: &[&str], checked: bool, heals: bool) -> Ar
         clusters: BTreeMap::from([("c".into(), cluster)]),
         secrets: BTreeMap::new(),
         center: None,
+        rate_limit_service: None,
     };
     let none = Resolution::new();
     Arc::new(Snapshot::compile(

@@ -6,12 +6,16 @@
 //! agree. The error of a share is that of drawing (binomial), nothing else.
 
 use std::{
+    borrow::Cow,
     hash::{DefaultHasher, Hash, Hasher},
     net::{IpAddr, SocketAddr},
 };
 
 use super::{RequestView, condition::query_parameter};
-use crate::{config::model::HashOn, id::ClusterId};
+use crate::{
+    config::model::{Descriptor, DescriptorEntry, DescriptorValue, HashOn},
+    id::ClusterId,
+};
 
 /// The whole of a split, in the unit of its thresholds.
 pub const SPLIT_WHOLE: u64 = 1 << 32;
@@ -121,6 +125,26 @@ pub fn bucket_key<R: RequestView + ?Sized>(
         },
     }
     hasher.finish()
+}
+
+/// What a service for global limits is told of a request: keys with values, in order; `None` if the request does
+/// not have one of them (L13). Bytes that are no UTF-8 are replaced, since protobuf has no other texts.
+pub fn describe<'a, R: RequestView + ?Sized>(
+    descriptor: &'a Descriptor,
+    request: &'a R,
+    client_ip: &'a str,
+) -> Option<Vec<(&'a str, Cow<'a, str>)>> {
+    let entry = |entry: &'a DescriptorEntry| {
+        let value = match &entry.value {
+            DescriptorValue::Text(text) => Cow::Borrowed(&**text),
+            DescriptorValue::Request(on) => match sticky_key(on, request) {
+                Sticky::Bytes(value) => String::from_utf8_lossy(value?),
+                Sticky::ClientIp => Cow::Borrowed(client_ip),
+            },
+        };
+        Some((&*entry.key, value))
+    };
+    descriptor.0.iter().map(entry).collect()
 }
 
 /// What a request is told from others by.

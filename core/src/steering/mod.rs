@@ -16,7 +16,7 @@ pub mod rewrite;
 pub mod route;
 
 pub(crate) use destination::mix;
-pub use destination::{Split, bucket_key, hash_address, hash_bytes, sticky_hash};
+pub use destination::{Split, bucket_key, describe, hash_address, hash_bytes, sticky_hash};
 pub use host::HOST_LEN_MAX;
 pub use path::is_ambiguous_path;
 pub use pattern::{

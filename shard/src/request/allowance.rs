@@ -1,18 +1,26 @@
-//! What a request needs before it goes on: a token of each rate limit of its route, and a slot of its interface.
+//! What a request needs before it goes on: a token of each rate limit of its route, the word of the service for
+//! global limits, and a slot of its interface.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
+use tidegate_codecs::rate_limit_service::{self, Answer};
 use tidegate_core::{
     config::model::PolicyMode,
-    limiter::{Priority, bucket::Taken},
+    limiter::{
+        Priority,
+        bucket::{Rate, Taken},
+    },
     message::RateLimitRecord,
     reason::Reason,
     snapshot::{Forward, RateLimit, Route},
-    steering::{bucket_key, hash_address, hash_bytes},
+    steering::{bucket_key, describe, hash_address, hash_bytes},
 };
 
 use super::exchange::{Exchange, Refusal, View};
-use crate::upstream::Destination;
+use crate::{
+    local::Plane,
+    upstream::{self, Destination, Question},
+};
 
 impl Exchange<'_> {
     /// A token of each rate limit of the route (L13).
@@ -50,11 +58,95 @@ impl Exchange<'_> {
         match limit.buckets.take(local.id, key, now_ns) {
             Taken::Admit => None,
             Taken::Limited { retry_after } => Some(Box::new(RateLimitRecord {
-                rate: rule.rate,
+                rate: Some(rule.rate),
                 by: rule.by_word(),
-                retry_after,
+                retry_after: Some(retry_after),
             })),
         }
+    }
+
+    /// The word of the service for global limits, where the route has it asked (L13).
+    pub(super) async fn ask_rate_limit_service(
+        &mut self,
+        plane: &Rc<Plane>,
+        route: &Route,
+    ) -> Result<(), Refusal> {
+        let Some(service) = &plane.snapshot.rate_limit_service else {
+            return Ok(());
+        };
+        let local = &self.client.local;
+        let (Some(message), Some((settings, cluster)), Some(counters)) = (
+            self.question(&service.rule.domain, route),
+            plane.cluster(service.cluster),
+            service.counters.get(local.id),
+        ) else {
+            return Ok(());
+        };
+        let to = Destination {
+            local,
+            settings,
+            cluster,
+            hash: None,
+            preface: None,
+        };
+        let question = Question {
+            path: rate_limit_service::PATH,
+            message: &message,
+            timeout: service.rule.timeout,
+            answer_bytes_max: rate_limit_service::ANSWER_BYTES_MAX,
+        };
+        counters.asked.add(1);
+        let answer = upstream::ask(to, question).await;
+        match answer.and_then(|bytes| Answer::decode(&bytes).ok()) {
+            Some(Answer::Admit) => Ok(()),
+            Some(Answer::Limited { .. }) if service.rule.mode == PolicyMode::Shadow => {
+                counters.would_limit.add(1);
+                Ok(())
+            }
+            Some(Answer::Limited { limit, retry_after }) => {
+                counters.limited.add(1);
+                let rate = limit.map(|(requests, per)| Rate {
+                    requests,
+                    per,
+                    burst: requests,
+                });
+                self.over_rate = Some(Box::new(RateLimitRecord {
+                    rate,
+                    by: "service",
+                    retry_after,
+                }));
+                Err(Reason::RateLimited.into())
+            }
+            None => {
+                counters.failed.add(1);
+                match service.rule.fail_open || service.rule.mode == PolicyMode::Shadow {
+                    true => Ok(()),
+                    false => Err(Reason::RateLimitService.into()),
+                }
+            }
+        }
+    }
+
+    /// What the service is asked about the request; `None` if there is nothing to ask.
+    fn question(&self, domain: &str, route: &Route) -> Option<Vec<u8>> {
+        if route.global_rate_limits.is_empty() {
+            return None;
+        }
+        let view = View {
+            head: &self.scratch.request,
+            bytes: &self.scratch.bytes,
+        };
+        let client_ip = self.client.peer_ip();
+        let known = route.global_rate_limits.iter();
+        let mut known = known
+            .filter_map(|one| describe(one, &view, client_ip))
+            .peekable();
+        known.peek()?;
+        let mut question = rate_limit_service::Question::new(domain, 1);
+        for entries in known {
+            question.descriptor(entries.iter().map(|(key, value)| (*key, &**value)));
+        }
+        Some(question.finish())
     }
 
     /// A slot of the interface that the route is of the cluster, where that is limited (L6).

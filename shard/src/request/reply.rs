@@ -102,7 +102,7 @@ impl<'a> Exchange<'a> {
             body.push(')');
         }
         body.push('\n');
-        let over = self.over_rate.as_ref().map(|over| over.retry_after);
+        let over = self.over_rate.as_ref().and_then(|over| over.retry_after);
         let wait = over.map_or(RETRY_AFTER, |wait| wait.max(RETRY_AFTER));
         let wait = wait.as_secs_f64().ceil().to_string();
         let headers = [

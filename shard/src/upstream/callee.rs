@@ -6,9 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use tidegate_core::{
-    config::model::UpstreamProtocol, encryption::rollout::LinkKind, reason::Reason,
-};
+use tidegate_core::{config::model::UpstreamProtocol, reason::Reason};
 
 use super::{Call, Connection, Destination, Endpoint};
 use crate::{
@@ -71,13 +69,9 @@ impl Leg {
 
     /// The scheme of what goes over it.
     pub(crate) fn scheme(&self) -> &'static str {
-        let kind = match self {
-            Leg::Http1(connection) => connection.socket.kind(),
-            Leg::Http2(call) => call.link().kind(),
-        };
-        match kind {
-            LinkKind::Plaintext => "http",
-            LinkKind::Tls => "https",
+        match self {
+            Leg::Http1(connection) => connection.socket.scheme(),
+            Leg::Http2(call) => call.link().scheme(),
         }
     }
 

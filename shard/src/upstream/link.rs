@@ -85,6 +85,14 @@ impl Link {
         self.make
     }
 
+    /// The scheme of what goes over it.
+    pub(super) fn scheme(&self) -> &'static str {
+        match self.make.kind {
+            LinkKind::Plaintext => "http",
+            LinkKind::Tls => "https",
+        }
+    }
+
     /// Whether it is not what is wanted, or too old.
     pub(super) fn is_old(&self, wanted: Make, now: Duration) -> bool {
         self.make != wanted || now >= self.replace_at

@@ -3,6 +3,7 @@
 //! * `mod.rs`: [`Cluster`] and [`Endpoint`], kept over snapshots.
 //! * `connection.rs`: [`Connection`], from check-out to check-in.
 //! * `shared.rs`: connections in HTTP/2, and requests on them.
+//! * `unary.rs`: questions of our own.
 //! * `callee.rs`: what a request goes over, whichever of both it is.
 //! * `link.rs`: where a connection stands in its life.
 //! * `endpoint.rs`: [`Endpoint`], with its links.
@@ -14,6 +15,7 @@ mod endpoint;
 mod link;
 mod replace;
 mod shared;
+mod unary;
 
 use std::{
     cell::{Cell, RefCell},
@@ -37,6 +39,7 @@ pub(crate) use connection::Connection;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use replace::{follow, sweep};
 pub(crate) use shared::Call;
+pub(crate) use unary::{Question, ask};
 
 use crate::{limit::Interfaces, local::Local};
 

@@ -1,6 +1,7 @@
-//! Metrics of rate limits, by listener and route, and what has a bucket of its own (L13).
+//! Metrics of rate limits, by listener and route, and what has a bucket of its own; and of the service for global
+//! limits (L13).
 
-use tidegate_core::stats::RateLimitCounters;
+use tidegate_core::stats::{RateLimitCounters, RateLimitServiceCounters};
 
 use super::{Family, Sample, Source};
 use crate::{admin::rates, status::Status};
@@ -14,7 +15,31 @@ pub(super) fn families() -> Vec<Family> {
         labels: &["listener", "route", "by"],
         source: Source::Labelled(source),
     };
+    let service = |name: &str, help: &str, source| Family {
+        labels: &["cluster"],
+        ..family(name, help, source)
+    };
     vec![
+        service(
+            "tidegate_rate_limit_service_asked_total",
+            "Requests that the service for global limits was asked about.",
+            |status| of_service(status, |counters| counters.asked.get()),
+        ),
+        service(
+            "tidegate_rate_limit_service_limited_total",
+            "Requests refused, since the service for global limits said so.",
+            |status| of_service(status, |counters| counters.limited.get()),
+        ),
+        service(
+            "tidegate_rate_limit_service_would_limit_total",
+            "Requests that the service for global limits, in shadow, would have had refused.",
+            |status| of_service(status, |counters| counters.would_limit.get()),
+        ),
+        service(
+            "tidegate_rate_limit_service_failed_total",
+            "Requests that the service for global limits had no answer for: none in time, or none that can be read.",
+            |status| of_service(status, |counters| counters.failed.get()),
+        ),
         family(
             "tidegate_rate_limited_total",
             "Requests refused by a rate limit, by listener, route and what has a bucket of its own.",
@@ -47,4 +72,16 @@ fn samples(status: &Status, count: fn(&RateLimitCounters) -> u64) -> Vec<Sample>
         }
     }
     samples
+}
+
+fn of_service(status: &Status, count: fn(&RateLimitServiceCounters) -> u64) -> Vec<Sample> {
+    let snapshot = status.snapshot();
+    let service = snapshot
+        .as_ref()
+        .and_then(|s| s.rate_limit_service.as_ref());
+    let sample = service.map(|service| {
+        let labels = vec![service.rule.cluster.to_string()];
+        (labels, service.counters.sum(count) as f64)
+    });
+    Vec::from_iter(sample)
 }

@@ -27,11 +27,10 @@ pub(super) fn listener(
     };
     let spoken = fields.word("protocol");
     let tls = tls::listener(&fields, spoken, &defined.secrets);
-    let clusters = &defined.clusters;
     let (protocol, routes) = match spoken {
-        Some("tcp") => (Protocol::Tcp(tcp(&fields, clusters)), Vec::new()),
+        Some("tcp") => (Protocol::Tcp(tcp(&fields, &defined.clusters)), Vec::new()),
         Some(_) => {
-            let (http, routes) = http(&fields, name, clusters);
+            let (http, routes) = http(&fields, name, defined);
             (Protocol::Http(http), routes)
         }
         // Reported; which keys would be right is not known, so none is looked at.
@@ -93,7 +92,7 @@ fn tcp(fields: &Fields<'_>, clusters: &Names<'_>) -> Tcp {
     }
 }
 
-fn http(fields: &Fields<'_>, name: &Arc<str>, clusters: &Names<'_>) -> (Http, Vec<Range<usize>>) {
+fn http(fields: &Fields<'_>, name: &Arc<str>, defined: &Defined<'_>) -> (Http, Vec<Range<usize>>) {
     let help = "write `routes: [ { to: … } ]`, or add `protocol: tcp` for a byte relay";
     fields.refuse(&["to", "split"], "with `protocol: http`", help);
     let misplaced = fields.has("to") || fields.has("split");
@@ -107,7 +106,7 @@ fn http(fields: &Fields<'_>, name: &Arc<str>, clusters: &Names<'_>) -> (Http, Ve
             ),
         );
     }
-    let (routes, places) = routes(fields, name, clusters);
+    let (routes, places) = routes(fields, name, defined);
     let http = Http {
         routes,
         timeouts: timeouts(&fields.section("timeouts", &keys::HTTP_TIMEOUTS)),
@@ -120,7 +119,7 @@ fn http(fields: &Fields<'_>, name: &Arc<str>, clusters: &Names<'_>) -> (Http, Ve
 fn routes(
     fields: &Fields<'_>,
     listener: &Arc<str>,
-    clusters: &Names<'_>,
+    defined: &Defined<'_>,
 ) -> (Vec<Route>, Vec<Range<usize>>) {
     if refuses_rds(fields) {
         return (Vec::new(), Vec::new());
@@ -144,7 +143,7 @@ fn routes(
     let mut routes = Vec::with_capacity(items.len());
     let mut places = Vec::with_capacity(items.len());
     for (index, node) in items.iter().enumerate() {
-        let (route, place) = route::route(fields.report, listener, index, node, clusters);
+        let (route, place) = route::route(fields.report, listener, index, node, defined);
         match names.get(&route.name) {
             Some(first) => {
                 let message = format!("route name `{}` is used twice", shown(&route.name));

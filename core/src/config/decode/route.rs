@@ -19,7 +19,7 @@ pub(super) fn route(
     listener: &str,
     index: usize,
     node: &Node,
-    clusters: &Names<'_>,
+    defined: &Defined<'_>,
 ) -> (Route, Range<usize>) {
     let fields = Fields::open(report, &keys::ROUTE, node, node.span.clone());
     let matches = matching::matches(&fields.section("match", &keys::MATCH));
@@ -30,7 +30,8 @@ pub(super) fn route(
     let route = Route {
         name,
         rate_limits: rate_limits(&fields),
-        action: action(&fields, &matches.path, clusters),
+        global_rate_limits: global::descriptors(&fields, defined.has_rate_limit_service),
+        action: action(&fields, &matches.path, &defined.clusters),
         matches,
         request_headers: header_edits(&fields.section("request_headers", &keys::HEADER_EDITS)),
         response_headers: header_edits(&fields.section("response_headers", &keys::HEADER_EDITS)),
@@ -231,7 +232,7 @@ fn rate_limit(fields: &Fields<'_>) -> RateLimit {
 }
 
 /// `client_ip`, or a map that says what of the request.
-fn hash(fields: &Fields<'_>, key: &str) -> Option<HashOn> {
+pub(super) fn hash(fields: &Fields<'_>, key: &str) -> Option<HashOn> {
     let entry = fields.entry(key)?;
     if !matches!(entry.value.value, Value::Map(_)) {
         return fields.word(key).map(|_| HashOn::ClientIp);

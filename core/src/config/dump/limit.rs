@@ -49,3 +49,26 @@ pub(super) fn adaptive_limit(limit: &AdaptiveLimit) -> Object {
     object.put_opt("caller_header", limit.caller_header.as_deref());
     object
 }
+
+pub(super) fn descriptor(descriptor: &Descriptor) -> Value {
+    let entries = descriptor.0.iter().map(|entry| {
+        let mut object = Object::default();
+        object.put("key", &*entry.key);
+        match &entry.value {
+            DescriptorValue::Text(text) => object.put("value", &**text),
+            DescriptorValue::Request(on) => object.put("by", hash(on)),
+        }
+        object.into()
+    });
+    json!({ "entries": entries.collect::<Vec<Value>>() })
+}
+
+pub(super) fn rate_limit_service(service: &RateLimitService) -> Object {
+    let mut object = Object::default();
+    object.put("mode", service.mode.word());
+    object.put("cluster", &*service.cluster);
+    object.put("domain", &*service.domain);
+    object.put("timeout", duration(service.timeout));
+    object.put("on_failure", service.on_failure_word());
+    object
+}

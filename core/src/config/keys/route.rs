@@ -90,6 +90,13 @@ pub(in super::super) static ROUTE: Section = Section {
         )
         .absent("any number"),
         Field::new(
+            "global_rate_limits",
+            Kind::List(&Kind::Section(&GLOBAL_RATE_LIMIT), DESCRIPTORS_MAX),
+            "What `rate_limit_service` is asked about each request of the route, behind `rate_limits`; above a limit \
+             of its: 429.",
+        )
+        .absent("it is not asked"),
+        Field::new(
             "request_headers",
             Kind::Section(&HEADER_EDITS),
             "Edits of the request.",
@@ -355,7 +362,7 @@ pub(in super::super) static RATE_LIMIT: Section = Section {
         )
         .default("65536", "half a mebibyte"),
     ],
-    planned: &[("service", "global limits (RLS)"), ("status", "another status than 429")],
+    planned: &[("status", "another status than 429")],
 };
 
 pub(in super::super) static REWRITE: Section = Section {

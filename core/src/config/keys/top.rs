@@ -67,6 +67,12 @@ pub(in super::super) static ROOT: Section = Section {
             "The healing center that ejections are reported to. Read once, when the process starts.",
         )
         .absent("nobody is told"),
+        Field::new(
+            "rate_limit_service",
+            Kind::Section(&RATE_LIMIT_SERVICE),
+            "The service that keeps limits for many proxies.",
+        )
+        .absent("no route has `global_rate_limits`"),
     ],
     planned: &[
         ("xds", "configuration by xDS"),

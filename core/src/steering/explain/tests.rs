@@ -202,6 +202,7 @@ fn snapshot() -> Snapshot {
         ]),
         secrets: BTreeMap::new(),
         center: None,
+        rate_limit_service: None,
     };
     let none = Resolution::new();
     Snapshot::compile(Arc::new(config), &none, None, 1, Epoch(3))
@@ -260,6 +261,7 @@ fn http() -> model::Protocol {
             name: name.into(),
             matches,
             rate_limits: Vec::new(),
+            global_rate_limits: Vec::new(),
             action,
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
