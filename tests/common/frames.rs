@@ -52,9 +52,9 @@ impl Frame {
     }
 }
 
-/// One end of a connection.
-pub struct Frames {
-    pub stream: TcpStream,
+/// One end of a connection, over TCP or what runs over it.
+pub struct Frames<S = TcpStream> {
+    pub stream: S,
 }
 
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -140,6 +140,12 @@ impl Frames {
         Frames { stream }
     }
 
+    pub fn finish(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+}
+
+impl<S: Read + Write> Frames<S> {
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
@@ -148,10 +154,6 @@ impl Frames {
     /// Sends to a peer that may have had enough. False if it takes no more.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
-    }
-
-    pub fn finish(&mut self) {
-        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// The next frame; `None` when the peer has closed.

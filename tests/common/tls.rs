@@ -326,6 +326,22 @@ pub struct Session {
     tls: StreamOwned<ClientConnection, TcpStream>,
 }
 
+impl Read for Session {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.tls.read(buffer)
+    }
+}
+
+impl Write for Session {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.tls.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.tls.flush()
+    }
+}
+
 impl Session {
     /// Connects and shakes hands.
     pub fn connect(address: SocketAddr, name: &str, config: &ClientConfig) -> io::Result<Session> {
