@@ -16,9 +16,11 @@
 //! 3. [`proxy_protocol`]: who the client is, as told by the balancer in front.
 //! 4. [`http1`]: heads, framing, bodies, forwarding, own replies.
 //! 5. [`http2`]: connections, streams, header compression.
-//! 6. [`rate_limit_service`]: what Envoy's service for global limits is asked, and answers.
+//! 6. [`grpc`]: the messages, methods and statuses of calls.
+//! 7. [`rate_limit_service`]: what Envoy's service for global limits is asked, and answers.
 #![forbid(unsafe_code)]
 
+pub mod grpc;
 pub mod http1;
 pub mod http2;
 pub mod limits;
