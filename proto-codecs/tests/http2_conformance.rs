@@ -493,42 +493,6 @@ fn servers_are_held_to_it() {
     }
 }
 
-/// Goal: extended CONNECT works where it is offered, and not elsewhere (RFC 8441). Method: a client's
-/// request to a server that does, and to one that does not.
-#[test]
-fn extended_connect() {
-    let line = RequestLine {
-        protocol: Some(b"websocket"),
-        ..request(b"CONNECT", b"/chat")
-    };
-    let offers = Options {
-        extended_connect: true,
-        ..Options::default()
-    };
-    let mut client = Wire::client(&Options::default());
-    let refused = client.connection.send_request(line, [], false);
-    assert_eq!(refused, Err(SendError::ExtendedConnectNotOffered));
-
-    let mut server = Wire::new(Connection::server(&offers, 0));
-    server.take_output();
-    client.feed(&core::mem::take(&mut server.sent));
-    assert!(client.connection.peer().extended_connect);
-    client.connection.send_request(line, [], false).unwrap();
-    client.take_output();
-    server.feed(PREFACE);
-    server.feed(&settings(&[]));
-    server.feed(&core::mem::take(&mut client.sent));
-    let text = "GET /chat HTTP/1.1\r\nhost: a:80\r\nupgrade: websocket\r\n\r\n";
-    let expected = Seen::Request(1, text.into(), false);
-    assert_eq!(server.seen.last(), Some(&expected));
-    let block = server.connection.head();
-    assert_eq!(block.protocol(), Some(&b"websocket"[..]));
-    let (mut head, mut text) = Default::default();
-    block.take_request(true, &mut head, &mut text);
-    assert_eq!(head.upgrade.unwrap().of(&text), b"websocket");
-    assert_eq!(head.framing, tidegate_codecs::http1::Framing::None);
-}
-
 /// Goal: what we forward is what the HTTP/1 forwarder is ready to take. Method: a request with all that is
 /// special becomes an HTTP/1 head, which is forwarded and parsed again.
 #[test]

@@ -64,6 +64,18 @@ fn dictionary() -> Vec<Vec<u8>> {
             headers(id, END_STREAM, &[("x-a", "b")]),
             headers(id, 0, &status),
             headers(id, 0, &[(":status", "103")]),
+            headers(id, 0, &[(":method", "CONNECT"), (":authority", "a:1")]),
+            headers(
+                id,
+                0,
+                &[
+                    (":method", "CONNECT"),
+                    (":protocol", "x"),
+                    (":scheme", "http"),
+                    (":path", "/"),
+                    (":authority", "a"),
+                ],
+            ),
             headers(id, END_STREAM, &status[..1]),
             headers(id, END_STREAM, &[&GET[..], &[("cookie", "a"); 4]].concat()),
             frame(HEADERS, END_STREAM, id, &block(&GET[..2])),

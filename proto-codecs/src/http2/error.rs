@@ -216,6 +216,8 @@ pub enum MessageError {
     TrailersContinue,
     /// A trailer that frames, routes or authorises (RFC 9110, 6.5.1).
     TrailerForbidden,
+    /// A header block inside a tunnel (RFC 9113, 8.5).
+    HeadersInTunnel,
     /// A frame after the end of the stream (RFC 9113, 5.1).
     StreamEnded,
     /// More DATA than the stream's window allowed (RFC 9113, 6.9.1).
@@ -276,6 +278,7 @@ impl MessageError {
             MessageError::LengthDiffers => "DATA differs from Content-Length",
             MessageError::TrailersContinue => "trailers do not end the stream",
             MessageError::TrailerForbidden => "a field that must not be a trailer",
+            MessageError::HeadersInTunnel => "header block inside a tunnel",
             MessageError::StreamEnded => "frame after the end of the stream",
             MessageError::WindowExceeded => "flow-control window exceeded",
             MessageError::WindowOverflow => "flow-control window overflows",

@@ -485,14 +485,9 @@ impl HeaderBlock {
         &self.never_indexed
     }
 
-    /// Whether this is a request for a tunnel: CONNECT, not extended.
-    pub(super) fn is_connect(&self) -> bool {
-        self.line.method_kind == Method::Connect
-    }
-
-    /// Whether what follows the head belongs to another protocol.
-    fn is_tunnel(&self) -> bool {
-        self.is_connect() || self.line.protocol.is_some()
+    /// Whether what follows the head belongs to another protocol: CONNECT, extended or not.
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.line.method_kind == Method::Connect || self.line.protocol.is_some()
     }
 
     /// Makes this the head of an HTTP/1 request, `head` with spans into `text`; their former contents are

@@ -54,7 +54,7 @@ pub(super) struct Stream {
     pub(super) content_left: Option<u64>,
     /// The answer that will be received has no body, whatever its fields say: the request was HEAD.
     pub(super) answer_is_bodiless: bool,
-    /// The request was CONNECT: after a 2xx there is a tunnel, and no length.
+    /// The request was CONNECT, extended or not, and is not refused: there is a tunnel, and no length.
     pub(super) is_connect: bool,
     /// Whether it waits to send.
     pub(super) wait: Wait,

@@ -263,7 +263,7 @@ impl Connection {
             Phase::Body
         };
         if finished.is_ok() {
-            stream.is_connect = self.block.is_connect();
+            stream.is_connect = self.block.is_tunnel();
             stream.content_left = match stream.is_connect {
                 true => None,
                 false => self.block.content_length(),
@@ -337,11 +337,12 @@ impl Connection {
         let Some(stream) = self.streams.get_mut(id) else {
             return Ok(None);
         };
+        stream.is_connect &= (200..300).contains(&status);
         // RFC 9113, 8.1.1 and 8.5: lengths of what is not sent, and of tunnels, say nothing.
         stream.content_left = match status {
             204 | 304 => Some(0),
             _ if stream.answer_is_bodiless => Some(0),
-            200..300 if stream.is_connect => None,
+            _ if stream.is_connect => None,
             _ => length,
         };
         if end_stream && stream.content_left.is_some_and(|left| left > 0) {
@@ -363,6 +364,7 @@ impl Connection {
             return Ok(None);
         };
         let error = match finished {
+            _ if stream.is_connect => Some(MessageError::HeadersInTunnel),
             _ if !block.end_stream => Some(MessageError::TrailersContinue),
             _ if stream.content_left.is_some_and(|left| left > 0) => {
                 Some(MessageError::LengthDiffers)

@@ -31,12 +31,14 @@ pub struct RequestLine<'a> {
 }
 
 impl<'a> RequestLine<'a> {
+    /// Whether it asks for a tunnel, to a host or to another protocol.
     fn is_connect(&self) -> bool {
-        self.method == b"CONNECT" && self.protocol.is_none()
+        self.method == b"CONNECT"
     }
 
     fn fields(self) -> impl Iterator<Item = FieldLine<'a>> {
-        let unless_connect = |value| (!self.is_connect()).then_some(value);
+        let is_plain_connect = self.is_connect() && self.protocol.is_none();
+        let unless_connect = |value| (!is_plain_connect).then_some(value);
         [
             (&b":method"[..], Some(self.method)),
             (b":scheme", unless_connect(self.scheme)),
