@@ -1,7 +1,5 @@
 //! A block of fields, to bytes.
 
-use std::collections::VecDeque;
-
 use super::{
     FieldLine,
     decode::TABLE_BYTES_INITIAL,
@@ -17,11 +15,10 @@ use super::{
 #[derive(Debug)]
 pub struct Encoder {
     table: DynamicTable,
-    /// Of the names of the table's entries, oldest first. Apart from the entries, so that a search runs over
-    /// a few cache lines.
-    name_hashes: VecDeque<u32>,
+    /// Of the names of the table's entries.
+    name_hashes: Hashes,
     /// Of their names and values together.
-    field_hashes: VecDeque<u32>,
+    field_hashes: Hashes,
     /// The most that we are ready to keep, whatever the decoder offers.
     size_cap: usize,
     /// The smallest size since the last block, if the size was changed since: it must be told first
@@ -36,8 +33,8 @@ impl Encoder {
     pub fn new(size_cap: usize) -> Encoder {
         let mut encoder = Encoder {
             table: DynamicTable::new(TABLE_BYTES_INITIAL),
-            name_hashes: VecDeque::new(),
-            field_hashes: VecDeque::new(),
+            name_hashes: Hashes::default(),
+            field_hashes: Hashes::default(),
             size_cap,
             size_told_least: None,
             name: Vec::new(),
@@ -123,8 +120,8 @@ impl Encoder {
         push_string(value, out);
         if treatment == Treatment::Index {
             self.table.insert(name, value);
-            self.name_hashes.push_back(name_hash as u32);
-            self.field_hashes.push_back(field_hash);
+            self.name_hashes.push(name_hash as u32);
+            self.field_hashes.push(field_hash);
             self.forget_evicted();
         }
     }
@@ -142,14 +139,16 @@ impl Encoder {
 
     /// The index of a field in the dynamic table.
     fn find_field(&self, field_hash: u32, name: &[u8], value: &[u8]) -> Option<usize> {
-        positions(&self.field_hashes, field_hash)
+        self.field_hashes
+            .positions(field_hash)
             .find(|position| self.table.get(*position) == Some((name, value)))
             .map(|position| STATIC_LEN + 1 + position)
     }
 
     /// The index of a name in the dynamic table.
     fn find_name(&self, name_hash: u32, name: &[u8]) -> Option<usize> {
-        positions(&self.name_hashes, name_hash)
+        self.name_hashes
+            .positions(name_hash)
             .find(|position| {
                 self.table
                     .get(*position)
@@ -159,21 +158,61 @@ impl Encoder {
     }
 
     fn forget_evicted(&mut self) {
-        while self.name_hashes.len() > self.table.len() {
-            self.name_hashes.pop_front();
-            self.field_hashes.pop_front();
-        }
+        self.name_hashes.keep(self.table.len());
+        self.field_hashes.keep(self.table.len());
     }
 }
 
-/// Where a hash stands, newest first.
-fn positions(hashes: &VecDeque<u32>, wanted: u32) -> impl Iterator<Item = usize> {
-    hashes
-        .iter()
-        .rev()
-        .enumerate()
+/// Hashes of the entries of a table, oldest first. Apart from the entries and in one piece, so that a search
+/// looks at [`Hashes::AT_ONCE`] of them with a few instructions.
+#[derive(Debug, Default)]
+struct Hashes {
+    values: Vec<u32>,
+    /// How many of the values, the oldest, are of entries that are gone.
+    gone: usize,
+}
+
+impl Hashes {
+    /// Four vectors of the smallest width that there is. More would make small tables dear.
+    const AT_ONCE: usize = 16;
+
+    fn push(&mut self, hash: u32) {
+        if self.gone > self.values.len() / 2 {
+            self.values.drain(..self.gone);
+            self.gone = 0;
+        }
+        self.values.push(hash);
+    }
+
+    /// Only the newest `len` are of entries that are there.
+    fn keep(&mut self, len: usize) {
+        debug_assert!(len <= self.values.len());
+        self.gone = self.values.len() - len;
+    }
+
+    /// Where a hash stands, newest first.
+    fn positions(&self, wanted: u32) -> impl Iterator<Item = usize> {
+        let there = self.values.get(self.gone..).unwrap_or_default();
+        let (rest, chunks) = there.as_rchunks::<{ Hashes::AT_ONCE }>();
+        let newest_first = chunks.iter().rev().enumerate();
+        newest_first
+            // Without a way out of it, the compiler makes vector instructions of this.
+            .filter(move |(_, chunk)| {
+                chunk
+                    .iter()
+                    .fold(false, |any, hash| any | (*hash == wanted))
+            })
+            .flat_map(move |(at, chunk)| positions_in(chunk, at * Hashes::AT_ONCE, wanted))
+            .chain(positions_in(rest, chunks.len() * Hashes::AT_ONCE, wanted))
+    }
+}
+
+/// Where a hash stands in a few of them, counted from the newest, which is at `first`.
+fn positions_in(hashes: &[u32], first: usize, wanted: u32) -> impl Iterator<Item = usize> {
+    let newest_first = hashes.iter().rev().enumerate();
+    newest_first
         .filter(move |(_, hash)| **hash == wanted)
-        .map(|(position, _)| position)
+        .map(move |(at, _)| first + at)
 }
 
 /// How a field is written that is in no table.

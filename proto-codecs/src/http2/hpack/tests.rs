@@ -458,3 +458,34 @@ proptest! {
         prop_assert_eq!(back, text);
     }
 }
+
+/// Goal: the encoder finds what is in its table, wherever it stands, and by its name if the value is another.
+/// Method: tables of every length up to a full one, with entries that were pushed out before; each entry's
+/// index against the order in which they came.
+#[test]
+fn entries_are_found_wherever_they_stand() {
+    // 32 and 10 bytes each.
+    const ENTRIES: usize = 4096 / 42;
+    let field = |number: usize| (format!("x-{number:03}"), format!("v-{number:03}"));
+    let mut encoder = Encoder::new(4096);
+    let encode = |encoder: &mut Encoder, name: &str, value: &str| {
+        let mut out = Vec::new();
+        encoder.encode(FieldLine::new(name.as_bytes(), value.as_bytes()), &mut out);
+        out
+    };
+    for newest in 0..3 * ENTRIES {
+        let (name, value) = field(newest);
+        assert_eq!(encode(&mut encoder, &name, &value)[0], 0x40, "{newest}");
+        let oldest = (newest + 1).saturating_sub(ENTRIES);
+        for number in oldest..=newest {
+            let (name, value) = field(number);
+            let mut expected = Vec::new();
+            integer::encode(62 + newest - number, 7, 0x80, &mut expected);
+            assert_eq!(encode(&mut encoder, &name, &value), expected);
+            // A value that is too long for the table leaves it as it is.
+            expected.clear();
+            integer::encode(62 + newest - number, 4, 0x00, &mut expected);
+            assert!(encode(&mut encoder, &name, &"v".repeat(2000)).starts_with(&expected));
+        }
+    }
+}
