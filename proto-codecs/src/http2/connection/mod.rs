@@ -1,10 +1,11 @@
 //! One connection: frames in, events out; commands in, frames out.
 //!
 //! * `mod.rs`: [`Connection`], what it knows, its output.
-//! * `receiving.rs`: what each frame of the peer does.
+//! * `receiving.rs`: what each frame of the peer does; `heads.rs`: what its header blocks do.
 //! * `sending.rs`: what each command of ours does.
 //! * `lifetime.rs`: keep-alive, time-outs, the drain, the end.
 
+mod heads;
 mod lifetime;
 mod receiving;
 mod sending;
