@@ -1,9 +1,10 @@
-//! Byte relays: TCP listeners, and HTTP connections after a 101.
+//! Byte relays: TCP listeners, and exchanges that have switched to another protocol.
 
 use std::{
+    io,
     net::SocketAddr,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -20,10 +21,11 @@ use tidegate_core::{
 use crate::{
     access_log, census,
     downstream::Client,
-    local::Plane,
-    ring::{Failed, Payload, is_over_budget},
+    http2,
+    local::{Local, Plane},
+    ring::{Chunk, Deadline, Failed, Payload, is_over_budget},
     transport::Stream,
-    upstream::{Connection, Destination, Fate, Ticket},
+    upstream::{Callee, Connection, Destination, Fate, Ticket},
 };
 
 /// Endpoints tried for one connection: what HAProxy tries by default.
@@ -68,7 +70,9 @@ pub(crate) async fn serve(client: &Client, plane: &Rc<Plane>, listener: &Listene
                 idle: tcp.idle_timeout,
                 until_ns,
             };
-            run(client, &connection.socket, &limits).await
+            client.socket.start_receiving();
+            let (from, to) = (End::Socket(&client.socket), End::Socket(&connection.socket));
+            run(local, &client.deadline, from, to, &limits).await
         }
         Err(reason) => {
             client.socket.reset_on_close();
@@ -174,23 +178,27 @@ fn proxy_header(client: &Client, settings: &snapshot::Cluster) -> Option<Vec<u8>
 /// Moves bytes both ways (and counts the endpoint's side; the client's is the caller's to count, with what
 /// went before) until both sides have finished, one has failed, or a limit is reached. A side
 /// that half-closes is half-closed on the other; the opposite direction goes on.
-pub(crate) async fn run(client: &Client, upstream: &Stream, limits: &RelayLimits) -> Relayed {
-    let local = &client.local;
-    client.socket.start_receiving();
+pub(crate) async fn run(
+    local: &Local,
+    deadline: &Deadline,
+    client: End<'_>,
+    upstream: End<'_>,
+    limits: &RelayLimits,
+) -> Relayed {
     let extend = || {
         let idle_until = local
             .driver
             .now_ns()
             .saturating_add(limits.idle.as_nanos() as u64);
-        client.deadline.set(idle_until.min(limits.until_ns));
+        deadline.set(idle_until.min(limits.until_ns));
     };
     let mut up = Direction::default();
     let mut down = Direction::default();
     extend();
     let moving = std::future::poll_fn(|cx| {
         let before = (up.bytes, down.bytes);
-        let up_done = up.poll(cx, &client.socket, upstream);
-        let down_done = down.poll(cx, upstream, &client.socket);
+        let up_done = up.poll(cx, client, upstream);
+        let down_done = down.poll(cx, upstream, client);
         if before != (up.bytes, down.bytes) {
             extend();
         }
@@ -201,13 +209,13 @@ pub(crate) async fn run(client: &Client, upstream: &Stream, limits: &RelayLimits
             _ => Poll::Pending,
         }
     });
-    let reason = match client.deadline.bound(moving).await {
+    let reason = match deadline.bound(moving).await {
         Ok(reason) => reason,
         Err(_) if local.driver.now_ns() >= limits.until_ns => Some(Reason::MaxAge),
         Err(_) => Some(Reason::IdleTimeout),
     };
     if reason.is_some() {
-        client.socket.reset_on_close();
+        client.reset_on_close();
         upstream.reset_on_close();
     }
     let counters = local.counters();
@@ -220,10 +228,110 @@ pub(crate) async fn run(client: &Client, upstream: &Stream, limits: &RelayLimits
     }
 }
 
+/// One end of a relay.
+#[derive(Clone, Copy)]
+pub(crate) enum End<'a> {
+    /// A connection.
+    Socket(&'a Stream),
+    /// A stream in HTTP/2.
+    Frames(&'a http2::Stream),
+}
+
+impl<'a> From<Callee<'a>> for End<'a> {
+    fn from(callee: Callee<'a>) -> End<'a> {
+        match callee {
+            Callee::Http1(stream) => End::Socket(stream),
+            Callee::Http2(stream) => End::Frames(stream),
+        }
+    }
+}
+
+impl End<'_> {
+    /// Receives for `sink`: not before that has taken what it was given.
+    fn poll_receive_for(
+        self,
+        cx: &Context<'_>,
+        sink: End<'_>,
+    ) -> Poll<Result<Option<Chunk>, Failed>> {
+        match (self, sink) {
+            (End::Socket(source), End::Socket(sink)) => source.poll_receive_for(cx, sink),
+            (End::Frames(source), End::Socket(sink)) => source.poll_receive_for(cx, sink),
+            (source, End::Frames(sink)) => {
+                // A sink that is only written to is not heard of before the next piece.
+                if let Poll::Ready(error) = sink.poll_failed(cx) {
+                    return Poll::Ready(Err(Failed::Sink(error)));
+                }
+                match source {
+                    End::Socket(source) => source.poll_receive(cx),
+                    End::Frames(source) => source.poll_receive(cx),
+                }
+                .map_err(Failed::Source)
+            }
+        }
+    }
+
+    /// Sends what is pending, all of it.
+    fn poll_send(self, cx: &Context<'_>, pending: &mut Option<Piece>) -> Poll<io::Result<()>> {
+        match self {
+            End::Socket(stream) => {
+                let mut payload = match pending.take() {
+                    Some(Piece::Whole(chunk)) => Some(Payload::chunk(chunk)),
+                    Some(Piece::Begun(payload)) => Some(payload),
+                    None => None,
+                };
+                let sent = stream.poll_send(cx, &mut payload);
+                *pending = payload.map(Piece::Begun);
+                sent
+            }
+            End::Frames(stream) => {
+                while let Some(Piece::Whole(chunk)) = pending {
+                    let sent = ready!(stream.poll_send(cx, chunk, false))?;
+                    chunk.advance(sent);
+                    if chunk.is_empty() {
+                        *pending = None;
+                    }
+                }
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    /// Half-closes it.
+    fn poll_finish(self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            End::Socket(stream) => stream.poll_finish(cx),
+            End::Frames(stream) => Poll::Ready(stream.finish(std::iter::empty())),
+        }
+    }
+
+    /// `bytes` that were received have gone on: as many more may come.
+    fn consume(self, bytes: usize) {
+        if let End::Frames(stream) = self {
+            stream.consume(bytes);
+        }
+    }
+
+    /// The relay has failed. A stream is reset anyway, when it is dropped before its end.
+    fn reset_on_close(self) {
+        if let End::Socket(stream) = self {
+            stream.reset_on_close();
+        }
+    }
+}
+
+/// What was received and is not sent yet.
+enum Piece {
+    Whole(Chunk),
+    /// Handed to a socket, which may have taken a part.
+    Begun(Payload),
+}
+
 /// One direction of a relay: at most one piece is held, which is the back-pressure.
 #[derive(Default)]
 struct Direction {
-    pending: Option<Payload>,
+    pending: Option<Piece>,
+    /// Bytes of it.
+    pending_bytes: usize,
     bytes: u64,
     state: DirectionState,
 }
@@ -256,35 +364,26 @@ fn reason(failed: &Failed, source: Side) -> Reason {
 }
 
 impl Direction {
-    fn poll(&mut self, cx: &Context<'_>, from: &Stream, to: &Stream) -> Poll<Result<(), Failed>> {
+    fn poll(&mut self, cx: &Context<'_>, from: End<'_>, to: End<'_>) -> Poll<Result<(), Failed>> {
         loop {
             if self.pending.is_some() {
-                match to.poll_send(cx, &mut self.pending) {
-                    Poll::Ready(sent) => sent.map_err(Failed::Sink)?,
-                    Poll::Pending => return Poll::Pending,
-                }
+                ready!(to.poll_send(cx, &mut self.pending)).map_err(Failed::Sink)?;
+                from.consume(self.pending_bytes);
             }
             match self.state {
                 DirectionState::Done => return Poll::Ready(Ok(())),
                 DirectionState::Finishing => {
-                    let Poll::Ready(finished) = to.poll_finish(cx) else {
-                        return Poll::Pending;
-                    };
-                    finished.map_err(Failed::Sink)?;
+                    ready!(to.poll_finish(cx)).map_err(Failed::Sink)?;
                     self.state = DirectionState::Done;
                 }
-                DirectionState::Open => {
-                    let Poll::Ready(received) = from.poll_receive_for(cx, to) else {
-                        return Poll::Pending;
-                    };
-                    match received? {
-                        Some(chunk) => {
-                            self.bytes += chunk.len() as u64;
-                            self.pending = Some(Payload::chunk(chunk));
-                        }
-                        None => self.state = DirectionState::Finishing,
+                DirectionState::Open => match ready!(from.poll_receive_for(cx, to))? {
+                    Some(chunk) => {
+                        self.pending_bytes = chunk.len();
+                        self.bytes += chunk.len() as u64;
+                        self.pending = Some(Piece::Whole(chunk));
                     }
-                }
+                    None => self.state = DirectionState::Finishing,
+                },
             }
         }
     }

@@ -10,6 +10,7 @@
 //! * `head.rs`: reading heads, which may arrive in pieces, and writing them for the next hop.
 //! * `upload.rs`: the request on its way to the endpoint.
 //! * `answer.rs`: the answer on its way to the client; `download.rs`: its body.
+//! * `tunnel.rs`: requests for another protocol, and the relay behind them.
 //! * `reply.rs`: answers of our own.
 //! * `retry.rs`: what failed, and whether it is worth another try.
 
@@ -21,6 +22,7 @@ mod exchange;
 mod head;
 mod reply;
 mod retry;
+mod tunnel;
 mod upload;
 
 use std::rc::Rc;

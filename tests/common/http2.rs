@@ -89,6 +89,11 @@ impl Http2 {
         (Http2 { send }, tokio::spawn(connection))
     }
 
+    /// Waits until the server has offered to take an extended CONNECT (RFC 8441).
+    pub async fn tunnels(&self) {
+        until(|| self.send.is_extended_connect_protocol_enabled()).await;
+    }
+
     /// Begins an exchange; `None` for the stream if there is no body.
     pub async fn begin(
         &mut self,
@@ -182,4 +187,16 @@ pub async fn read_body(answer: Response<RecvStream>) -> Result<Answer, h2::Error
         body,
         trailers: stream.trailers().await?.unwrap_or_default(),
     })
+}
+
+/// An extended CONNECT for a WebSocket (RFC 8441).
+pub fn websocket(path: &str) -> Request<()> {
+    let fields = [
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-protocol", "chat"),
+    ];
+    let mut request = with("CONNECT", path, &fields);
+    let protocol = h2::ext::Protocol::from_static("websocket");
+    request.extensions_mut().insert(protocol);
+    request
 }

@@ -4,7 +4,7 @@ use std::{
     fmt,
     net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
@@ -33,16 +33,33 @@ struct State {
     goes_away: AtomicBool,
     /// How many requests are refused unread.
     refuses: AtomicUsize,
+    /// An extended CONNECT is taken.
+    takes_tunnels: bool,
+    /// What such a request said.
+    tunnels: Mutex<Vec<String>>,
 }
 
 impl Http2Origin {
     /// Answers by the path: `/bytes/N`, N bytes of [`pattern`] · `/body`, the request's body, with its
     /// trailers · `/never`, not at all · `/trailers`, trailers · anything else, the fields it came with.
     pub fn start(streams_max: u32) -> Http2Origin {
+        Http2Origin::start_with(streams_max, State::default())
+    }
+
+    /// The same, which takes an extended CONNECT (RFC 8441) to anything, and sends back what comes.
+    pub fn with_tunnels() -> Http2Origin {
+        let state = State {
+            takes_tunnels: true,
+            ..State::default()
+        };
+        Http2Origin::start_with(100, state)
+    }
+
+    fn start_with(streams_max: u32, state: State) -> Http2Origin {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(State::default());
+        let state = Arc::new(state);
         let shared = state.clone();
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -86,6 +103,11 @@ impl Http2Origin {
         self.state.resets.load(Ordering::SeqCst)
     }
 
+    /// What each extended CONNECT said: line and fields.
+    pub fn tunnels(&self) -> Vec<String> {
+        self.state.tunnels.lock().unwrap().clone()
+    }
+
     /// From here on every connection is ended, politely, at its next request.
     pub fn go_away(&self, goes_away: bool) {
         self.state.goes_away.store(goes_away, Ordering::SeqCst);
@@ -107,6 +129,9 @@ async fn serve(stream: tokio::net::TcpStream, streams_max: u32, state: &Arc<Stat
     stream.set_nodelay(true).unwrap();
     let mut builder = h2::server::Builder::new();
     builder.max_concurrent_streams(streams_max);
+    if state.takes_tunnels {
+        builder.enable_connect_protocol();
+    }
     let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else {
         return;
     };
@@ -134,6 +159,9 @@ async fn answer(
     mut respond: SendResponse<Bytes>,
     state: &State,
 ) -> Result<(), h2::Error> {
+    if request.method() == "CONNECT" {
+        return tunnel(request, respond, state).await;
+    }
     let (head, mut stream) = request.into_parts();
     let path = head.uri.path().to_owned();
     if path == "/never" {
@@ -170,4 +198,31 @@ async fn answer(
         true => Ok(()),
         false => send_all(stream, &body, trailers).await,
     }
+}
+
+async fn tunnel(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    state: &State,
+) -> Result<(), h2::Error> {
+    let (head, mut stream) = request.into_parts();
+    let protocol = head.extensions.get::<h2::ext::Protocol>();
+    let protocol = protocol.map_or("", h2::ext::Protocol::as_str);
+    let said = format!("{protocol} {} {:?}", head.uri, head.headers);
+    state.tunnels.lock().unwrap().push(said);
+    let answer = Response::builder().header("sec-websocket-protocol", "chat");
+    let mut back = respond.send_response(answer.body(()).unwrap(), false)?;
+    while let Some(piece) = stream.data().await {
+        let mut piece = piece?;
+        let length = piece.len();
+        while !piece.is_empty() {
+            back.reserve_capacity(piece.len());
+            let Some(room) = std::future::poll_fn(|cx| back.poll_capacity(cx)).await else {
+                return Ok(());
+            };
+            back.send_data(piece.split_to(room?.min(piece.len())), false)?;
+        }
+        stream.flow_control().release_capacity(length)?;
+    }
+    back.send_data(Bytes::new(), true)
 }

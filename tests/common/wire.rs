@@ -66,7 +66,7 @@ impl Wire {
     }
 
     /// Makes the close a reset.
-    pub fn reset(self) {
+    pub fn reset(&self) {
         let socket = socket2::SockRef::from(&self.stream);
         socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
     }

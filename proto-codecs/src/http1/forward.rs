@@ -58,6 +58,8 @@ pub struct RequestEdits<'a> {
     pub upgrade: bool,
     /// Leaves `Expect` out, since this proxy has answered it.
     pub drop_expect: bool,
+    /// Fields of this proxy's own, added last.
+    pub extra: &'a [(&'a str, &'a str)],
 }
 
 /// How the head of an answer is changed on its way; `remove`, `set` and `append` as in [`RequestEdits`].
@@ -138,6 +140,9 @@ pub fn forward_request(
     write_edits(edits.set, edits.append, out);
     if head.version == Version::Http2 && head.framing == Framing::Chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    for (name, value) in edits.extra {
+        push_field(out, name.as_bytes(), value.as_bytes());
     }
     write_connection(out, &[(edits.upgrade, "upgrade"), (wants_trailers, "TE")]);
     if wants_trailers {

@@ -106,6 +106,7 @@ fn options(client: &Client) -> Option<Options> {
     };
     Some(Options {
         limits,
+        extended_connect: true,
         ..Options::default()
     })
 }
@@ -176,6 +177,8 @@ impl Connection {
                     head.take_request(!end_stream, &mut scratch.request, &mut scratch.bytes);
                 });
                 let framing = match scratch.request.framing {
+                    // An extended CONNECT.
+                    _ if scratch.request.upgrade.is_some() => http2::Framing::Tunnel,
                     Framing::Chunked => http2::Framing::Chunked,
                     _ => http2::Framing::Length,
                 };

@@ -14,6 +14,8 @@ pub(crate) enum Framing {
     Length,
     /// By chunks, with trailers.
     Chunked,
+    /// Not at all: bytes of another protocol, to the end of the stream. Trailers have no place.
+    Tunnel,
 }
 
 /// Room for the size line of a chunk: eight digits and a line end.
@@ -65,7 +67,7 @@ impl Inbox {
 
     /// Takes trailers. Returns the bytes of heap that they took.
     pub(super) fn push_trailers(&mut self, lines: &[u8]) -> usize {
-        if self.framing == Framing::Length {
+        if self.framing != Framing::Chunked {
             return 0;
         }
         self.trailers.extend_from_slice(lines);
@@ -85,6 +87,11 @@ impl Inbox {
     /// Whether there is something to read.
     pub(super) fn is_ready(&self) -> bool {
         !self.bytes.is_empty() || self.framing == Framing::Chunked && self.end == End::Come
+    }
+
+    /// Whether it is a tunnel that has come to its end, and all of it was read.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.framing == Framing::Tunnel && self.end != End::Open && self.bytes.is_empty()
     }
 
     /// All that has come.

@@ -260,6 +260,11 @@ impl Session {
         Ok(Stream::asked(self.clone(), slot, bytes, end_stream))
     }
 
+    /// Whether the peer takes an extended CONNECT (RFC 8441).
+    pub(crate) fn takes_tunnels(&self) -> bool {
+        self.state.borrow().connection.peer().extended_connect
+    }
+
     /// How many streams may be opened now.
     pub(crate) fn streams_available(&self) -> usize {
         self.state.borrow().connection.streams_available()
@@ -422,6 +427,7 @@ impl Session {
         head.take_response(!end_stream, slot.kind, &mut answer.head, &mut answer.text);
         if is_final {
             let framing = match answer.head.framing {
+                _ if answer.head.tunnel => Framing::Tunnel,
                 http1::Framing::Chunked => Framing::Chunked,
                 _ => Framing::Length,
             };

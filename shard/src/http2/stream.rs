@@ -191,10 +191,14 @@ impl Stream {
         self.code.set(ErrorCode::REFUSED_STREAM);
     }
 
-    /// More of the body, in the framing that was asked for. Not called again after its end.
+    /// More of the body, in the framing that was asked for. Not called again after its end, which only a tunnel
+    /// tells by `None`.
     pub(crate) fn poll_receive(&self, cx: &Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         if let Some(chunk) = self.try_receive() {
             return Poll::Ready(Ok(Some(chunk)));
+        }
+        if self.slot.inbox.borrow().is_at_end() {
+            return Poll::Ready(Ok(None));
         }
         self.poll_failed(cx).map(Err)
     }

@@ -14,9 +14,8 @@ use super::{
 };
 use crate::{
     downstream::{Client, ClientStream},
-    relay::{self, RelayLimits},
     ring::{Chunk, Elapsed, Payload},
-    upstream::{Callee, Connection, Destination, Leg},
+    upstream::{Callee, Destination, Leg},
 };
 
 /// What came of moving a body.
@@ -31,12 +30,9 @@ impl<'a> Exchange<'a> {
         leg: Leg,
         mut chunk: Chunk,
     ) -> Result<Next, Refusal> {
-        let leg = match leg {
-            Leg::Http1(connection) if self.scratch.response.status == 101 => {
-                return self.upgrade(route, connection, chunk).await;
-            }
-            leg => leg,
-        };
+        if self.has_switched()? {
+            return self.tunnel(route, leg, chunk).await;
+        }
         let callee = leg.callee().ok_or(Reason::UpstreamReset)?;
         let framing = self.scratch.response.framing;
         if let Framing::Length(length) = framing {
@@ -196,49 +192,6 @@ impl<'a> Exchange<'a> {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Refusal::of_client(&error)),
             Err(_) => Err(Reason::IdleTimeout.into()),
-        }
-    }
-
-    /// After a 101 the connection is a relay, and stays one to its end.
-    async fn upgrade(
-        &mut self,
-        route: &'a Route,
-        connection: Connection,
-        mut chunk: Chunk,
-    ) -> Result<Next, Refusal> {
-        let client = self.client;
-        // What follows is no request in flight, and may last for days.
-        self.pass = None;
-        let mut head = client.local.driver.buffer();
-        let edits = ResponseEdits {
-            upgrade: true,
-            remove: &route.response_headers.remove,
-            set: &route.response_headers.set,
-            append: &route.response_headers.append,
-            ..ResponseEdits::default()
-        };
-        forward_response(&chunk, &self.scratch.response, &edits, &mut head);
-        chunk.advance(self.scratch.response.len);
-        if !chunk.is_empty() {
-            connection.socket.put_back(chunk);
-        }
-        self.status = 101;
-        self.answering = true;
-        self.sent_bytes += head.len() as u64;
-        client.local.counters().upgrades.add(1);
-        let sent = client.socket.send(Payload::head(head)).await;
-        sent.map_err(|_| Reason::ClientGone)?;
-        let limits = RelayLimits {
-            idle: self.http.timeouts.idle,
-            until_ns: u64::MAX,
-        };
-        let relayed = relay::run(client, &connection.socket, &limits).await;
-        self.received_bytes += relayed.from_client;
-        self.sent_bytes += relayed.from_upstream;
-        self.times.ended_ns = client.local.driver.clock_ns();
-        match relayed.reason {
-            Some(reason) => Err(reason.into()),
-            None => Ok(Next::Close),
         }
     }
 

@@ -167,6 +167,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) over_limit: Option<Box<LimitRecord>>,
     /// The rate limit that refused it.
     pub(crate) over_rate: Option<Box<RateLimitRecord>>,
+    /// The key of a WebSocket handshake that was made up for the endpoint.
+    pub(super) tunnel_key: Option<String>,
     /// Its slot of the interface, where that is limited.
     pub(super) pass: Option<Pass>,
     pub(crate) retries: u8,
@@ -204,6 +206,7 @@ impl<'a> Exchange<'a> {
             refusal: None,
             over_limit: None,
             over_rate: None,
+            tunnel_key: None,
             pass: None,
             retries: 0,
             received_bytes: 0,

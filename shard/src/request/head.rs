@@ -20,6 +20,7 @@ use super::{
     caller::{Caller, Start},
     exchange::{Exchange, Pace, Refusal, Scratch},
     retry::Failure,
+    tunnel,
     upload::Upload,
 };
 use crate::{
@@ -125,7 +126,7 @@ impl<'a> Exchange<'a> {
         leg: &mut Leg,
     ) -> Result<Chunk, Failure> {
         let driver = &self.client.local.driver;
-        let head = self.write_request_head(route, forward);
+        let head = self.write_request_head(route, forward, leg);
         let leg_scheme = leg.scheme();
         let try_timeout = forward.retry.as_ref().and_then(|r| r.per_try_timeout);
         self.try_until_ns = try_timeout.map_or(u64::MAX, |limit| {
@@ -135,8 +136,13 @@ impl<'a> Exchange<'a> {
             Leg::Http1(_) => self.upload.begin(Payload::head(head)),
             Leg::Http2(call) => {
                 let (line, fields) = request_fields(&head, leg_scheme);
-                let kind = self.scratch.request.kind();
-                let asked = call.ask(line, fields, !self.upload.has_body(), kind);
+                let asked = match self.tunnel_protocol(call)? {
+                    Some(protocol) => tunnel::ask(call, line, fields, protocol),
+                    None => {
+                        let kind = self.scratch.request.kind();
+                        call.ask(line, fields, !self.upload.has_body(), kind)
+                    }
+                };
                 asked.map_err(|e| lost(&e))?;
                 driver.keep_buffer(head);
                 self.upload.begin_in_frames();
@@ -209,7 +215,9 @@ impl<'a> Exchange<'a> {
     }
 
     /// The head for the endpoint, with the listener's and the route's edits.
-    fn write_request_head(&mut self, route: &Route, forward: &Forward) -> Vec<u8> {
+    fn write_request_head(&mut self, route: &Route, forward: &Forward, leg: &Leg) -> Vec<u8> {
+        self.tunnel_key = self.new_tunnel_key(leg);
+        let key = self.tunnel_key.as_deref().map(|key| (tunnel::KEY, key));
         let local = &self.client.local;
         let scratch = &mut *self.scratch;
         let head = &scratch.request;
@@ -241,6 +249,7 @@ impl<'a> Exchange<'a> {
             append: &route.request_headers.append,
             upgrade: head.upgrade.is_some(),
             drop_expect: false,
+            extra: key.as_slice(),
         };
         let mut out = local.driver.buffer();
         forward_request(&scratch.bytes, head, &edits, &mut out);

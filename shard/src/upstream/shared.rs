@@ -143,6 +143,11 @@ impl Call {
         Ok(())
     }
 
+    /// Whether the endpoint takes an extended CONNECT (RFC 8441).
+    pub(crate) fn takes_tunnels(&self) -> bool {
+        self.shared.session.takes_tunnels()
+    }
+
     pub(super) fn stream(&self) -> Option<&Stream> {
         self.stream.get()
     }
