@@ -53,6 +53,10 @@ pub struct Http2Limits {
     pub header_list_bytes_max: usize,
     /// Fields of a head, each crumb of a cookie counted (RFC 9113, 8.2.3). Above: 431.
     pub fields_max: usize,
+    /// Bytes that the heads and trailers of all open streams may hold together, for each stream that may be
+    /// open: those beyond [`Http2Limits::HEAD_RATIO`] times what they were sent as. One head may use them all.
+    /// Above: REFUSED_STREAM.
+    pub expanded_bytes_per_stream: usize,
     /// Encoded bytes of a header block. Above, its frames would have to be kept: ENHANCE_YOUR_CALM.
     pub block_bytes_max: usize,
     /// CONTINUATION frames of a header block. Above: ENHANCE_YOUR_CALM.
@@ -95,6 +99,18 @@ pub struct Http2Limits {
 impl Http2Limits {
     /// Less payload than this costs more than it carries: a frame's header, a record's and a segment's.
     pub const TINY_FRAME_BYTES: usize = 64;
+
+    /// How much more a head may be than what it was sent as, in bytes as its list counts them, before it is
+    /// [expanded](Http2Limits::expanded_bytes_per_stream). Memory that has grown is half empty at worst, so
+    /// that a peer holds no more than twice as much of it.
+    pub const HEAD_RATIO: usize = 4;
+
+    /// What [`Http2Limits::expanded_bytes_per_stream`] makes for the whole connection: the largest head once, and
+    /// ordinary ones beside it.
+    pub fn expanded_bytes_max(&self) -> usize {
+        let streams = self.concurrent_streams_max as usize;
+        self.header_list_bytes_max + streams * self.expanded_bytes_per_stream
+    }
 }
 
 impl Default for Http2Limits {
@@ -105,6 +121,8 @@ impl Default for Http2Limits {
             // As for HTTP/1 heads.
             header_list_bytes_max: 64 << 10,
             fields_max: 128,
+            // A browser with 8 KiB of cookies, all of them indexes. A bomb makes 64 KiB of 20 bytes.
+            expanded_bytes_per_stream: 12 << 10,
             // What fits the list fits here, since no field is encoded in more bytes than it counts.
             block_bytes_max: 64 << 10,
             // Four frames carry the largest block; twice as many for senders that cut at other sizes.

@@ -230,6 +230,8 @@ pub enum MessageError {
     DependsOnItself,
     /// More streams at once than allowed (RFC 9113, 5.1.2): it may be tried again.
     StreamsTooMany,
+    /// Heads of open streams that hold too much for what they were sent as: it may be tried again.
+    HeadsExpand,
     /// Another rule on heads, which HTTP/1 has as well.
     Head(HeadError),
 }
@@ -251,7 +253,7 @@ impl MessageError {
             MessageError::WindowExceeded | MessageError::WindowOverflow => {
                 ErrorCode::FLOW_CONTROL_ERROR
             }
-            MessageError::StreamsTooMany => ErrorCode::REFUSED_STREAM,
+            MessageError::StreamsTooMany | MessageError::HeadsExpand => ErrorCode::REFUSED_STREAM,
             MessageError::Head(HeadError::HeadTooLarge | HeadError::FieldsTooMany) => {
                 ErrorCode::CANCEL
             }
@@ -285,6 +287,7 @@ impl MessageError {
             MessageError::WindowIncrementZero => "window increment of zero",
             MessageError::DependsOnItself => "stream depends on itself",
             MessageError::StreamsTooMany => "too many streams at once",
+            MessageError::HeadsExpand => "heads that expand too much",
             MessageError::Head(error) => error.detail(),
         }
     }

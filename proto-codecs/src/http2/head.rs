@@ -480,6 +480,13 @@ impl HeaderBlock {
         crate::http1::fields::find(&self.fields, &self.text, name_lowercase)
     }
 
+    /// What it holds beyond what its peer may ask for with `encoded_bytes`: each field with its overhead, of
+    /// which the text and the list of fields take less.
+    pub(super) fn expansion(&self, encoded_bytes: usize) -> usize {
+        let paid = encoded_bytes.saturating_mul(Http2Limits::HEAD_RATIO);
+        self.list_bytes.saturating_sub(paid)
+    }
+
     /// Indexes of the [fields](HeaderBlock::fields) that no hop may keep in a table.
     pub fn never_indexed(&self) -> &[u32] {
         &self.never_indexed

@@ -56,6 +56,8 @@ pub(super) struct Stream {
     pub(super) answer_is_bodiless: bool,
     /// The request was CONNECT, extended or not, and is not refused: there is a tunnel, and no length.
     pub(super) is_connect: bool,
+    /// What its head and trailers hold beyond what they were sent as.
+    pub(super) expansion: usize,
     /// Whether it waits to send.
     pub(super) wait: Wait,
 }
@@ -106,6 +108,8 @@ pub(super) struct Streams {
     index: Vec<(StreamId, u32)>,
     /// Those that are not closed.
     open: usize,
+    /// The sum over all entries.
+    expansion: usize,
 }
 
 #[derive(Debug)]
@@ -119,6 +123,19 @@ impl Streams {
     /// How many streams count against a limit of concurrent ones.
     pub(super) fn open(&self) -> usize {
         self.open
+    }
+
+    /// What all heads hold beyond what they were sent as.
+    pub(super) fn expansion(&self) -> usize {
+        self.expansion
+    }
+
+    /// A stream has got trailers that hold so much more.
+    pub(super) fn expand(&mut self, id: StreamId, expansion: usize) {
+        if let Some(stream) = self.get_mut(id) {
+            stream.expansion += expansion;
+            self.expansion += expansion;
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -151,6 +168,7 @@ impl Streams {
     pub(super) fn insert(&mut self, stream: Stream) {
         debug_assert!(self.index.last().is_none_or(|last| last.0 < stream.id));
         let id = stream.id;
+        self.expansion += stream.expansion;
         let slot = match self.free {
             Some(slot) => slot,
             None => {
@@ -183,6 +201,7 @@ impl Streams {
             return None;
         };
         self.free = Some(slot);
+        self.expansion -= stream.expansion;
         if !stream.is_closed() {
             self.mark_closed();
         }
@@ -281,6 +300,7 @@ mod tests {
             content_left: None,
             answer_is_bodiless: false,
             is_connect: false,
+            expansion: 0,
             wait: Wait::None,
         }
     }

@@ -59,9 +59,9 @@ impl Connection {
             return self.break_stream(block.stream, MessageError::DependsOnItself, now_ns);
         }
         match target {
-            Target::New => self.on_request(block, now_ns),
+            Target::New => self.on_request(block, bytes.len(), now_ns),
             Target::Response => self.on_response(block, now_ns),
-            Target::Trailers => self.on_trailers(block, now_ns),
+            Target::Trailers => self.on_trailers(block, bytes.len(), now_ns),
             Target::Ended => self.break_stream(block.stream, MessageError::StreamEnded, now_ns),
             Target::Late => {
                 self.spend(Flood::IdleFrames, now_ns)?;
@@ -106,7 +106,7 @@ impl Connection {
         }
     }
 
-    fn on_request(&mut self, block: OpenBlock, now_ns: u64) -> Outcome {
+    fn on_request(&mut self, block: OpenBlock, encoded_bytes: usize, now_ns: u64) -> Outcome {
         let OpenBlock {
             stream: id,
             end_stream,
@@ -133,6 +133,10 @@ impl Connection {
             Phase::Body
         };
         if finished.is_ok() {
+            stream.expansion = self.block.expansion(encoded_bytes);
+            if !self.may_hold(stream.expansion) {
+                return self.break_stream(id, MessageError::HeadsExpand, now_ns);
+            }
             stream.is_connect = self.block.is_tunnel();
             stream.content_left = match stream.is_connect {
                 true => None,
@@ -151,6 +155,11 @@ impl Connection {
                 end_stream,
             },
         }))
+    }
+
+    /// Whether a head may add this to what all heads hold beyond what they were sent as.
+    fn may_hold(&self, expansion: usize) -> bool {
+        self.streams.expansion() + expansion <= self.limits.expanded_bytes_max()
     }
 
     /// RFC 9113, 5.1.2 and 6.8: the client may try it again, elsewhere or later. One that does not know our
@@ -178,6 +187,7 @@ impl Connection {
             content_left: None,
             answer_is_bodiless: false,
             is_connect: false,
+            expansion: 0,
             wait: Wait::None,
         }
     }
@@ -227,9 +237,11 @@ impl Connection {
         Ok(Some(event))
     }
 
-    fn on_trailers(&mut self, block: OpenBlock, now_ns: u64) -> Outcome {
+    fn on_trailers(&mut self, block: OpenBlock, encoded_bytes: usize, now_ns: u64) -> Outcome {
         let id = block.stream;
         let finished = self.block.finish(block.end_stream);
+        let expansion = self.block.expansion(encoded_bytes);
+        let may_hold = self.may_hold(expansion);
         let Some(stream) = self.streams.get_mut(id) else {
             return Ok(None);
         };
@@ -240,12 +252,14 @@ impl Connection {
                 Some(MessageError::LengthDiffers)
             }
             Err(error) => Some(error),
+            Ok(()) if !may_hold => Some(MessageError::HeadsExpand),
             Ok(()) => None,
         };
         if let Some(error) = error {
             return self.break_stream(id, error, now_ns);
         }
         stream.receiving = Phase::Ended;
+        self.streams.expand(id, expansion);
         self.end_if_closed(id);
         Ok(Some(Event::Trailers { stream: id }))
     }
