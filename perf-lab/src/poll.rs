@@ -35,11 +35,24 @@ pub enum Wait {
 const RESOLUTION: Nanos = Nanos::from_millis(1);
 /// Events handled per turn: a turn stays short enough that due requests are not kept waiting.
 const EVENTS_PER_WAIT: usize = 128;
+/// Bytes that an event may move where requests fall due at any microsecond. To copy so many takes the
+/// kernel's TCP about ten of them, and more would be a lag that is seen beside a latency of a hundred.
+const SHORT_EVENT_BYTES: usize = 32 << 10;
 
 /// An epoll instance and room for what it reports.
 pub struct Poller {
     epoll: Epoll,
     events: Vec<EpollEvent>,
+    event_bytes: usize,
+}
+
+/// How long an event may keep others waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Events {
+    /// Until the kernel has no more, which is cheapest.
+    Whole,
+    /// A moment: what is left comes again, after the others.
+    Short,
 }
 
 impl Poller {
@@ -48,17 +61,33 @@ impl Poller {
         Ok(Poller {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             events: vec![EpollEvent::empty(); EVENTS_PER_WAIT],
+            event_bytes: usize::MAX,
         })
+    }
+
+    /// How long events may take from now on.
+    pub fn set_events(&mut self, events: Events) {
+        self.event_bytes = match events {
+            Events::Whole => usize::MAX,
+            Events::Short => SHORT_EVENT_BYTES,
+        };
+    }
+
+    /// Bytes that an event may move, each way. Who has moved so many stops, and asks to be called
+    /// [`again`](Poller::again).
+    pub fn event_bytes(&self) -> usize {
+        self.event_bytes
     }
 
     /// Watches a socket until it is closed.
     pub fn add(&self, socket: impl AsFd, token: Token) -> io::Result<()> {
-        let flags = EpollFlags::EPOLLIN
-            | EpollFlags::EPOLLOUT
-            | EpollFlags::EPOLLRDHUP
-            | EpollFlags::EPOLLET;
-        let event = EpollEvent::new(flags, token.encode());
-        Ok(self.epoll.add(socket, event)?)
+        Ok(self.epoll.add(socket, event(token))?)
+    }
+
+    /// Reports a watched socket once more, after those that wait already, if there is anything that it is
+    /// ready for: to be able to send is enough.
+    pub fn again(&self, socket: impl AsFd, token: Token) -> io::Result<()> {
+        Ok(self.epoll.modify(socket, &mut event(token))?)
     }
 
     /// Waits for events and returns how many there are.
@@ -97,6 +126,12 @@ impl Poller {
             .get(i)
             .is_some_and(|event| event.events().intersects(ends))
     }
+}
+
+fn event(token: Token) -> EpollEvent {
+    let flags =
+        EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+    EpollEvent::new(flags, token.encode())
 }
 
 impl Token {

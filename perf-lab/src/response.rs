@@ -156,6 +156,23 @@ impl ResponseReader {
         }
     }
 
+    /// Bytes that belong to the body whatever they are, so that nobody has to look at them.
+    pub fn certain(&self) -> u64 {
+        match self.state {
+            State::Length { left } => left,
+            _ => 0,
+        }
+    }
+
+    /// As if so many bytes, at most the [certain](ResponseReader::certain) ones, had been fed.
+    pub fn skip(&mut self, bytes: usize) -> Result<Progress, BadResponse> {
+        if let State::Length { left } = &mut self.state {
+            *left = left.saturating_sub(bytes as u64);
+            self.count_body(bytes);
+        }
+        self.feed(&[])
+    }
+
     /// The stream ended. A response that lasts until then is complete; between responses it is
     /// `None`; anywhere else something is missing.
     pub fn end(&mut self) -> Result<Option<Response>, BadResponse> {
@@ -344,18 +361,30 @@ mod tests {
     use super::*;
 
     fn read(input: &[u8], piece: usize) -> Vec<Response> {
+        read_by(input, piece, |reader, rest| {
+            (reader.feed(rest).unwrap(), rest.len())
+        })
+    }
+
+    /// `feed` says how far the reader is, and of how many bytes if it took all of them.
+    fn read_by(
+        input: &[u8],
+        piece: usize,
+        mut feed: impl FnMut(&mut ResponseReader, &[u8]) -> (Progress, usize),
+    ) -> Vec<Response> {
         let mut reader = ResponseReader::default();
         let mut responses = Vec::new();
         for bytes in input.chunks(piece) {
             let mut rest = bytes;
             while !rest.is_empty() {
-                match reader.feed(rest).unwrap() {
-                    Progress::More => break,
+                let (progress, given) = feed(&mut reader, rest);
+                rest = match progress {
+                    Progress::More => &rest[given..],
                     Progress::Done { response, consumed } => {
                         responses.push(response);
-                        rest = &rest[consumed..];
+                        &rest[consumed..]
                     }
-                }
+                };
             }
         }
         responses.extend(reader.end().unwrap());
@@ -390,6 +419,38 @@ mod tests {
         .collect();
         for piece in 1..=STREAM.len() {
             assert_eq!(read(STREAM, piece), expected, "in pieces of {piece}");
+        }
+    }
+
+    /// A reader that is told of the certain bytes of a body without seeing them finds the same responses,
+    /// and there are some: the five of the first, and the two of the last but one.
+    #[test]
+    fn bodies_may_be_skipped() {
+        for piece in 1..=STREAM.len() {
+            let mut skipped = 0;
+            let responses = read_by(STREAM, piece, |reader, rest| {
+                match usize::try_from(reader.certain()).unwrap().min(rest.len()) {
+                    // Cut where the body begins, as a read that ended there would be.
+                    0 => {
+                        let head = rest.windows(4).position(|four| four == b"\r\n\r\n");
+                        let cut = head.map_or(rest.len(), |at| at + 4);
+                        (reader.feed(&rest[..cut]).unwrap(), cut)
+                    }
+                    bytes => {
+                        skipped += bytes;
+                        match reader.skip(bytes).unwrap() {
+                            Progress::Done { response, consumed } => {
+                                assert_eq!(consumed, 0);
+                                let consumed = bytes;
+                                (Progress::Done { response, consumed }, bytes)
+                            }
+                            more => (more, bytes),
+                        }
+                    }
+                }
+            });
+            assert_eq!(responses, read(STREAM, piece), "in pieces of {piece}");
+            assert!((2..=7).contains(&skipped), "{skipped} in pieces of {piece}");
         }
     }
 

@@ -7,10 +7,11 @@
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     sync::Arc,
 };
 
+use nix::sys::socket::{MsgFlags, recv};
 use rustls::{ClientConnection, HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -87,6 +88,16 @@ impl Stream {
     /// Whether a read that did not fill its buffer has emptied the kernel's.
     pub fn short_read_is_the_last(&self) -> bool {
         matches!(self, Stream::Plain(_))
+    }
+
+    /// Takes up to `buffer.len()` bytes that nobody looks at: the kernel drops them where it can, since to
+    /// copy a body would cost this end as much as it costs the proxy to pass it on.
+    pub fn discard(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            // tcp(7): with this flag received bytes are dropped, and the buffer's length is all that counts.
+            Stream::Plain(socket) => Ok(recv(socket.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC)?),
+            Stream::Client(_) | Stream::Server(_) => self.read(buffer),
+        }
     }
 
     /// Whether its session is one of an earlier connection.

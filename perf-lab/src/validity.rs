@@ -280,7 +280,7 @@ pub(crate) mod tests {
             for i in 0..poller.wait(Wait::Spin).unwrap() {
                 match poller.token(i) {
                     Some(Token::Accept(i)) => origin.accept(i, poller),
-                    Some(Token::Origin(key)) => origin.on_event(key),
+                    Some(Token::Origin(key)) => origin.on_event(key, poller),
                     Some(Token::Load(index)) => generator.on_event(index, poller),
                     _ => {}
                 }

@@ -1,7 +1,7 @@
 //! What a client sends for each exchange, and how it judges what comes back.
 
 use super::{Connections, Exchange, LoadSpec};
-use crate::response::{Progress, Response, ResponseReader, Reuse};
+use crate::response::{BadResponse, Progress, Response, ResponseReader, Reuse};
 
 /// Follows the answer to one exchange.
 pub(super) enum Reader {
@@ -26,16 +26,24 @@ impl Reader {
         }
     }
 
+    /// Bytes that may be [skipped](Reader::skip) next, since any will do.
+    pub(super) fn certain(&self) -> usize {
+        match self {
+            Reader::Http(reader) => usize::try_from(reader.certain()).unwrap_or(usize::MAX),
+            Reader::Echo { .. } => 0,
+        }
+    }
+
+    pub(super) fn skip(&mut self, bytes: usize, exchange: &Exchange) -> Answer {
+        match self {
+            Reader::Http(reader) => follow(reader.skip(bytes), 0, exchange),
+            Reader::Echo { .. } => Answer::Pending,
+        }
+    }
+
     pub(super) fn feed(&mut self, input: &[u8], exchange: &Exchange) -> Answer {
         match self {
-            Reader::Http(reader) => match reader.feed(input) {
-                Ok(Progress::More) => Answer::Pending,
-                Ok(Progress::Done { response, consumed }) if consumed == input.len() => {
-                    judge(response, exchange)
-                }
-                Ok(Progress::Done { .. }) => Answer::Failed("bytes after the response".to_owned()),
-                Err(problem) => Answer::Failed(problem.to_string()),
-            },
+            Reader::Http(reader) => follow(reader.feed(input), input.len(), exchange),
             Reader::Echo { left } => match left.checked_sub(input.len()) {
                 Some(0) => Answer::Complete(Reuse::KeepAlive),
                 Some(rest) => {
@@ -56,6 +64,16 @@ impl Reader {
             },
             Reader::Echo { .. } => Answer::Pending,
         }
+    }
+}
+
+/// What it means for the exchange that its response came so far, with so many bytes.
+fn follow(read: Result<Progress, BadResponse>, bytes: usize, exchange: &Exchange) -> Answer {
+    match read {
+        Ok(Progress::More) => Answer::Pending,
+        Ok(Progress::Done { response, consumed }) if consumed == bytes => judge(response, exchange),
+        Ok(Progress::Done { .. }) => Answer::Failed("bytes after the response".to_owned()),
+        Err(problem) => Answer::Failed(problem.to_string()),
     }
 }
 

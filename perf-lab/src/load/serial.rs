@@ -240,6 +240,7 @@ impl Serial {
     }
 
     fn read(&mut self, index: usize, poller: &Poller) {
+        let mut left = poller.event_bytes();
         loop {
             let Some(slot) = self.slots.get_mut(index) else {
                 return;
@@ -247,7 +248,21 @@ impl Serial {
             let Some(socket) = &mut slot.socket else {
                 return;
             };
-            let count = match moved(socket.read(&mut self.buffer)) {
+            if left == 0 {
+                if let Err(error) = poller.again(&*socket, (self.token)(index)) {
+                    self.fail(index, &format!("watching: {error}"));
+                }
+                return;
+            }
+            let certain = slot.reader.certain();
+            let wanted = left.min(if certain > 0 { certain } else { READ_BYTES });
+            let wanted = wanted.min(READ_BYTES);
+            let buffer = self.buffer.get_mut(..wanted).unwrap_or_default();
+            let taken = match certain {
+                0 => socket.read(buffer),
+                _ => socket.discard(buffer),
+            };
+            let count = match moved(taken) {
                 Ok(Moved::Bytes(count)) => count,
                 Ok(Moved::Later) => return,
                 Ok(Moved::End) => match slot.reader.end(&self.spec.exchange) {
@@ -259,14 +274,21 @@ impl Serial {
                 },
                 Err(error) => return self.fail(index, &format!("read: {error}")),
             };
-            let bytes = self.buffer.get(..count).unwrap_or_default();
-            match slot.reader.feed(bytes, &self.spec.exchange) {
+            left -= count;
+            let answer = match certain {
+                0 => {
+                    let bytes = self.buffer.get(..count).unwrap_or_default();
+                    slot.reader.feed(bytes, &self.spec.exchange)
+                }
+                _ => slot.reader.skip(count, &self.spec.exchange),
+            };
+            match answer {
                 Answer::Complete(reuse) => return self.complete(index, reuse, poller),
                 Answer::Wrong(problem, reuse) => {
                     return self.refuse(index, &problem, reuse, poller);
                 }
                 Answer::Failed(problem) => return self.fail(index, &problem),
-                Answer::Pending if count < READ_BYTES && socket.short_read_is_the_last() => return,
+                Answer::Pending if count < wanted && socket.short_read_is_the_last() => return,
                 Answer::Pending => {}
             }
         }

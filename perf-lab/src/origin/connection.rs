@@ -52,6 +52,8 @@ pub(super) struct Shared<'a> {
     pub(super) cpu_time: Nanos,
     /// The connection's slot.
     pub(super) slot: usize,
+    /// Bytes of answers that this event may still send.
+    pub(super) bytes_left: usize,
 }
 
 impl Connection {
@@ -67,6 +69,11 @@ impl Connection {
         }
     }
 
+    /// For the poller.
+    pub(super) fn socket(&self) -> &Stream {
+        &self.socket
+    }
+
     /// The time of its answer has come.
     pub(super) fn release(&mut self) {
         self.held = None;
@@ -74,7 +81,7 @@ impl Connection {
 
     pub(super) fn serve(&mut self, shared: &mut Shared<'_>) -> Fate {
         if self.socket.push().is_err()
-            || self.send() == Fate::Drop
+            || self.send(&mut shared.bytes_left) == Fate::Drop
             || self.take(Received::Nothing, shared) == Fate::Drop
         {
             return Fate::Drop;
@@ -145,7 +152,7 @@ impl Connection {
                 }
             }
             self.answer = Some((answer, 0));
-            if self.send() == Fate::Drop {
+            if self.send(&mut shared.bytes_left) == Fate::Drop {
                 return Fate::Drop;
             }
         }
@@ -153,7 +160,8 @@ impl Connection {
         Fate::Keep
     }
 
-    fn send(&mut self) -> Fate {
+    /// Sends what is left of the answer, or as much as it may for now.
+    fn send(&mut self, bytes_left: &mut usize) -> Fate {
         if self.held.is_some() {
             return Fate::Keep;
         }
@@ -166,8 +174,15 @@ impl Connection {
                     After::Close => Fate::Drop,
                 };
             }
-            match moved(self.socket.write(rest)) {
-                Ok(Moved::Bytes(count)) => *offset += count,
+            let piece = rest.get(..*bytes_left).unwrap_or(rest);
+            if piece.is_empty() {
+                return Fate::Keep;
+            }
+            match moved(self.socket.write(piece)) {
+                Ok(Moved::Bytes(count)) => {
+                    *offset += count;
+                    *bytes_left -= count;
+                }
                 Ok(Moved::Later) => return Fate::Keep,
                 Ok(Moved::End) | Err(_) => return Fate::Drop,
             }

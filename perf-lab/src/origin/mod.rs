@@ -163,11 +163,8 @@ impl Origin {
         is_waiting && self.cpu_time == Nanos::ZERO
     }
 
-    /// Sends what is due, and lets endpoints die and live as the bits of `dead` say.
+    /// Lets endpoints die and live as the bits of `dead` say.
     pub fn turn(&mut self, poller: &Poller, dead: u64) {
-        if self.behaviour.is_some() {
-            self.send_due();
-        }
         for i in 0..self.endpoints.len() {
             let is_dead = dead & (1 << i) != 0;
             if self
@@ -180,20 +177,23 @@ impl Origin {
         }
     }
 
-    fn send_due(&mut self) {
-        let now = self.clock.now();
-        while let Some(behaviour) = &mut self.behaviour
-            && let Some((slot, serial)) = behaviour.take_due(now)
+    /// Sends one answer that is due; whether there was one. One, so that others are not kept waiting.
+    pub fn answer_due(&mut self, poller: &Poller) -> bool {
+        let Some(behaviour) = &mut self.behaviour else {
+            return false;
+        };
+        let Some((slot, serial)) = behaviour.take_due(self.clock.now()) else {
+            return false;
+        };
+        if let Some(connection) = self.connections.get_mut(slot)
+            && connection.serial == serial
         {
-            if let Some(connection) = self.connections.get_mut(slot)
-                && connection.serial == serial
-            {
-                if let Speaks::Serial(connection) = &mut connection.speaks {
-                    connection.release();
-                }
-                self.on_event(slot);
+            if let Speaks::Serial(connection) = &mut connection.speaks {
+                connection.release();
             }
+            self.on_event(slot, poller);
         }
+        true
     }
 
     fn change(&mut self, i: usize, is_dead: bool, poller: &Poller) {
@@ -241,7 +241,7 @@ impl Origin {
     }
 
     /// Moves a connection on after an event.
-    pub fn on_event(&mut self, slot: usize) {
+    pub fn on_event(&mut self, slot: usize, poller: &Poller) {
         let Some(connection) = self.connections.get_mut(slot) else {
             return;
         };
@@ -254,14 +254,23 @@ impl Origin {
             behaviour: behaviour.map(|behaviour| (behaviour, clock.now())),
             cpu_time: self.cpu_time,
             slot,
+            bytes_left: poller.event_bytes(),
         };
-        let fate = match &mut connection.speaks {
+        let mut fate = match &mut connection.speaks {
             Speaks::Multiplexed(connection) => connection.serve(&mut shared, clock.now()),
             Speaks::Serial(connection) if self.mode == OriginMode::Echo => {
                 connection.echo(shared.buffer)
             }
             Speaks::Serial(connection) => connection.serve(&mut shared),
         };
+        if shared.bytes_left == 0
+            && let Speaks::Serial(connection) = &connection.speaks
+            && poller
+                .again(connection.socket(), Token::Origin(slot))
+                .is_err()
+        {
+            fate = Fate::Drop;
+        }
         if fate == Fate::Drop {
             self.connections.remove(slot);
         }
