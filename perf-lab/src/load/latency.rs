@@ -206,6 +206,42 @@ mod tests {
         assert!(!summary.lag_is_too_large(), "{summary:?}");
     }
 
+    /// Latencies from due time are what others' correction for coordinated omission comes to, where that is
+    /// exact: at constant spacing, with a server that is much faster than requests come. Method: the same
+    /// stall seen by a closed loop that sends every millisecond or as soon as it can, and HdrHistogram's
+    /// correction of its latencies, as wrk2's author wrote it.
+    #[test]
+    fn it_agrees_with_the_correction_of_others() {
+        let (service, gap) = (Nanos::from_micros(1), Nanos::from_millis(1));
+        let stall = (Nanos::from_millis(4_000), Nanos::from_millis(5_000));
+        let ours = simulate(service, stall, Nanos::ZERO);
+        let mut theirs = Histogram::<u64>::new_with_bounds(1, LATENCY_MAX.0, DIGITS).unwrap();
+        let mut sent = gap;
+        while sent <= Nanos::from_millis(10_000) {
+            let begins = match sent >= stall.0 && sent < stall.1 {
+                true => stall.1,
+                false => sent,
+            };
+            let done = begins + service;
+            theirs.record_correct((done - sent).0, gap.0).unwrap();
+            sent = (sent + gap).max(done);
+        }
+        let theirs = Percentiles::of(&theirs);
+        assert!(
+            theirs.count.abs_diff(ours.from_due.count) <= 1,
+            "{theirs:?}"
+        );
+        for (ours, theirs) in [
+            (ours.from_due.p50_us, theirs.p50_us),
+            (ours.from_due.p90_us, theirs.p90_us),
+            (ours.from_due.p99_us, theirs.p99_us),
+            (ours.from_due.p999_us, theirs.p999_us),
+            (ours.from_due.max_us, theirs.max_us),
+        ] {
+            assert!((ours / theirs - 1.0).abs() < 0.02, "{ours} {theirs}");
+        }
+    }
+
     /// A generator that is 9 % of the median late passes, one that is 11 % late does not.
     #[test]
     fn lateness_of_the_generator_is_told_apart() {
