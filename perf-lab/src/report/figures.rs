@@ -88,7 +88,7 @@ fn heat_plots(row: &RowResult) -> impl Iterator<Item = PlotView> {
         Some(PlotView {
             svg: plot::heat(&title, x, LATENCY, colour(i), &cells, &moments(&row.row))?,
             title,
-            note: "Every request of the last round by when it was due; each step darker is many more.",
+            note: "Every request of the last round by when it was due; each step stronger is many more.",
         })
     })
 }

@@ -150,9 +150,9 @@ fn ratio(ratio: &Ratio) -> String {
 
 /// A single pair has no interval.
 fn interval(ratio: &Ratio) -> String {
-    match ratio.pairs {
-        1 => "–".to_owned(),
-        _ => format!("{:.3}–{:.3}", ratio.low, ratio.high),
+    match text::bounds(ratio) {
+        None => "–".to_owned(),
+        Some((low, high)) => format!("{low}–{high}"),
     }
 }
 

@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 66.0;
-const RIGHT: f64 = 14.0;
+/// Room for half of the last tick's text, in the larger type of a phone too.
+const RIGHT: f64 = 24.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 46.0;
 /// Lines of text for moments.
@@ -114,7 +115,7 @@ pub(super) fn lines(
     Some(svg)
 }
 
-/// Draws a heat map: the more in a cell, the darker, by the logarithm, so that the one request in a
+/// Draws a heat map: the more in a cell, the stronger, by the logarithm, so that the one request in a
 /// thousand shows beside the other 999. `None` if there is nothing to draw.
 pub(super) fn heat(
     title: &str,

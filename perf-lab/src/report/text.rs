@@ -205,18 +205,12 @@ fn write_comparisons(
     let criterion = |figure| result.criterion(row, figure);
     for comparison in row.comparisons(&result.subject, criterion) {
         let Ratio {
-            estimate,
-            low,
-            high,
-            pairs,
-            ..
+            estimate, pairs, ..
         } = comparison.ratio;
         let figure = figure_name(comparison.figure);
         let (subject, other) = (&comparison.subject, &comparison.other);
         write!(f, "  {figure}: {subject} / {other} = {estimate:.3} ")?;
-        if pairs > 1 {
-            write!(f, "[{low:.3}, {high:.3}] ")?;
-        }
+        write_interval(f, &comparison.ratio)?;
         writeln!(f, "of {pairs} pairs: {}", comparison.word)?;
     }
     for (peer, capacity) in &row.capacities {
@@ -235,22 +229,35 @@ fn write_comparisons(
     Ok(())
 }
 
+/// A single pair has no interval.
+fn write_interval(f: &mut fmt::Formatter<'_>, ratio: &Ratio) -> fmt::Result {
+    match bounds(ratio) {
+        None => Ok(()),
+        Some((low, high)) => write!(f, "[{low}, {high}] "),
+    }
+}
+
+/// The ends of an interval. From two or three pairs they may lie anywhere: beyond a hundredfold the
+/// number says no more than that.
+pub(super) fn bounds(ratio: &Ratio) -> Option<(String, String)> {
+    let bound = |value: f64| match value {
+        ..0.01 => "< 0.01".to_owned(),
+        0.01..=100.0 => format!("{value:.3}"),
+        _ => "> 100".to_owned(),
+    };
+    (ratio.pairs > 1).then(|| (bound(ratio.low), bound(ratio.high)))
+}
+
 fn write_verdict(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result {
     let Ratio {
-        estimate,
-        low,
-        high,
-        pairs,
-        ..
+        estimate, pairs, ..
     } = verdict.ratio;
     let rival = match &verdict.rival {
         Some(rival) => format!("{OURS} / {rival}"),
         None => format!("{OURS} / goal"),
     };
     write!(f, "  {rival} = {estimate:.3} ")?;
-    if pairs > 1 {
-        write!(f, "[{low:.3}, {high:.3}] ")?;
-    }
+    write_interval(f, &verdict.ratio)?;
     writeln!(
         f,
         "of {pairs} pairs; goal ≤ {}: {}",
@@ -262,6 +269,26 @@ fn write_verdict(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result {
 mod tests {
     use super::*;
     use crate::report::sample::row;
+
+    /// An interval that few pairs leave wide open has no digits that mean nothing, and one pair has none.
+    #[test]
+    fn wide_intervals_are_short() {
+        let ratio = |low, high, pairs| Ratio {
+            estimate: 0.7,
+            low,
+            high,
+            pairs,
+            deviation: 0.0,
+        };
+        let bounds = |low, high, pairs| {
+            let bounds = bounds(&ratio(low, high, pairs));
+            bounds.map(|(low, high)| format!("{low} {high}"))
+        };
+        assert_eq!(bounds(0.65, 0.75, 2).as_deref(), Some("0.650 0.750"));
+        assert_eq!(bounds(0.01, 100.0, 2).as_deref(), Some("0.010 100.000"));
+        assert_eq!(bounds(0.0099, 1e18, 2).as_deref(), Some("< 0.01 > 100"));
+        assert_eq!(bounds(0.5, 0.5, 1), None);
+    }
 
     /// The table shows medians with their spread, what is void, and the verdict.
     #[test]
