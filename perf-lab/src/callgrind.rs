@@ -86,7 +86,8 @@ fn run(command: &mut Command) -> Result<Output, Error> {
     let output = match command.output() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(Error::Host(format!(
-                "`{program}` is not there; instructions are counted with `apt-get install valgrind`"
+                "`{program}` is not there; counting instructions takes valgrind (`apt-get install valgrind`) \
+                 and, without --driver, cargo"
             )));
         }
         other => other.map_err(Error::io(format!("starting {program}")))?,

@@ -59,6 +59,16 @@ impl Error {
         move |source| Error::Io { doing, source }
     }
 
+    /// There is nothing of the name that was typed, but there is this.
+    pub(crate) fn no_such(what: &str, typed: &str, names: &[&str]) -> Error {
+        let guess = match nearest(typed, names) {
+            Some(name) => format!("did you mean `{name}`? There are"),
+            None => "there are".to_owned(),
+        };
+        let all = names.join(", ");
+        Error::Usage(format!("no {what} `{typed}`; {guess} {all}"))
+    }
+
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -94,6 +104,18 @@ impl fmt::Display for Error {
             Error::Interrupted => f.write_str("interrupted"),
         }
     }
+}
+
+/// The name that is most like a misspelt one, if any is like it at all.
+pub(crate) fn nearest<'a>(wrong: &str, names: &[&'a str]) -> Option<&'a str> {
+    /// Below this two words have little in common.
+    const LIKENESS_MIN: f64 = 0.7;
+    names
+        .iter()
+        .map(|name| (strsim::jaro_winkler(wrong, name), *name))
+        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
 }
 
 impl std::error::Error for Error {

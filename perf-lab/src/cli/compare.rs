@@ -97,15 +97,10 @@ fn sides(arguments: &CompareArguments, work: &Workplace) -> Result<(Candidate, C
         scratch: &work.dir,
     };
     let side = |side: &Side| {
-        let peer = known.get(side.peer()).cloned().ok_or_else(|| {
-            let names: Vec<&str> = known.keys().map(String::as_str).collect();
-            Error::Usage(format!(
-                "no peer `{}`; there are {}; a program's path has a slash in it",
-                side.peer(),
-                names.join(", ")
-            ))
+        let peer = Peer::named(&known, side.peer()).map_err(|error| {
+            Error::Usage(format!("{error}; a program's path has a slash in it"))
         })?;
-        candidate(peer, side.program(&builds)?.as_ref(), work)
+        candidate(peer.clone(), side.program(&builds)?.as_ref(), work)
     };
     let (mut a, mut b) = (side(&arguments.a)?, side(&arguments.b)?);
     for candidate in [&mut a, &mut b] {

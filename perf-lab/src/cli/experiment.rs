@@ -70,8 +70,7 @@ impl ExperimentArguments {
         work: &Workplace,
     ) -> Result<Candidate, Error> {
         let usage = |problem: String| Error::Usage(format!("`{name}`: {problem}"));
-        let peer = known.get(name).cloned();
-        let peer = peer.ok_or_else(|| usage("there is no such peer".to_owned()))?;
+        let peer = Peer::named(known, name)?.clone();
         if let Some(reason) = peer.lacks(needed) {
             return Err(usage(format!("cannot {task}: {reason}")));
         }

@@ -96,10 +96,25 @@ struct Outcome {
     cost: Option<Cost>,
 }
 
+impl Outcome {
+    /// What went wrong first, where nothing went well.
+    fn nothing(&self) -> Option<&str> {
+        let load = self.worker.load.as_ref()?;
+        let nothing = self.completed == 0 && load.latency.from_due.count == 0;
+        load.first_failure.as_deref().filter(|_| nothing)
+    }
+}
+
 pub(super) fn execute(arguments: LoadArguments) -> Result<ExitCode, Error> {
     let spec = spec(&arguments)?;
     cpu::raise_descriptor_limit()?;
     let outcome = load(&arguments, spec)?;
+    if let Some(problem) = outcome.nothing() {
+        let url = &arguments.url;
+        return Err(Error::Load(format!(
+            "{url}: no exchange succeeded, the first with \"{problem}\"; does something serve it there?"
+        )));
+    }
     match arguments.json {
         true => print_json(&outcome)?,
         false => print(&outcome),

@@ -52,11 +52,7 @@ pub(super) fn install(peers: &BTreeMap<String, Peer>, names: &[String]) -> Resul
     // A misspelt name should not be found out after minutes of installing others.
     let mut chosen = Vec::new();
     for name in names {
-        let known: Vec<&str> = peers.keys().map(String::as_str).collect();
-        let peer = peers.get(name).ok_or_else(|| {
-            Error::Usage(format!("no peer `{name}`; there are {}", known.join(", ")))
-        })?;
-        chosen.push(peer);
+        chosen.push(Peer::named(peers, name)?);
     }
     for peer in chosen {
         if peer.is_direct() {

@@ -306,7 +306,7 @@ fn candidates(arguments: &RunArguments, work: &Workplace) -> Result<Vec<Candidat
         .iter()
         .map(|(name, path)| (name.as_str(), path))
         .collect();
-    let mut known = Peer::all(arguments.rig.peers_dir.as_deref())?;
+    let known = Peer::all(arguments.rig.peers_dir.as_deref())?;
     let by_name = !arguments.peers.is_empty();
     let names: Vec<&str> = match by_name {
         true => arguments.peers.iter().map(String::as_str).collect(),
@@ -314,14 +314,14 @@ fn candidates(arguments: &RunArguments, work: &Workplace) -> Result<Vec<Candidat
     };
     let mut candidates = Vec::new();
     for name in names {
-        let Some(peer) = known.remove(name) else {
-            let rest: Vec<&str> = known.keys().map(String::as_str).collect();
-            return Err(Error::Usage(format!(
-                "no peer `{name}`, or named twice; there are also {}",
-                rest.join(", ")
-            )));
-        };
-        match candidate(peer, programs.get(name).copied(), work) {
+        if candidates
+            .iter()
+            .any(|named: &Candidate| named.peer.name == name)
+        {
+            return Err(Error::Usage(format!("peer `{name}` is named twice")));
+        }
+        let peer = Peer::named(&known, name)?;
+        match candidate(peer.clone(), programs.get(name).copied(), work) {
             Ok(candidate) => candidates.push(candidate),
             Err(error @ Error::Missing { .. }) if !by_name => eprintln!("left out: {error}"),
             Err(error) => return Err(error),

@@ -1,6 +1,6 @@
 //! `tidegate-lab trend`.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{fs, io::ErrorKind, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
@@ -33,8 +33,14 @@ pub(super) struct TrendArguments {
 
 pub(super) fn execute(arguments: TrendArguments) -> Result<ExitCode, Error> {
     let shown = arguments.ledger.display();
-    let text = fs::read_to_string(&arguments.ledger)
-        .map_err(Error::io(format!("reading the ledger {shown}")))?;
+    let text = match fs::read_to_string(&arguments.ledger) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(Error::Usage(format!(
+                "there is no ledger {shown}; `tidegate-lab run --ledger {shown}` begins one"
+            )));
+        }
+        text => text.map_err(Error::io(format!("reading the ledger {shown}")))?,
+    };
     let filter = Filter {
         scenario: arguments.scenario,
         peer: arguments.peer,

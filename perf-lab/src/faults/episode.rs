@@ -338,7 +338,8 @@ mod tests {
             let (least, most) = match fault {
                 Fault::Errors => (0.15, 0.45),
                 Fault::Slow => (0.0, 0.0),
-                _ => (0.9, 1.0),
+                // All but those that a busy machine sends when the fault has passed.
+                _ => (0.6, 1.0),
             };
             assert!((least..=most).contains(&part), "{fault:?}: {outcome:?}");
         }

@@ -56,7 +56,8 @@ pub struct Manifest {
     pub start: Vec<String>,
     /// Its templates, rendered into its working directory under the same names.
     pub files: Vec<String>,
-    /// The peer whose directory the templates are in, if it is another's: two versions of one proxy.
+    /// The peer whose directory the templates are in, if it is another's: two versions of one proxy. Its
+    /// program is then not looked for on `PATH`, where the other version is.
     pub files_of: Option<String>,
     /// Environment variables, as templates.
     pub environment: BTreeMap<String, String>,
@@ -180,6 +181,14 @@ impl Peer {
             }
         }
         Ok(peers)
+    }
+
+    /// The one of a name that was typed.
+    pub fn named<'a>(peers: &'a BTreeMap<String, Peer>, name: &str) -> Result<&'a Peer, Error> {
+        peers.get(name).ok_or_else(|| {
+            let names: Vec<&str> = peers.keys().map(String::as_str).collect();
+            Error::no_such("peer", name, &names)
+        })
     }
 
     fn load(name: &str, read: impl Fn(&str, &str) -> Option<String>) -> Result<Peer, Error> {

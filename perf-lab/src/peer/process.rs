@@ -76,7 +76,8 @@ impl Drop for Workplace {
 }
 
 impl Peer {
-    /// The path of its program: as told, in its search directories, or on `PATH`.
+    /// The path of its program: as told, in its search directories, or on `PATH`; but another version of a
+    /// peer would find that one there, and be measured under the wrong name.
     pub fn program(&self, told: Option<&Path>, search: &[String]) -> Result<PathBuf, Error> {
         let program = self.manifest.program.clone().unwrap_or_default();
         let missing = |program: String| Error::Missing {
@@ -87,14 +88,20 @@ impl Peer {
         if let Some(told) = told {
             return match is_executable(told) {
                 true => Ok(told.to_owned()),
-                false => Err(missing(told.display().to_string())),
+                false => Err(Error::Host(format!(
+                    "{} is no program that can be started: is the path right, and is it built?",
+                    told.display()
+                ))),
             };
         }
-        let path = env::var_os("PATH").unwrap_or_default();
+        let path = match self.manifest.files_of {
+            Some(_) => None,
+            None => env::var_os("PATH"),
+        };
         search
             .iter()
             .flat_map(|directory| matching(Path::new(directory)))
-            .chain(env::split_paths(&path))
+            .chain(path.iter().flat_map(env::split_paths))
             .map(|directory| directory.join(&program))
             .find(|candidate| is_executable(candidate))
             .ok_or_else(|| missing(program))
@@ -458,6 +465,17 @@ mod tests {
         let told = Path::new("/nonexistent/haproxy");
         let text = peer.program(Some(told), &[]).unwrap_err().to_string();
         assert!(text.contains("/nonexistent/haproxy"), "{text}");
+    }
+
+    /// Another version of a peer is not the one on `PATH`.
+    #[test]
+    fn another_version_is_not_on_the_path() {
+        let mut peers = Peer::all(None).unwrap();
+        for (name, is_found) in [("haproxy", true), ("haproxy28", false)] {
+            let mut peer = peers.remove(name).unwrap();
+            peer.manifest.program = Some("sh".to_owned());
+            assert_eq!(peer.program(None, &[]).is_ok(), is_found, "{name}");
+        }
     }
 
     /// A peer that ends at once is reported with its output, and its directory disappears.

@@ -7,7 +7,10 @@ use super::{
     Action, CONNECTIONS_MAX, ENDPOINTS_MAX, Figure, HOPS_MAX, HttpVersion, Link, Load, Neighbour,
     Protocol, ROUTES_MAX, STREAMS_MAX, Scenario,
 };
-use crate::{error::Error, origin::BODY_BYTES_MAX};
+use crate::{
+    error::{Error, nearest},
+    origin::BODY_BYTES_MAX,
+};
 
 /// The largest rate that one generator could reach anywhere.
 const RATE_MAX: f64 = 10_000_000.0;
@@ -51,18 +54,6 @@ fn explain(error: &YamlError) -> String {
         Some(name) => format!("{}\ndid you mean `{name}`?", error.render().trim_end()),
         None => error.render(),
     }
-}
-
-/// The name that is most like a misspelt one, if any is like it at all.
-pub(super) fn nearest<'a>(wrong: &str, names: &[&'a str]) -> Option<&'a str> {
-    /// Below this two words have little in common.
-    const LIKENESS_MIN: f64 = 0.7;
-    names
-        .iter()
-        .map(|name| (strsim::jaro_winkler(wrong, name), *name))
-        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| name)
 }
 
 /// What is wrong with a field, for all that types cannot say.

@@ -88,13 +88,9 @@ pub fn find(typed: &str) -> Result<Arc<Scenario>, Error> {
     }
     let all = all()?;
     let names: Vec<&str> = all.iter().map(|scenario| scenario.name.as_str()).collect();
-    let guess = match super::parse::nearest(typed, &names) {
-        Some(name) => format!("did you mean `{name}`? There are"),
-        None => "there are".to_owned(),
-    };
+    let error = Error::no_such("scenario", typed, &names);
     Err(Error::Usage(format!(
-        "no scenario `{typed}`; {guess} {}; a file's path ends in .yaml",
-        names.join(", ")
+        "{error}; a file's path ends in .yaml"
     )))
 }
 
