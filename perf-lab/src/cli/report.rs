@@ -17,7 +17,8 @@ const EXAMPLES: &str = "\
 Examples:
   tidegate-lab report lab-report/result.json
   tidegate-lab report lab-report/result.json --out /tmp/report
-  tidegate-lab report lab-report/result.json --update docs/benchmarks.md";
+  tidegate-lab report lab-report/result.json --update README.md
+  tidegate-lab report lab-report/result.json --update docs/benchmarks.md --table tls";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -30,6 +31,9 @@ pub(super) struct ReportArguments {
     /// Put the table between the markers of this Markdown file, instead of writing a report.
     #[arg(long, value_name = "FILE", conflicts_with = "out")]
     update: Option<PathBuf>,
+    /// Which table of that file, if it has several: between `begin NAME` and `end NAME`.
+    #[arg(long, value_name = "NAME", requires = "update")]
+    table: Option<String>,
 }
 
 pub(super) fn execute(arguments: ReportArguments) -> Result<ExitCode, Error> {
@@ -37,8 +41,12 @@ pub(super) fn execute(arguments: ReportArguments) -> Result<ExitCode, Error> {
     if let Some(path) = &arguments.update {
         let document =
             fs::read_to_string(path).map_err(Error::io(format!("reading {}", path.display())))?;
-        let updated = markdown::update(&document, &markdown::table(&result))
-            .map_err(|problem| Error::Usage(format!("{}: {problem}", path.display())))?;
+        let updated = markdown::update(
+            &document,
+            arguments.table.as_deref(),
+            &markdown::table(&result),
+        )
+        .map_err(|problem| Error::Usage(format!("{}: {problem}", path.display())))?;
         fs::write(path, updated).map_err(Error::io(format!("writing {}", path.display())))?;
         eprintln!("the table is in {}", path.display());
         return Ok(ExitCode::SUCCESS);

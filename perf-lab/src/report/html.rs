@@ -152,7 +152,7 @@ fn ratio(ratio: &Ratio) -> String {
 fn interval(ratio: &Ratio) -> String {
     match text::bounds(ratio) {
         None => "–".to_owned(),
-        Some((low, high)) => format!("{low}–{high}"),
+        Some((low, high)) => format!("{low} to {high}"),
     }
 }
 

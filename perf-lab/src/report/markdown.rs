@@ -9,10 +9,12 @@ use crate::{
     scenario::Figure,
 };
 
-/// Between these two the table stands; what is there is replaced.
-pub const BEGIN: &str = "<!-- tidegate-lab: begin -->";
-/// The end of it.
-pub const END: &str = "<!-- tidegate-lab: end -->";
+/// The lines between which a document's table stands; what is there is replaced. A document may have several
+/// tables, each of a run of its own: then they have names.
+fn markers(name: Option<&str>) -> [String; 2] {
+    let name = name.map_or(String::new(), |name| format!(" {name}"));
+    ["begin", "end"].map(|end| format!("<!-- tidegate-lab: {end}{name} -->"))
+}
 
 /// The whole report: what was measured where, and a line per scenario with every peer's figure.
 pub fn table(result: &RunResult) -> String {
@@ -134,15 +136,14 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
 
-/// `document` with the table between its markers; an error says which one is missing.
-pub fn update(document: &str, table: &str) -> Result<String, String> {
+/// `document` with the table between the markers of that name; an error says which one is missing.
+pub fn update(document: &str, name: Option<&str>, table: &str) -> Result<String, String> {
+    let [begin, end] = markers(name);
     let missing = |marker: &str| format!("it has no line `{marker}`");
-    let (before, rest) = document.split_once(BEGIN).ok_or_else(|| missing(BEGIN))?;
-    let (_, after) = rest.split_once(END).ok_or_else(|| missing(END))?;
-    Ok(format!(
-        "{before}{BEGIN}\n{}\n{END}{after}",
-        table.trim_end()
-    ))
+    let (before, rest) = document.split_once(&begin).ok_or_else(|| missing(&begin))?;
+    let (_, after) = rest.split_once(&end).ok_or_else(|| missing(&end))?;
+    let table = table.trim_end();
+    Ok(format!("{before}{begin}\n{table}\n{end}{after}"))
 }
 
 #[cfg(test)]
@@ -216,14 +217,21 @@ mod tests {
     /// The table replaces what stands between the markers, as often as one likes, and nothing else.
     #[test]
     fn updates_between_markers() {
-        let document = format!("# Numbers\n\n{BEGIN}\nold\n{END}\n\nThe end.\n");
-        let once = update(&document, "new\n").unwrap();
-        assert_eq!(
-            once,
-            format!("# Numbers\n\n{BEGIN}\nnew\n{END}\n\nThe end.\n")
-        );
-        assert_eq!(update(&once, "new\n").unwrap(), once);
-        assert!(update("nothing", "new").unwrap_err().contains("begin"));
-        assert!(update(BEGIN, "new").unwrap_err().contains("end"));
+        let document = |plain: &str, named: &str| {
+            format!(
+                "# Numbers\n\n<!-- tidegate-lab: begin -->\n{plain}\n<!-- tidegate-lab: end -->\n\n\
+                 <!-- tidegate-lab: begin tls -->\n{named}\n<!-- tidegate-lab: end tls -->\nThe end.\n"
+            )
+        };
+        let old = document("old", "older");
+        let once = update(&old, None, "new\n").unwrap();
+        assert_eq!(once, document("new", "older"));
+        assert_eq!(update(&once, None, "new\n").unwrap(), once);
+        let named = update(&old, Some("tls"), "new\n").unwrap();
+        assert_eq!(named, document("old", "new"));
+        let missing = |document: &str, name| update(document, name, "new").unwrap_err();
+        assert!(missing("nothing", None).contains("<!-- tidegate-lab: begin -->"));
+        assert!(missing(&old, Some("h2")).contains("<!-- tidegate-lab: begin h2 -->"));
+        assert!(missing("<!-- tidegate-lab: begin -->", None).contains("end"));
     }
 }

@@ -80,7 +80,8 @@ pub(super) fn load(row: &Scenario) -> String {
     }
 }
 
-/// A figure's median and spread; failures in percent, since they are a few in a thousand.
+/// A figure's median and spread, with the digits that mean something; failures in percent, since they are a
+/// few in a thousand.
 pub(super) fn spread(spread: Spread, figure: Figure) -> String {
     let Spread { median, min, max } = spread;
     match figure {
@@ -89,7 +90,12 @@ pub(super) fn spread(spread: Spread, figure: Figure) -> String {
             let (median, min, max) = (percent(median), percent(min), percent(max));
             format!("{median:.3} ({min:.3}–{max:.3})")
         }
-        _ => format!("{median:.2} ({min:.2}–{max:.2})"),
+        Figure::P50 | Figure::P99 | Figure::P999 | Figure::Throughput => {
+            format!("{median:.0} ({min:.0}–{max:.0})")
+        }
+        Figure::Cpu | Figure::Added | Figure::Memory => {
+            format!("{median:.2} ({min:.2}–{max:.2})")
+        }
     }
 }
 
