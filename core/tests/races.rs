@@ -75,6 +75,25 @@ fn limits_are_set_beside_borrowers() {
     });
 }
 
+/// Goal: what was lent before a limit was lowered is not lent again when it comes back (L6). Method: one is out,
+/// the limit becomes none; the shard that has it gives it back and asks again.
+#[test]
+fn lowered_limits_take_back() {
+    model(|| {
+        let spare = Arc::new(Spare::default());
+        spare.set(1);
+        assert!(spare.borrow());
+        spare.set(-1);
+        let other = spare.clone();
+        let shard = thread::spawn(move || {
+            other.give_back();
+            other.borrow()
+        });
+        assert!(!spare.borrow());
+        assert!(!shard.join().unwrap());
+    });
+}
+
 /// Goal: a token is given once (L13). Method: two shards at one bucket with one token, told apart by a key; and at
 /// the only bucket of a limit.
 #[test]

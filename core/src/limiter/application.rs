@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     Decided, Limiter, Priority, UnitView,
     baseline::Usage,
-    decision::{Share, cohort, spare},
+    decision::{self, Share, cohort},
     interface::{Meter, Shared},
     watermark::{Phase, Reading, Sample, Signal},
 };
@@ -287,14 +287,10 @@ impl Application {
     }
 }
 
-/// Slots that shards may borrow: those that are spare and not lent; none while more is in flight than the limit
-/// allows, as when it was lowered.
-fn free(total: u32, unit: &Unit) -> u32 {
+fn free(total: u32, unit: &Unit) -> i32 {
     let lent = unit.shared.borrowed(unit.priority);
     let in_flight = unit.shared.in_flight(unit.priority);
-    let spare = u64::from(spare(total)).saturating_sub(lent);
-    let below = u64::from(total).saturating_sub(in_flight);
-    u32::try_from(spare.min(below)).unwrap_or(u32::MAX)
+    decision::free(total, lent, in_flight)
 }
 
 #[cfg(test)]

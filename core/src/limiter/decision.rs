@@ -7,7 +7,7 @@
 
 use crate::{
     steering::mix,
-    sync::{AtomicU32, Ordering},
+    sync::{AtomicI32, Ordering},
 };
 
 /// What one shard may use of a limit.
@@ -56,15 +56,26 @@ pub fn spare(total: u32) -> u32 {
     }
 }
 
+/// Slots that shards may borrow of a limit, with so many lent and so many requests in flight: those that are spare
+/// and not lent, and no more than the limit has left. Less than none is what has to come back first.
+pub fn free(total: u32, lent: u64, in_flight: u64) -> i32 {
+    let slots = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let spare = i64::from(spare(total)).saturating_sub(slots(lent));
+    let below = i64::from(total).saturating_sub(slots(in_flight));
+    let free = spare.min(below).max(i64::from(i32::MIN));
+    i32::try_from(free).unwrap_or(i32::MAX)
+}
+
 /// Slots of one unit that any shard may borrow. The one word of the data path that shards share; it is
 /// touched only when a shard has run out.
 #[derive(Debug, Default)]
-pub struct Spare(AtomicU32);
+pub struct Spare(AtomicI32);
 
 impl Spare {
     /// Makes `slots` the number of free ones. What is lent stays lent, and comes back on top: so the
-    /// coordinator passes what is spare less what is lent.
-    pub fn set(&self, slots: u32) {
+    /// coordinator passes what is spare less what is lent. That is less than none where a limit was lowered:
+    /// else each slot that comes back would be lent again before the next tick, and never be taken away.
+    pub fn set(&self, slots: i32) {
         self.0.store(slots, Ordering::Relaxed);
     }
 
@@ -203,6 +214,48 @@ mod tests {
         assert_eq!(slots.take(9, &spare), Admit);
         slots.limit = None;
         assert_eq!(slots.take(9, &spare), Admit);
+    }
+
+    /// Goal: a lowered limit takes back what is lent, however many would like to have it (L6). Method: four are
+    /// lent, one is left; each that comes back is asked for at once.
+    #[test]
+    fn what_is_lent_is_taken_back() {
+        let spare = Spare::default();
+        spare.set(free(4, 0, 0));
+        let mut slots = Slots {
+            limit: Some(Share::default()),
+            ..Slots::default()
+        };
+        let lent: Vec<_> = (0..4).map(|caller| slots.take(caller, &spare)).collect();
+        assert_eq!(lent, [Verdict::AdmitBorrowed; 4]);
+        spare.set(free(1, 4, 4));
+        for _ in 0..3 {
+            slots.give_back(Verdict::AdmitBorrowed, &spare);
+            assert_eq!(slots.take(0, &spare), Verdict::Shed);
+        }
+        slots.give_back(Verdict::AdmitBorrowed, &spare);
+        assert_eq!(slots.take(0, &spare), Verdict::AdmitBorrowed);
+        assert_eq!(slots.take(0, &spare), Verdict::Shed);
+    }
+
+    /// Goal: what is free is spare, not lent, and within the limit, whatever the numbers (L6). Method: table.
+    #[test]
+    fn free_slots_are_within_the_limit() {
+        for (total, lent, in_flight, expected) in [
+            (80, 0, 0, 10),
+            (80, 4, 60, 6),
+            (80, 4, 77, 3),
+            (80, 12, 90, -10),
+            (0, 1, 1, -1),
+            (u32::MAX, 0, 0, i32::MAX / 4),
+            (0, u64::MAX, u64::MAX, i32::MIN),
+        ] {
+            assert_eq!(
+                free(total, lent, in_flight),
+                expected,
+                "{total} {lent} {in_flight}"
+            );
+        }
     }
 
     /// Goal: the same caller has the same fate within an epoch, and the share of callers let in is the one
