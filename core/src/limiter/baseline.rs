@@ -57,6 +57,9 @@ pub struct Baseline {
     healthy: [f32; HISTORY],
     next: usize,
     filled: usize,
+    /// The same of the last tick, if that was a healthy one: it counts once the next one is healthy, too. What
+    /// overloads begins in the middle of a tick.
+    candidate: Option<f32>,
     floor: f64,
     ticks: u32,
 }
@@ -73,6 +76,7 @@ impl Baseline {
             healthy: [0.0; HISTORY],
             next: 0,
             filled: 0,
+            candidate: None,
             floor: f64::from(floor),
             ticks: 0,
         }
@@ -100,11 +104,16 @@ impl Baseline {
         self.cost = average(self.cost, cost, 1.0, self.ticks);
         self.demand = shards.iter().map(Usage::demand).sum();
         self.in_flight = sum(|u| u64::from(u.in_flight));
-        if is_healthy {
-            let concurrency = sum(|u| u.in_flight_ns) / (tick_s * 1e9);
-            if let Some(slot) = self.healthy.get_mut(self.next) {
-                *slot = concurrency as f32;
-            }
+        let concurrency = sum(|u| u.in_flight_ns) / (tick_s * 1e9);
+        self.judge(is_healthy.then_some(concurrency as f32));
+    }
+
+    fn judge(&mut self, healthy: Option<f32>) {
+        let before = std::mem::replace(&mut self.candidate, healthy);
+        if let (Some(before), Some(_), Some(slot)) =
+            (before, healthy, self.healthy.get_mut(self.next))
+        {
+            *slot = before;
             self.next = (self.next + 1) % HISTORY;
             self.filled = (self.filled + 1).min(HISTORY);
         }

@@ -5,6 +5,7 @@
 //! 1. [`watermark`]: how much of the machine is in use, as one number; 1 is full. [`orca`] is what the application
 //!    says of itself.
 //! 2. [`baseline`]: what each unit costs and which of them push; the concurrency that was healthy.
+//!    [`backlog`]: whether requests pile up, which a signal at its ceiling does not say.
 //! 3. [`regulator`]: limits move with the watermark.
 //! 4. [`decision`]: a limit becomes slots on each shard, and a request takes one or is refused.
 //!
@@ -19,6 +20,7 @@
 //! A *unit* is what is limited: one interface (what a caller calls) at one [`Priority`].
 
 pub mod application;
+pub mod backlog;
 pub mod baseline;
 pub mod bucket;
 pub mod decision;
@@ -28,9 +30,10 @@ pub mod pressure;
 pub mod regulator;
 pub mod watermark;
 
+use backlog::Backlog;
 use baseline::{Baseline, Usage};
 use decision::{Share, split};
-use regulator::Regulator;
+use regulator::{DRAIN_PATIENCE, Regulator};
 use watermark::{AT_ONCE, Phase, Reading, Sample, Targets, Trigger};
 
 /// Which requests are refused last: the order of the variants is the order of shedding.
@@ -120,10 +123,13 @@ impl Default for Policy {
 }
 
 impl Policy {
-    fn floor_of(&self, priority: Priority) -> u32 {
+    /// `critical_pays`: what must go on has to give way otherwise. A single slot may be all that a small
+    /// application has.
+    fn floor_of(&self, priority: Priority, critical_pays: bool) -> u32 {
         match priority {
-            Priority::Normal | Priority::Critical => self.floor,
-            Priority::Batch | Priority::Stress => 0,
+            Priority::Critical => self.floor,
+            Priority::Normal if !critical_pays => self.floor,
+            Priority::Normal | Priority::Batch | Priority::Stress => 0,
         }
     }
 }
@@ -180,12 +186,41 @@ pub struct Limiter {
     regulators: Vec<Regulator>,
     /// Ticks in a row above the watermark.
     over_ticks: u32,
+    last_watermark: f64,
+    backlog: Backlog,
+    /// Ticks for which a backlog has been waited for.
+    drain_ticks: u32,
+    /// Ticks in a row above the watermark in which nobody but critical traffic had anything to give.
+    critical_ticks: u32,
     epoch: u64,
     last: Vec<Limit>,
 }
 
+/// What a tick's units are looked at by.
+struct Situation {
+    /// The mean of the last two ticks: on a small application a single one is mostly chance.
+    watermark: f64,
+    phase: Phase,
+    /// Whether this tick was above the watermark.
+    is_over: bool,
+    /// Long enough for another unit to be limited.
+    lasts: bool,
+    /// What came in before there were limits is still worked on: what comes now would wait behind it for longer
+    /// than it is worth, and so would whoever comes after it.
+    drains: bool,
+    critical_pays: bool,
+    /// The class that gives way.
+    turn: Priority,
+    /// The class that is given back to.
+    first: Priority,
+    /// Positions of the units whose limits help.
+    victims: Vec<usize>,
+}
+
 /// Ticks in a row above the watermark after which another unit is limited, while some are already.
 const BEGIN_TICKS: u32 = 3;
+/// The same for what must go on, from when nobody else has anything to give.
+const CRITICAL_TICKS: u32 = 5;
 
 impl Limiter {
     /// A limiter that has seen nothing.
@@ -196,6 +231,10 @@ impl Limiter {
             baselines: Vec::new(),
             regulators: Vec::new(),
             over_ticks: 0,
+            last_watermark: 0.0,
+            backlog: Backlog::default(),
+            drain_ticks: 0,
+            critical_ticks: 0,
             epoch: 0,
             last: Vec::new(),
         }
@@ -243,56 +282,13 @@ impl Limiter {
         tick_s: f64,
     ) -> Decided {
         let reading = watermark::read(sample, &self.policy.targets);
-        let phase = self.trigger.step(reading.watermark);
-        self.baselines
-            .resize_with(units.len(), || Baseline::new(self.policy.floor));
-        self.regulators.resize_with(units.len(), Regulator::default);
-        for (baseline, (_, usage)) in self.baselines.iter_mut().zip(units) {
-            baseline.record(
-                usage,
-                tick_s,
-                phase == Phase::Healthy && reading.watermark < 1.0,
-            );
-        }
-        let is_over = reading.watermark > 1.0;
-        self.over_ticks = match is_over {
-            true => self.over_ticks.saturating_add(1),
-            false => 0,
-        };
-        // Around the watermark single ticks are over it: noise is no reason to hold back who was not.
-        let lasts = self.over_ticks >= BEGIN_TICKS || reading.watermark > AT_ONCE;
-        let cost: f64 = self.baselines.iter().map(Baseline::cost).sum();
-        for (regulator, baseline) in self.regulators.iter_mut().zip(&self.baselines) {
-            let is_most =
-                phase == Phase::Overloaded && is_over && baseline.cost() >= baseline::HEAVY * cost;
-            regulator.watch(baseline, is_most);
-        }
-        let victims = baseline::victims(&self.baselines);
-        let turn = self.turn(units, &victims, phase);
-        let first = self.first_served(units);
+        let usages = units.iter().flat_map(|(_, shards)| shards);
+        self.backlog.record(usages, tick_s);
+        let phase = self.trigger.step(reading.watermark, self.backlog.surges());
+        self.record(units, tick_s, phase, reading.watermark);
+        let situation = self.situation(units, phase, reading.watermark);
         for (k, (priority, _)) in units.iter().enumerate() {
-            let (Some(baseline), Some(regulator)) =
-                (self.baselines.get(k), self.regulators.get_mut(k))
-            else {
-                continue;
-            };
-            let priority = *priority;
-            let is_limited = regulator.limit().is_some();
-            // It is another class's turn to give way, or what was decided has not taken effect yet. A limit
-            // at what was healthy may begin at any time, except on what must go on.
-            let waits = is_over
-                && (priority > turn || regulator.is_draining())
-                && (is_limited || priority == Priority::Critical)
-                && !regulator.is_alone();
-            if priority == Priority::Stress && phase == Phase::Overloaded {
-                regulator.refuse_all();
-            } else if waits || (!is_over && priority < first) {
-                regulator.hold();
-            } else {
-                let begins = lasts && phase == Phase::Overloaded && victims.contains(&k);
-                let floor = self.policy.floor_of(priority);
-                regulator.step(reading.watermark, priority, baseline, begins, floor);
-            }
+            self.regulate(k, *priority, &situation);
         }
         let limits = self.limits(units);
         if limits != self.last {
@@ -307,27 +303,135 @@ impl Limiter {
         }
     }
 
+    fn record(
+        &mut self,
+        units: &[(Priority, Vec<Usage>)],
+        tick_s: f64,
+        phase: Phase,
+        watermark: f64,
+    ) {
+        let is_healthy = phase == Phase::Healthy && watermark < 1.0;
+        self.backlog.judge(is_healthy);
+        self.baselines
+            .resize_with(units.len(), || Baseline::new(self.policy.floor));
+        self.regulators.resize_with(units.len(), Regulator::default);
+        for (baseline, (_, usage)) in self.baselines.iter_mut().zip(units) {
+            baseline.record(usage, tick_s, is_healthy);
+        }
+        let is_over = phase == Phase::Overloaded && watermark > 1.0;
+        let cost: f64 = self.baselines.iter().map(Baseline::cost).sum();
+        for (regulator, baseline) in self.regulators.iter_mut().zip(&self.baselines) {
+            let is_most = is_over && baseline.cost() >= baseline::HEAVY * cost;
+            regulator.watch(baseline, is_most);
+        }
+    }
+
+    /// What all units are looked at by.
+    fn situation(
+        &mut self,
+        units: &[(Priority, Vec<Usage>)],
+        phase: Phase,
+        watermark: f64,
+    ) -> Situation {
+        let is_over = watermark > 1.0;
+        count_while(is_over, &mut self.over_ticks);
+        let is_long = phase == Phase::Overloaded && is_over && self.backlog.is_long();
+        count_while(is_long, &mut self.drain_ticks);
+        // Around the watermark single ticks are over it: noise is no reason to hold back who was not.
+        let is_clear = watermark > AT_ONCE || self.backlog.surges();
+        let lasts = self.over_ticks >= BEGIN_TICKS || is_clear;
+        let victims = baseline::victims(&self.baselines);
+        let critical_pays = self.critical_pays(units, &victims, lasts);
+        let turn = match phase {
+            Phase::Healthy => Priority::Critical,
+            Phase::Overloaded => self.turn(units, &victims, critical_pays),
+        };
+        let is_last = is_over && turn == Priority::Critical;
+        count_while(is_last, &mut self.critical_ticks);
+        let before = std::mem::replace(&mut self.last_watermark, watermark);
+        Situation {
+            watermark: 0.5 * (watermark + before),
+            phase,
+            is_over,
+            lasts,
+            drains: (1..=DRAIN_PATIENCE).contains(&self.drain_ticks),
+            critical_pays,
+            turn,
+            first: self.first_served(units),
+            victims,
+        }
+    }
+
+    /// One unit's part of a tick.
+    fn regulate(&mut self, k: usize, priority: Priority, now: &Situation) {
+        let (Some(baseline), Some(regulator)) = (self.baselines.get(k), self.regulators.get_mut(k))
+        else {
+            return;
+        };
+        let is_critical = priority == Priority::Critical;
+        // It is another class's turn to give way, or what was decided has not taken effect yet. A limit
+        // at what was healthy may begin at any time, except on what must go on.
+        let waits = now.is_over
+            && (priority > now.turn || regulator.is_draining())
+            && (is_critical || regulator.limit().is_some())
+            && !regulator.is_alone();
+        if priority == Priority::Stress && now.phase == Phase::Overloaded {
+            return regulator.refuse_all();
+        }
+        if is_critical && now.drains {
+            return regulator.pause(baseline.start());
+        }
+        if regulator.is_paused() {
+            return regulator.resume();
+        }
+        if waits || (!now.is_over && priority < now.first) {
+            return regulator.hold();
+        }
+        let lasts = match is_critical {
+            true => self.critical_ticks >= CRITICAL_TICKS,
+            false => now.lasts,
+        };
+        let begins = lasts && now.phase == Phase::Overloaded && now.victims.contains(&k);
+        let floor = self.policy.floor_of(priority, now.critical_pays);
+        regulator.step(now.watermark, priority, baseline, begins, floor);
+    }
+
+    /// Whether critical requests are held back, or would be next.
+    fn critical_pays(
+        &self,
+        units: &[(Priority, Vec<Usage>)],
+        victims: &[usize],
+        lasts: bool,
+    ) -> bool {
+        let mut regulators = self.regulators.iter().zip(units).enumerate();
+        regulators.any(|(k, (regulator, (priority, _)))| {
+            let is_limited = regulator.limit().is_some() || (lasts && victims.contains(&k));
+            *priority == Priority::Critical && is_limited
+        })
+    }
+
     /// The class that gives way now: the lowest that has something to give, or has begun to and still has
     /// more in flight than it may. Those below are at their floors already.
-    fn turn(&self, units: &[(Priority, Vec<Usage>)], victims: &[usize], phase: Phase) -> Priority {
-        if phase == Phase::Healthy {
-            return Priority::Critical;
-        }
-        let gives = |k: usize, priority: &Priority| {
+    fn turn(
+        &self,
+        units: &[(Priority, Vec<Usage>)],
+        victims: &[usize],
+        critical_pays: bool,
+    ) -> Priority {
+        let gives = |k: usize, priority: Priority| {
             let Some(regulator) = self.regulators.get(k) else {
                 return false;
             };
+            let floor = self.policy.floor_of(priority, critical_pays);
             match regulator.limit() {
-                Some(limit) => limit > self.policy.floor_of(*priority) || regulator.is_draining(),
+                Some(limit) => limit > floor || regulator.is_draining(),
                 None => victims.contains(&k),
             }
         };
-        let giving = units
-            .iter()
-            .enumerate()
-            .filter(|(k, (priority, _))| gives(*k, priority));
+        let priorities = units.iter().map(|(priority, _)| *priority).enumerate();
+        let giving = priorities.filter(|(k, priority)| gives(*k, *priority));
         giving
-            .map(|(_, (priority, _))| *priority)
+            .map(|(_, priority)| priority)
             .min()
             .unwrap_or(Priority::Critical)
     }
@@ -335,7 +439,8 @@ impl Limiter {
     /// The class that is given back to first: the highest whose limit binds.
     fn first_served(&self, units: &[(Priority, Vec<Usage>)]) -> Priority {
         let states = self.regulators.iter().zip(&self.baselines).zip(units);
-        let bound = states.filter(|((regulator, baseline), _)| regulator.binds(baseline));
+        let bound = states
+            .filter(|((regulator, baseline), (priority, _))| regulator.binds(*priority, baseline));
         bound
             .map(|(_, (priority, _))| *priority)
             .max()
@@ -360,4 +465,11 @@ impl Limiter {
             })
             .collect()
     }
+}
+
+fn count_while(is_so: bool, ticks: &mut u32) {
+    *ticks = match is_so {
+        true => ticks.saturating_add(1),
+        false => 0,
+    };
 }

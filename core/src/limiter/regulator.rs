@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! w > 1      B ← B · (w + D·max(0, Δw))^(−a)      a: 0.5 critical, 1 normal, 2 batch and stress
-//! w < 0.95   B ← B · (1 + R·(1 − w))
+//! w < 0.95   B ← B · (1 + R·(1 − w))              R: 1 critical, 0.35 the others
 //! between    B stays: the dead band is what keeps it from swinging
 //! ```
 //!
@@ -12,9 +12,11 @@
 use super::{Priority, baseline::Baseline};
 
 /// Weight of the watermark's rise: a fast one is met early.
-const DERIVATIVE: f64 = 0.5;
+const DERIVATIVE: f64 = 0.25;
 /// How fast a limit is given back: at half the watermark, by a sixth a tick.
 const RECOVERY: f64 = 0.35;
+/// The same for what must go on: by half. What it takes above the watermark, others give.
+const RECOVERY_CRITICAL: f64 = 1.0;
 /// Above this, and up to 1, a limit stays as it is.
 const DEAD_BAND: f64 = 0.95;
 /// Twice the healthy concurrency: more is not known to be bearable.
@@ -26,7 +28,7 @@ const SLACK: f64 = 0.8;
 /// Requests above the limit that are no backlog any more.
 const DRAINED: f64 = 0.5;
 /// Ticks for which a backlog is waited for: 3 s, in which one that drains has drained.
-const DRAIN_PATIENCE: u32 = 30;
+pub(super) const DRAIN_PATIENCE: u32 = 30;
 /// Ticks after which a unit that makes up nearly all of the cost is the overload by itself: 1 s.
 const ALONE_TICKS: u32 = 10;
 /// Ticks of slack after which a limit is dropped: 3 s.
@@ -40,6 +42,8 @@ pub struct Regulator {
     slack_ticks: u32,
     /// Ticks in a row in which more was in flight than the limit allows.
     drain_ticks: u32,
+    /// The limit is there until a backlog has drained, and no longer.
+    is_paused: bool,
     /// Ticks in a row in which the unit had no limit and made up nearly all of the cost.
     alone_ticks: u32,
 }
@@ -55,6 +59,23 @@ impl Regulator {
     pub fn refuse_all(&mut self) {
         self.limit = Some(0.0);
         self.slack_ticks = 0;
+    }
+
+    /// Lets no more in than `limit`, until [`resume`](Regulator::resume).
+    pub fn pause(&mut self, limit: f64) {
+        self.is_paused |= self.limit.is_none();
+        self.limit = Some(self.limit.map_or(limit, |known| known.min(limit)));
+        self.slack_ticks = 0;
+    }
+
+    /// Whether the limit is one of [`pause`](Regulator::pause) alone.
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// Takes it back.
+    pub fn resume(&mut self) {
+        *self = Regulator::default();
     }
 
     /// Looks at what is in flight, once a tick. `is_most`: the machine is overloaded, and nearly all of the cost
@@ -83,9 +104,9 @@ impl Regulator {
     }
 
     /// Whether requests were refused for the limit, and it may be raised.
-    pub fn binds(&self, baseline: &Baseline) -> bool {
+    pub fn binds(&self, priority: Priority, baseline: &Baseline) -> bool {
         self.limit.is_some_and(|limit| {
-            baseline.demand() > limit.ceil() && limit < HIGHEST * baseline.start()
+            baseline.demand() > limit.ceil() && limit < highest(priority, baseline)
         })
     }
 
@@ -113,16 +134,11 @@ impl Regulator {
         let moved = match watermark {
             w if w > 1.0 => limit * (w + DERIVATIVE * rise).powf(-exponent(priority)),
             // From nothing at all, something.
-            w if w < DEAD_BAND => (limit * (1.0 + RECOVERY * (1.0 - w))).max(1.0),
+            w if w < DEAD_BAND => (limit * (1.0 + recovery(priority) * (1.0 - w))).max(1.0),
             _ => limit,
         };
         let floor = f64::from(floor);
-        let highest = match priority {
-            // Held back by the watermark alone.
-            Priority::Critical => f64::MAX,
-            _ => (HIGHEST * baseline.start()).max(floor),
-        };
-        let held = moved.clamp(floor, highest);
+        let held = moved.clamp(floor, highest(priority, baseline).max(floor));
         // Less than half a slot is none: rounded up it would be one for ever, and the next class would wait for
         // this one to give way.
         self.limit = Some(if held < NO_SLOT { 0.0 } else { held });
@@ -131,6 +147,21 @@ impl Regulator {
         if self.slack_ticks >= RELEASE_TICKS {
             *self = Regulator::default();
         }
+    }
+}
+
+fn highest(priority: Priority, baseline: &Baseline) -> f64 {
+    match priority {
+        // Held back by the watermark alone.
+        Priority::Critical => f64::MAX,
+        _ => HIGHEST * baseline.start(),
+    }
+}
+
+fn recovery(priority: Priority) -> f64 {
+    match priority {
+        Priority::Critical => RECOVERY_CRITICAL,
+        _ => RECOVERY,
     }
 }
 
@@ -180,6 +211,41 @@ mod tests {
         assert!(by_class.is_sorted_by(|a, b| a > b), "{by_class:?}");
         assert_eq!(after(0.97, Priority::Normal), 111);
         assert!(after(0.5, Priority::Normal) > 120);
+    }
+
+    /// Goal: what must go on is given back to soon, and others with care (L5). Method: ticks at a tenth of the
+    /// watermark, from a single slot to twenty.
+    #[test]
+    fn critical_is_given_back_first() {
+        let baseline = healthy(100);
+        let ticks = |priority| {
+            let mut regulator = Regulator::default();
+            regulator.refuse_all();
+            let mut ticks = 0;
+            while regulator.limit() < Some(20) {
+                regulator.step(0.1, priority, &baseline, false, 1);
+                ticks += 1;
+            }
+            ticks
+        };
+        assert_eq!(
+            (ticks(Priority::Critical), ticks(Priority::Normal)),
+            (6, 12)
+        );
+    }
+
+    /// Goal: a pause ends with the backlog, and leaves no limit behind, but for one that was there already (L5).
+    /// Method: one without and one with a limit are paused and go on.
+    #[test]
+    fn pauses_leave_nothing_behind() {
+        let mut free = Regulator::default();
+        free.pause(2.0);
+        assert_eq!((free.limit(), free.is_paused()), (Some(2), true));
+        free.resume();
+        assert_eq!((free.limit(), free.is_paused()), (None, false));
+        let mut held = limited(&healthy(100));
+        held.pause(2.0);
+        assert_eq!((held.limit(), held.is_paused()), (Some(2), false));
     }
 
     /// Goal: a limit neither starves a unit nor runs away. Method: a hundred ticks far above and far below

@@ -170,14 +170,16 @@ impl Trigger {
         self.phase
     }
 
-    /// Takes the watermark of one tick.
-    pub fn step(&mut self, watermark: f64) -> Phase {
+    /// Takes the watermark of one tick, and whether requests pile up as they never did while all was well.
+    pub fn step(&mut self, watermark: f64, surges: bool) -> Phase {
         let (against, other) = match self.phase {
             Phase::Healthy => (watermark > 1.0, Phase::Overloaded),
             Phase::Overloaded => (watermark < WELL, Phase::Healthy),
         };
         self.streak = if against { self.streak + 1 } else { 0 };
-        let at_once = self.phase == Phase::Healthy && watermark > AT_ONCE;
+        // At its ceiling, a signal says no more than that (see `backlog`).
+        let is_clear = watermark > AT_ONCE || (watermark > 1.0 && surges);
+        let at_once = self.phase == Phase::Healthy && is_clear;
         if self.streak >= self.ticks || at_once {
             self.phase = other;
             self.streak = 0;
@@ -211,19 +213,30 @@ mod tests {
         assert_eq!(read(&sample, &off).dominant, Some(Signal::Cpu));
     }
 
+    /// Goal: a surge is an overload at once, but only of a machine that is over its watermark (L3). Method: one of
+    /// the two, then both.
+    #[test]
+    fn surge_needs_no_patience() {
+        let mut trigger = Trigger::new(5);
+        for (watermark, surges) in [(0.99, true), (1.25, false)] {
+            assert_eq!(trigger.step(watermark, surges), Phase::Healthy);
+        }
+        assert_eq!(trigger.step(1.01, true), Phase::Overloaded);
+    }
+
     /// Goal: a burst is no overload, half as much again is one at once, and it takes as long to be over
     /// (L3). Method: watermarks tick by tick.
     #[test]
     fn trigger_waits_both_ways() {
         let mut trigger = Trigger::new(5);
         for watermark in [1.1, 1.1, 1.1, 1.1, 0.99, 1.1, 1.1, 1.1, 1.1] {
-            assert_eq!(trigger.step(watermark), Phase::Healthy);
+            assert_eq!(trigger.step(watermark, false), Phase::Healthy);
         }
-        assert_eq!(trigger.step(1.1), Phase::Overloaded);
+        assert_eq!(trigger.step(1.1, false), Phase::Overloaded);
         for watermark in [0.8, 0.8, 0.8, 0.8, 0.95, 0.8, 0.8, 0.8, 0.8] {
-            assert_eq!(trigger.step(watermark), Phase::Overloaded);
+            assert_eq!(trigger.step(watermark, false), Phase::Overloaded);
         }
-        assert_eq!(trigger.step(0.8), Phase::Healthy);
-        assert_eq!(trigger.step(1.6), Phase::Overloaded);
+        assert_eq!(trigger.step(0.8, false), Phase::Healthy);
+        assert_eq!(trigger.step(1.6, false), Phase::Overloaded);
     }
 }

@@ -1,6 +1,7 @@
 //! What simulations share: a generator whose traces depend on nothing but the seed, and how many seeds.
 
 pub mod machine;
+pub mod queue;
 
 /// A xorshift* generator (Vigna 2016): the same seed, the same trace.
 pub struct Random(u64);
