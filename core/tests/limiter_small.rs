@@ -61,28 +61,34 @@ fn success(class: &Fates) -> f64 {
 
 /// Goal: at any multiple of what it can do, an application goes on doing it, and critical requests are answered
 /// (L7). Method: random applications, the steps of the lab; goodput over that of the best step, in the mean of all
-/// applications, since that of one in six seconds is chance to a tenth.
+/// applications, since that of one in six seconds is chance to a tenth. One step in a thousand may be worse.
 #[test]
 fn plateau_of_small_applications() {
     let seeds = simulation::seeds(40);
     let mut goodput = [0.0; STEPS.len()];
+    let mut poor = Vec::new();
     for seed in 0..seeds {
         let mut random = Random::new(seed);
         let needs = any(&mut random);
         let shards = 1 + random.below(4);
         for (times, goodput) in STEPS.iter().zip(&mut goodput) {
             let fates = step(needs, shards, *times, seed);
-            let critical = success(&fates[0]);
-            assert!(
-                critical >= 0.99,
-                "seed {seed}, {times}x: critical {critical:.4} of {needs:?}"
-            );
-            let held = good(&fates) / 6.0 / needs.capacity();
-            // Of the target, which is 80 % of the CPU.
-            assert!(held >= 0.6, "seed {seed}, {times}x: {held:.3} of {needs:?}");
+            let (critical, held) = (success(&fates[0]), good(&fates) / 6.0 / needs.capacity());
+            if critical < 0.99 || held < 0.6 {
+                poor.push(format!(
+                    "seed {seed}, {times}x: critical {critical:.4}, {held:.3} of {needs:?}"
+                ));
+            }
             *goodput += held / seeds as f64;
         }
     }
+    let allowed = seeds as usize * STEPS.len() / 1000;
+    assert!(poor.len() <= allowed, "{}", poor.join("\n"));
+    // Nine tenths of the target: a limit that follows every tick is lower.
+    assert!(
+        goodput.iter().all(|it| *it >= 0.9 * 0.8 - 0.01),
+        "{goodput:.3?}"
+    );
     let peak = goodput.iter().copied().fold(0.0, f64::max);
     assert!(goodput.iter().all(|it| *it >= 0.9 * peak), "{goodput:.3?}");
 }

@@ -231,6 +231,16 @@ mod tests {
         assert_eq!(Baseline::new(4).start(), 4.0);
     }
 
+    /// Goal: a surge that begins in the middle of a healthy tick is not taken for healthy (L4). Method: such a tick,
+    /// with fifty times the concurrency, before those of the overload.
+    #[test]
+    fn surges_are_not_taken_for_healthy() {
+        let mut baseline = baseline(100, usage(1000, 10));
+        baseline.record(&[usage(5000, 500)], TICK, true);
+        baseline.record(&[usage(10_000, 1000)], TICK, false);
+        assert!((baseline.start() - 11.0).abs() < 0.01);
+    }
+
     /// Goal: only what pushes is limited. Method: a heavy steady unit, a heavy rising one and a light one,
     /// then without the rising one.
     #[test]

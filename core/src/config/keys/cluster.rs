@@ -222,13 +222,15 @@ pub(in super::super) static ADAPTIVE_LIMIT: Section = Section {
         Field::new(
             "trigger_ticks",
             Kind::Integer(1, 600),
-            "Ticks of 100 ms in a row above the watermark that begin an overload; at half as much again it begins at once.",
+            "Ticks of 100 ms in a row above the watermark that begin an overload; at half as much again, or with requests \
+             that pile up, it begins at once.",
         )
         .default("5", "half a second is no burst any more"),
         Field::new(
             "floor",
             Kind::Integer(1, 1_000_000),
-            "Requests in flight that every interface keeps, but for batch and stress traffic.",
+            "Requests in flight that every interface keeps, but for batch and stress traffic, and for normal traffic where \
+             critical traffic would have to give way.",
         )
         .default("1", "nobody is starved"),
         Field::new(
