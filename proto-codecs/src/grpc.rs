@@ -1,11 +1,36 @@
 //! What a proxy reads of gRPC, which is HTTP/2 with messages in its DATA: where messages end, which method is
 //! called, and what came of it.
 //!
+//! Two services are asked by a proxy itself: [`health`] and [`rate_limit_service`].
+//!
 //! Messages pass by and are counted; nothing of them is kept. What is no gRPC is no error here either, since
 //! the two ends may know better: it is [not counted](MessageCounter::is_broken) any more.
 
+pub mod health;
+mod protobuf;
+pub mod rate_limit_service;
+
 /// Bytes before a message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
+
+/// A message that is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+/// A message behind its prefix.
+fn prefixed(message: &[u8]) -> Vec<u8> {
+    [&[0], &(message.len() as u32).to_be_bytes()[..], message].concat()
+}
+
+/// The only message of `bytes`, which nobody was asked to compress.
+fn message_of(bytes: &[u8]) -> Result<&[u8], Malformed> {
+    let (prefix, message) = bytes.split_first_chunk().ok_or(Malformed)?;
+    let [compressed, length @ ..]: [u8; PREFIX_BYTES] = *prefix;
+    match compressed == 0 && u32::from_be_bytes(length) as usize == message.len() {
+        true => Ok(message),
+        false => Err(Malformed),
+    }
+}
 
 /// Counts the messages of one direction of a call, however its DATA is cut.
 ///

@@ -16,8 +16,7 @@
 //! 3. [`proxy_protocol`]: who the client is, as told by the balancer in front.
 //! 4. [`http1`]: heads, framing, bodies, forwarding, own replies.
 //! 5. [`http2`]: connections, streams, header compression.
-//! 6. [`grpc`]: the messages, methods and statuses of calls.
-//! 7. [`rate_limit_service`]: what Envoy's service for global limits is asked, and answers.
+//! 6. [`grpc`]: the messages, methods and statuses of calls; calls of our own.
 #![forbid(unsafe_code)]
 
 pub mod grpc;
@@ -25,5 +24,4 @@ pub mod http1;
 pub mod http2;
 pub mod limits;
 pub mod proxy_protocol;
-pub mod rate_limit_service;
 pub mod sniff;

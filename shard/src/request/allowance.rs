@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
-use tidegate_codecs::rate_limit_service::{self, Answer};
+use tidegate_codecs::grpc::rate_limit_service::{self, Answer};
 use tidegate_core::{
     config::model::PolicyMode,
     limiter::{

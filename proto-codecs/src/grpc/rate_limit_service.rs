@@ -5,13 +5,15 @@
 
 use std::time::Duration;
 
+use super::{
+    Malformed, message_of, prefixed,
+    protobuf::{Value, fields, put_bytes, put_number},
+};
+
 /// The path that is asked.
 pub const PATH: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
 /// Bytes of an answer, its prefix included; real ones have a hundred or two.
 pub const ANSWER_BYTES_MAX: usize = 64 << 10;
-
-/// What a message is behind: whether it is compressed, and its length (gRPC over HTTP/2, "Length-Prefixed-Message").
-const PREFIX_BYTES: usize = 5;
 
 /// A question about one request, written descriptor by descriptor.
 #[derive(Debug)]
@@ -24,7 +26,7 @@ impl Question {
     /// A question about a request that is to count `hits` in `domain`.
     #[must_use]
     pub fn new(domain: &str, hits: u32) -> Question {
-        let mut bytes = vec![0; PREFIX_BYTES];
+        let mut bytes = Vec::new();
         put_bytes(&mut bytes, 1, domain.as_bytes());
         Question { bytes, hits }
     }
@@ -44,14 +46,8 @@ impl Question {
     /// The message with its prefix.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
-        put_varint(&mut self.bytes, 3 << 3);
-        put_varint(&mut self.bytes, u64::from(self.hits));
-        let length = (self.bytes.len() - PREFIX_BYTES) as u32;
-        let prefix = self.bytes.iter_mut().skip(1);
-        prefix
-            .zip(length.to_be_bytes())
-            .for_each(|(at, byte)| *at = byte);
-        self.bytes
+        put_number(&mut self.bytes, 3, self.hits.into());
+        prefixed(&self.bytes)
     }
 }
 
@@ -69,10 +65,6 @@ pub enum Answer {
     },
 }
 
-/// An answer that is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed;
-
 impl Answer {
     /// Reads a message with its prefix, which is all of `bytes`.
     ///
@@ -80,13 +72,8 @@ impl Answer {
     ///
     /// For one that is cut off, compressed (nobody asked for that) or no protobuf; and for the code `UNKNOWN`.
     pub fn decode(bytes: &[u8]) -> Result<Answer, Malformed> {
-        let (prefix, message) = bytes.split_first_chunk().ok_or(Malformed)?;
-        let [compressed, length @ ..]: [u8; PREFIX_BYTES] = *prefix;
-        if compressed != 0 || u32::from_be_bytes(length) as usize != message.len() {
-            return Err(Malformed);
-        }
         let (mut code, mut over) = (0, None);
-        for field in fields(message) {
+        for field in fields(message_of(bytes)?) {
             match field? {
                 (1, Value::Number(number)) => code = number,
                 (2, Value::Bytes(status)) => over = over.or(Status::decode(status)?.over()),
@@ -176,82 +163,9 @@ fn decode_duration(bytes: &[u8]) -> Result<Duration, Malformed> {
     Ok(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(u64::from(nanos))))
 }
 
-/// A field's value, as far as its wire type tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Value<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-    /// Of eight or four bytes.
-    Fixed,
-}
-
-/// The fields of a message with their numbers, in order. It ends with the first that is malformed.
-fn fields(bytes: &[u8]) -> impl Iterator<Item = Result<(u64, Value<'_>), Malformed>> {
-    let mut rest = Some(bytes);
-    std::iter::from_fn(move || {
-        let bytes = rest.take().filter(|bytes| !bytes.is_empty())?;
-        let read = take_field(bytes);
-        rest = read.map(|(_, _, rest)| rest);
-        Some(
-            read.map(|(number, value, _)| (number, value))
-                .ok_or(Malformed),
-        )
-    })
-}
-
-fn take_field(bytes: &[u8]) -> Option<(u64, Value<'_>, &[u8])> {
-    let (tag, bytes) = take_varint(bytes)?;
-    let (value, rest) = match tag & 7 {
-        0 => take_varint(bytes).map(|(number, rest)| (Value::Number(number), rest))?,
-        1 => (Value::Fixed, bytes.get(8..)?),
-        2 => {
-            let (length, bytes) = take_varint(bytes)?;
-            let (value, rest) = bytes.split_at_checked(usize::try_from(length).ok()?)?;
-            (Value::Bytes(value), rest)
-        }
-        5 => (Value::Fixed, bytes.get(4..)?),
-        // Groups, which proto3 does not have, and what is not defined.
-        _ => return None,
-    };
-    Some((tag >> 3, value, rest))
-}
-
-/// Seven bits a byte, the lowest first; at most ten bytes.
-fn take_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let mut value = 0;
-    for (place, byte) in bytes.iter().take(10).enumerate() {
-        value |= u64::from(byte & 0x7f) << (7 * place);
-        if byte & 0x80 == 0 {
-            return Some((value, bytes.get(place + 1..)?));
-        }
-    }
-    None
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
-    put_varint(out, field << 3 | 2);
-    put_varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn prefixed(message: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![0];
-        bytes.extend((message.len() as u32).to_be_bytes());
-        bytes.extend(message);
-        bytes
-    }
 
     /// Goal: a question is what protobuf makes of it (L13). Method: the bytes as another implementation writes them.
     #[test]
