@@ -7,8 +7,12 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use tidegate_codecs::{
+    grpc::{self, Malformed, health::Health},
+    http2::RequestLine,
+};
 use tidegate_core::{
-    config::model::{HealthCheck, Probe},
+    config::model::{HealthCheck, Probe, UpstreamProtocol},
     encryption::rollout::{self, LinkKind},
     message::TlsContexts,
     snapshot::Snapshot,
@@ -24,8 +28,13 @@ use tokio::{
 
 use crate::chance;
 
+mod http2;
+
 /// Bytes read of an answer: the status line is in the first few; the rest is not looked at.
 const ANSWER_BYTES_MAX: usize = 256;
+
+/// Who asks.
+const USER_AGENT: (&str, &str) = ("user-agent", "tidegate-health");
 
 /// Bytes received at once: a TLS flight with a certificate chain comes in a few.
 const RECEIVED_BYTES: usize = 1024;
@@ -55,6 +64,7 @@ pub(crate) struct Checker {
 struct Plan {
     check: HealthCheck,
     link: LinkKind,
+    protocol: UpstreamProtocol,
 }
 
 impl Checker {
@@ -109,7 +119,7 @@ impl Checker {
         let contexts = self.contexts.subscribe();
         Some(async move {
             let session = session(&endpoint, plan.link, &contexts)?;
-            probe(address, session, &plan.check.probe, plan.check.timeout).await
+            probe(address, session, &plan.check, plan.protocol).await
         })
     }
 
@@ -138,11 +148,12 @@ fn plans(snapshot: &Snapshot) -> BTreeMap<Checked, Plan> {
                     &endpoint.capability,
                 ),
             };
-            let check = check.clone();
-            plans.insert(
-                (cluster.name.clone(), endpoint.address),
-                Plan { check, link },
-            );
+            let plan = Plan {
+                check: check.clone(),
+                link,
+                protocol: cluster.config.protocol,
+            };
+            plans.insert((cluster.name.clone(), endpoint.address), plan);
         }
     }
     plans
@@ -154,11 +165,10 @@ async fn probe_forever(
     contexts: watch::Receiver<Option<TlsContexts>>,
     reports: flume::Sender<Probed>,
 ) {
-    let Plan { check, link } = plan;
     loop {
-        let session = session(&endpoint, link, &contexts);
+        let session = session(&endpoint, plan.link, &contexts);
         let result = match session {
-            Ok(session) => probe(endpoint.1, session, &check.probe, check.timeout).await,
+            Ok(session) => probe(endpoint.1, session, &plan.check, plan.protocol).await,
             Err(error) => Err(error),
         };
         let probed = Probed {
@@ -168,7 +178,7 @@ async fn probe_forever(
         if reports.send_async(probed).await.is_err() {
             return;
         }
-        sleep(jittered(check.interval, chance::random())).await;
+        sleep(jittered(plan.check.interval, chance::random())).await;
     }
 }
 
@@ -196,27 +206,34 @@ fn jittered(interval: Duration, random: u64) -> Duration {
 pub(crate) async fn probe(
     address: SocketAddr,
     session: Option<ProbeSession>,
-    probe: &Probe,
-    patience: Duration,
+    check: &HealthCheck,
+    protocol: UpstreamProtocol,
 ) -> Result<(), String> {
+    let patience = check.timeout;
     let attempt = async {
         let stream = TcpStream::connect(address)
             .await
             .map_err(|e| format!("connect: {e}"))?;
         let mut connection = Connection { stream, session };
         connection.shake_hands().await?;
-        match probe {
+        match &check.probe {
             Probe::Tcp => Ok(()),
             Probe::Http { path, host, expect } => {
-                let status = status_of(connection, path, host.as_deref(), address).await?;
-                if expect
+                let host = authority(host.as_deref(), address);
+                let status = match protocol {
+                    UpstreamProtocol::Http1 => status_of(connection, path, &host).await?,
+                    UpstreamProtocol::Http2 => get(connection, path, &host).await?.status,
+                };
+                match expect
                     .iter()
                     .any(|(low, high)| (*low..=*high).contains(&status))
                 {
-                    Ok(())
-                } else {
-                    Err(format!("status {status}"))
+                    true => Ok(()),
+                    false => Err(format!("status {status}")),
                 }
+            }
+            Probe::Grpc { service, host } => {
+                call(connection, service, &authority(host.as_deref(), address)).await
             }
         }
     };
@@ -289,17 +306,63 @@ impl Connection {
     }
 }
 
+fn authority(host: Option<&str>, address: SocketAddr) -> String {
+    host.map_or_else(|| address.to_string(), str::to_owned)
+}
+
+/// Asks for `path` in HTTP/2.
+async fn get(connection: Connection, path: &str, host: &str) -> Result<http2::Answer, String> {
+    let line = line(&connection, b"GET", path, host);
+    http2::ask(connection, line, &[USER_AGENT], b"").await
+}
+
+/// Calls gRPC's health service.
+async fn call(connection: Connection, service: &str, host: &str) -> Result<(), String> {
+    let line = line(&connection, b"POST", grpc::health::PATH, host);
+    let fields = [
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+        USER_AGENT,
+    ];
+    let question = grpc::health::question(service);
+    let answer = http2::ask(connection, line, &fields, &question).await?;
+    match (answer.status, answer.grpc_status) {
+        (200, Some(grpc::Status::OK)) => {}
+        (200, Some(status)) => return Err(format!("grpc-status {}", status.name())),
+        (200, None) => return Err("not a gRPC answer".into()),
+        (status, _) => return Err(format!("status {status}")),
+    }
+    match Health::decode(&answer.body) {
+        Ok(Health::Serving) => Ok(()),
+        Ok(Health::NotServing) => Err("NOT_SERVING".into()),
+        Ok(Health::Unknown) => Err("UNKNOWN".into()),
+        Err(Malformed) => Err("not an answer of grpc.health.v1".into()),
+    }
+}
+
+fn line<'a>(
+    connection: &Connection,
+    method: &'static [u8],
+    path: &'a str,
+    host: &'a str,
+) -> RequestLine<'a> {
+    RequestLine {
+        method,
+        scheme: match connection.session {
+            None => b"http",
+            Some(_) => b"https",
+        },
+        authority: host.as_bytes(),
+        path: path.as_bytes(),
+        protocol: None,
+    }
+}
+
 /// Asks for `path` and reads the status line. The rest of the answer is not waited for.
-async fn status_of(
-    mut connection: Connection,
-    path: &str,
-    host: Option<&str>,
-    address: SocketAddr,
-) -> Result<u16, String> {
-    let host = host.map_or_else(|| address.to_string(), str::to_owned);
+async fn status_of(mut connection: Connection, path: &str, host: &str) -> Result<u16, String> {
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: tidegate-health\r\n\
-         Connection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {}\r\nConnection: close\r\n\r\n",
+        USER_AGENT.1
     );
     connection.send(request.as_bytes()).await?;
     let mut answer = Vec::new();
@@ -334,12 +397,27 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(5);
 
-    fn http() -> Probe {
-        Probe::Http {
+    fn check(probe: Probe, timeout: Duration) -> HealthCheck {
+        HealthCheck {
+            probe,
+            interval: PATIENCE,
+            timeout,
+            healthy_after: 1,
+            unhealthy_after: 1,
+        }
+    }
+
+    fn http(timeout: Duration) -> HealthCheck {
+        let probe = Probe::Http {
             path: "/health".into(),
             host: None,
             expect: vec![(200, 299), (404, 404)],
-        }
+        };
+        check(probe, timeout)
+    }
+
+    async fn in_http1(address: SocketAddr, check: HealthCheck) -> Result<(), String> {
+        probe(address, None, &check, UpstreamProtocol::Http1).await
     }
 
     /// An endpoint that answers one connection with `answer`, then closes.
@@ -366,7 +444,7 @@ mod tests {
             (b"SSH-2.0-OpenSSH\r\n", Err("not an HTTP/1 answer")),
             (b"", Err("closed before a status line")),
         ] {
-            let found = probe(endpoint(answer).await, None, &http(), PATIENCE).await;
+            let found = in_http1(endpoint(answer).await, http(PATIENCE)).await;
             assert_eq!(found, expected.map_err(str::to_owned));
         }
     }
@@ -374,7 +452,7 @@ mod tests {
     /// Goal: an endless first line does not grow memory. Method: more than the bound without a line feed.
     #[tokio::test]
     async fn endless_answer_is_cut() {
-        let found = probe(endpoint(&[b'x'; 4096]).await, None, &http(), PATIENCE).await;
+        let found = in_http1(endpoint(&[b'x'; 4096]).await, http(PATIENCE)).await;
         assert_eq!(found, Err("not an HTTP/1 answer".into()));
     }
 
@@ -384,11 +462,11 @@ mod tests {
     async fn silence_and_refusal_fail() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        assert_eq!(probe(address, None, &Probe::Tcp, PATIENCE).await, Ok(()));
-        let silent = probe(address, None, &http(), Duration::from_millis(20)).await;
+        assert_eq!(in_http1(address, check(Probe::Tcp, PATIENCE)).await, Ok(()));
+        let silent = in_http1(address, http(Duration::from_millis(20))).await;
         assert!(silent.unwrap_err().starts_with("no answer"));
         drop(listener);
-        let refused = probe(address, None, &Probe::Tcp, PATIENCE).await;
+        let refused = in_http1(address, check(Probe::Tcp, PATIENCE)).await;
         assert!(refused.unwrap_err().starts_with("connect"));
     }
 

@@ -14,8 +14,9 @@ mod common;
 use std::{net::SocketAddr, process::Command};
 
 use common::{
-    Origin, Proxy,
+    Origin, Proxy, eventually,
     http2::{Http2, read, run, with},
+    http2_origin::Http2Origin,
     peer, proxy,
     tls::{Authority, CLIENT_ID, Identity, Leaf, SERVER_NAME},
 };
@@ -96,7 +97,7 @@ fn grpc_timeout_is_honoured() {
 /// and server, in plaintext and with certificates on both sides; its calls share a connection.
 #[test]
 fn grpc_end_to_end() {
-    let Some(python) = peer::python("grpc") else {
+    let Some(python) = peer::python("grpc, grpc_health.v1.health") else {
         return;
     };
     let authority = Authority::new();
@@ -145,5 +146,116 @@ fn grpc_end_to_end() {
         assert_eq!(peer::run(&mut calls), "done\n");
         assert!(proxy.metric("tidegate_shard_upstream_connects_total") <= 3.0);
         proxy.wait_for_metric("tidegate_shard_requests_active", |n| n == 0.0);
+    }
+}
+
+/// Goal: endpoints that speak HTTP/2 are checked in it: by a page, or by gRPC's own health service, which is to say
+/// that it serves (H14). Method: gRPC's own server, in plaintext and with certificates, asked about what it knows;
+/// and a server of pages.
+#[test]
+fn health_is_asked_in_http2() {
+    let Some(python) = peer::python("grpc, grpc_health.v1.health") else {
+        return;
+    };
+    let authority = Authority::new();
+    let server = authority.issue(&Leaf::server(SERVER_NAME));
+    let client = authority.issue(&Leaf::client(CLIENT_ID));
+    let serve = |identity: Option<&Identity>| {
+        peer::Server::start(|_, address| {
+            let mut command = Command::new(&python);
+            command.arg(peer::script("grpc_peer.py"));
+            command.args(["server", &address.to_string()]);
+            if let Some(identity) = identity {
+                command.args([
+                    &identity.certificate,
+                    &identity.private_key,
+                    &authority.pem(),
+                ]);
+            }
+            command
+        })
+    };
+    let (plain, secure) = (serve(None), serve(Some(&server)));
+    let pages = Http2Origin::start(100);
+    let tls =
+        format!(", tls: {{ trusted_ca: ca, certificate: client, server_name: {SERVER_NAME} }}");
+    let checks = [
+        ("whole", plain.address, "grpc: {}", "", "ok"),
+        (
+            "service",
+            plain.address,
+            "grpc: { service: test.Peer }",
+            "",
+            "ok",
+        ),
+        (
+            "secure",
+            secure.address,
+            "grpc: { service: test.Peer }",
+            &*tls,
+            "ok",
+        ),
+        (
+            "down",
+            plain.address,
+            "grpc: { service: test.Down }",
+            "",
+            "NOT_SERVING",
+        ),
+        (
+            "other",
+            plain.address,
+            "grpc: { service: other }",
+            "",
+            "grpc-status NOT_FOUND",
+        ),
+        (
+            "page",
+            pages.address,
+            "http: { path: /bytes/9000 }",
+            "",
+            "ok",
+        ),
+        (
+            "status",
+            pages.address,
+            "http: { expect: [404] }",
+            "",
+            "status 200",
+        ),
+        (
+            "no-grpc",
+            pages.address,
+            "grpc: {}",
+            "",
+            "not a gRPC answer",
+        ),
+    ];
+    let clusters: String = checks
+        .iter()
+        .map(|(name, address, check, tls, _)| {
+            format!(
+                "  {name}: {{ endpoints: {{ static: ['{address}'] }}, protocol: http2, \
+                 health: {{ {check}, interval: 100ms, timeout: 60s, unhealthy_after: 1, healthy_after: 1 }}{tls} }}\n"
+            )
+        })
+        .collect();
+    let proxy = Proxy::start(format!(
+        "secrets:\n{}{}listeners:\n  web: {{ bind: 127.0.0.1:0, routes: [{{ to: whole }}] }}\nclusters:\n{clusters}",
+        client.secret("client"),
+        authority.secret("ca"),
+    ));
+    for (name, _, _, _, expected) in checks {
+        eventually(name, || {
+            let all: serde_json::Value =
+                serde_json::from_str(&proxy.admin_get("/clusters").text()).unwrap();
+            let clusters = all.as_array().unwrap();
+            let cluster = clusters.iter().find(|c| c["name"] == name).unwrap();
+            let last = &cluster["endpoints"][0]["health_check"]["last"];
+            (last == expected).then_some(()).or_else(|| {
+                assert!(last.is_null() || last == "", "{name}: {last}");
+                None
+            })
+        });
     }
 }

@@ -242,6 +242,7 @@ const CLUSTERS: &[Mistake] = &[
     ("TG-C037", "200-299", "endpoints: { static: [10.0.0.1:80] }, health: { http: { expect: [«2xx»] } }"),
     ("TG-C037", "200-299", "endpoints: { static: [10.0.0.1:80] }, health: { http: { expect: [«299-200»] } }"),
     ("TG-C031", "write `/health`", "endpoints: { static: [10.0.0.1:80] }, health: { http: { path: «health» } }"),
+    ("TG-C022", "add `protocol: http2`", "endpoints: { static: [10.0.0.1:80] }, health: { «grpc»: {} }"),
     ("TG-C010", "did you mean `unhealthy_after`?", "endpoints: { static: [10.0.0.1:80] }, health: { tcp: {}, «unhealthy_threshold»: 3 }"),
     ("TG-C013", "`v1`", "endpoints: { static: [10.0.0.1:80] }, proxy_protocol: «v3»"),
     ("TG-C011", "add `trusted_ca: …`", "endpoints: { static: [10.0.0.1:80] }, «tls»: {}"),

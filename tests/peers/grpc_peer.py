@@ -12,6 +12,7 @@ import threading
 from concurrent import futures
 
 import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 SERVICE = "test.Peer"
 LARGE = bytes(range(256)) * 8192  # 2 MiB: many frames, and more than a window.
@@ -67,6 +68,10 @@ def serve(address, tls):
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(SERVICE, handlers),)
     )
+    healthy = health.HealthServicer()
+    healthy.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+    healthy.set("test.Down", health_pb2.HealthCheckResponse.NOT_SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     if tls:
         certificate, key, ca = read(*tls)
         credentials = grpc.ssl_server_credentials(
@@ -107,8 +112,8 @@ def call_all(address, tls):
             answer, call = echo.with_call(body, timeout=PATIENCE_S)
             assert answer == body
             assert ("x-length", str(len(body))) in call.trailing_metadata()
-        many = [echo.future(b"%d" % i, timeout=PATIENCE_S) for i in range(200)]
-        assert [call.result() for call in many] == [b"%d" % i for i in range(200)]
+        many = [echo.future(b"%d" % i, timeout=PATIENCE_S) for i in range(1000)]
+        assert [call.result() for call in many] == [b"%d" % i for i in range(1000)]
 
         fail = method("unary_unary", "Fail")
         details = status_of(

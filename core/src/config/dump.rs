@@ -20,6 +20,7 @@ use super::{
 };
 use crate::limiter::{Priority, watermark::Signal};
 
+mod health;
 mod limit;
 mod tls;
 
@@ -478,7 +479,7 @@ fn cluster(cluster: &Cluster) -> Value {
         "circuit",
         json!({ "connections": circuit.connections, "requests": circuit.requests }),
     );
-    object.put_opt("health", cluster.health.as_ref().map(health));
+    object.put_opt("health", cluster.health.as_ref().map(health::health));
     let proxy_protocol = cluster.proxy_protocol.map(|version| match version {
         ProxyProtocolOut::V1 => "v1",
         ProxyProtocolOut::V2 => "v2",
@@ -559,27 +560,4 @@ fn endpoint(endpoint: &StaticEndpoint) -> Value {
     object.put_filled("labels", tls::labels(&endpoint.labels));
     object.put("tls", tls::capability(&endpoint.capability));
     object.into()
-}
-
-fn health(health: &HealthCheck) -> Object {
-    let mut object = Object::default();
-    match &health.probe {
-        Probe::Tcp => object.put("tcp", json!({})),
-        Probe::Http { path, host, expect } => {
-            let mut probe = Object::default();
-            probe.put("path", &**path);
-            probe.put_opt("host", host.as_deref());
-            let expect = expect.iter().map(|(first, last)| match first == last {
-                true => json!(first),
-                false => json!(format!("{first}-{last}")),
-            });
-            probe.put("expect", Value::Array(expect.collect()));
-            object.put("http", probe);
-        }
-    }
-    object.put("interval", duration(health.interval));
-    object.put("timeout", duration(health.timeout));
-    object.put("healthy_after", health.healthy_after);
-    object.put("unhealthy_after", health.unhealthy_after);
-    object
 }

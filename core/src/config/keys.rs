@@ -117,6 +117,7 @@ pub(super) static SECTIONS: &[&Section] = &[
     &HEALTH,
     &TCP_PROBE,
     &HTTP_PROBE,
+    &GRPC_PROBE,
 ];
 
 /// What Envoy, HAProxy, nginx and Traefik call the same thing.

@@ -358,6 +358,13 @@ pub enum Probe {
         /// Accepted statuses, as inclusive ranges.
         expect: Vec<(u16, u16)>,
     },
+    /// A call of gRPC's health service, which must say that it serves.
+    Grpc {
+        /// Which service is asked about; all of the server if it is empty.
+        service: Arc<str>,
+        /// The authority; the endpoint's address by default.
+        host: Option<Arc<str>>,
+    },
 }
 
 /// Which PROXY protocol header is sent.

@@ -309,16 +309,15 @@ pub(super) fn mode(fields: &Fields<'_>) -> PolicyMode {
 }
 
 fn health(fields: &Fields<'_>, protocol: UpstreamProtocol) -> HealthCheck {
-    let probe = match fields.exactly_one(&["tcp", "http"]) {
-        Some("http") if protocol == UpstreamProtocol::Http2 => {
-            let message = "health checks in HTTP/2 are not available yet";
-            let problem = Problem::new(codes::UNAVAILABLE, fields.key_span("http"), message);
-            fields.report.add(
-                problem
-                    .label("asks in HTTP/1.1")
-                    .help("write `tcp: {}`; `heal: {}` judges by the answers to requests"),
-            );
-            Probe::Tcp
+    let probe = match fields.exactly_one(&["tcp", "http", "grpc"]) {
+        Some("grpc") => {
+            if protocol != UpstreamProtocol::Http2 {
+                let message = "`grpc` on a cluster that does not speak HTTP/2";
+                let problem = Problem::new(codes::NOT_HERE, fields.key_span("grpc"), message);
+                let help = "add `protocol: http2` to the cluster, or write `http: {}`";
+                fields.report.add(problem.label("gRPC needs it").help(help));
+            }
+            grpc_probe(&fields.section("grpc", &keys::GRPC_PROBE))
         }
         Some("http") => http_probe(&fields.section("http", &keys::HTTP_PROBE)),
         _ => {
@@ -359,9 +358,6 @@ fn http_probe(fields: &Fields<'_>) -> Probe {
         &path,
         syntax::path_and_query(&path.text),
     );
-    let host = fields
-        .text("host")
-        .and_then(|text| checked_opt(fields.report, "host", &text, syntax::authority(&text.text)));
     fields.refuse_empty("expect");
     let expect = fields.list("expect");
     let expect = expect
@@ -370,9 +366,21 @@ fn http_probe(fields: &Fields<'_>) -> Probe {
         .collect();
     Probe::Http {
         path: parsed.unwrap_or_default(),
-        host,
+        host: host(fields),
         expect,
     }
+}
+
+fn grpc_probe(fields: &Fields<'_>) -> Probe {
+    Probe::Grpc {
+        service: fields.text("service").unwrap_or_default().text.into(),
+        host: host(fields),
+    }
+}
+
+fn host(fields: &Fields<'_>) -> Option<Arc<str>> {
+    let text = fields.text("host")?;
+    checked_opt(fields.report, "host", &text, syntax::authority(&text.text))
 }
 
 /// `200` or `200-299`.

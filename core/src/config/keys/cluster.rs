@@ -381,6 +381,12 @@ pub(in super::super) static HEALTH: Section = Section {
         .absent("see `http`"),
         Field::new("http", Kind::Section(&HTTP_PROBE), "A GET is sent.").absent("see `tcp`"),
         Field::new(
+            "grpc",
+            Kind::Section(&GRPC_PROBE),
+            "`grpc.health.v1.Health/Check` is called. Needs `protocol: http2`.",
+        )
+        .absent("see `tcp`"),
+        Field::new(
             "interval",
             Kind::Duration(millis(100), seconds(3600)),
             "How often, with jitter.",
@@ -405,10 +411,7 @@ pub(in super::super) static HEALTH: Section = Section {
         )
         .default("3", "as HAProxy's `fall`"),
     ],
-    planned: &[
-        ("grpc", "gRPC health checks"),
-        ("port", "health checks on another port"),
-    ],
+    planned: &[("port", "health checks on another port")],
 };
 
 pub(in super::super) static TCP_PROBE: Section = Section {
@@ -460,4 +463,25 @@ pub(in super::super) static HTTP_PROBE: Section = Section {
         ("headers", "headers of health checks"),
         ("body", "health checks that read the body"),
     ],
+};
+
+pub(in super::super) static GRPC_PROBE: Section = Section {
+    name: "gRPC probe",
+    place: "clusters.<name>.health.grpc",
+    doc: "gRPC's own health service is asked; it has to answer SERVING.",
+    fields: &[
+        Field::new(
+            "service",
+            Kind::Text("text", 255),
+            "Which service it is asked about.",
+        )
+        .absent("the server as a whole"),
+        Field::new(
+            "host",
+            Kind::Text("a host, with or without port", 261),
+            "The authority.",
+        )
+        .absent("the endpoint's address"),
+    ],
+    planned: &[],
 };
