@@ -224,26 +224,114 @@ fn answers_that_nobody_takes() {
     proxy.wait_for_metric("tidegate_shard_requests_active", |n| n == 0.0);
 }
 
-/// Goal: a small block that stands for a large head (HPACK bomb) costs no more than its limit. Method: one
-/// entry in the table, named a thousand times; the answer is 431, and the connection goes on.
-#[test]
-fn hpack_bomb() {
-    let (origin, proxy) = guarded();
-    let mut client = Frames::connect(proxy.web());
-    let mut bomb = block(&line("GET", "/"));
-    // A literal that enters the table (RFC 7541, 6.2.1), then its index, 62, again and again.
-    let mut entry = block(&[("x", &"y".repeat(3000))]);
+/// A field that enters the table (RFC 7541, 6.2.1); its index is [`NEWEST`] then.
+fn entry(name: &str, value_bytes: usize) -> Vec<u8> {
+    let mut entry = block(&[(name, &"y".repeat(value_bytes))]);
     entry[0] = 0x40;
-    bomb.extend_from_slice(&entry);
-    bomb.extend_from_slice(&[0x80 | 62; 1000]);
-    let flags = frames::END_HEADERS | frames::END_STREAM;
-    client.send(frame(frames::HEADERS, flags, 1, &bomb));
-    client.until_end(1);
+    entry
+}
+
+const NEWEST: u8 = 0x80 | 62;
+
+/// Goal: a small block that stands for a large head (HPACK bomb) costs no more than its limit, and neither do
+/// many small fields or the crumbs of a cookie (HTTP/2 bomb). Method: an entry in the table, named a thousand
+/// times; the answer is 431, and the connection goes on.
+#[test]
+fn hpack_bombs() {
+    let (origin, proxy) = guarded();
+    let bombs = [("x", 3000), ("x", 1), ("cookie", 1), ("cookie", 500)];
+    for (name, value_bytes) in bombs {
+        let mut client = Frames::connect(proxy.web());
+        let bomb = [
+            block(&line("GET", "/")),
+            entry(name, value_bytes),
+            vec![NEWEST; 1000],
+        ];
+        let flags = frames::END_HEADERS | frames::END_STREAM;
+        client.send(frame(frames::HEADERS, flags, 1, &bomb.concat()));
+        client.until_end(1);
+        client.send(get(3, "/bytes/3"));
+        assert_eq!(client.until_end(3).payload, pattern(3));
+    }
+    assert_eq!(origin.requests().len(), bombs.len());
+    let log = proxy.access_log(2 * bombs.len());
+    let refused = log
+        .iter()
+        .filter(|e| e["tidegate.reason"] == "head_too_large");
+    assert_eq!(refused.count(), bombs.len(), "{log:?}");
+}
+
+/// Goal: bombs below the limits of a head are bounded in their number: what they hold is added up. Method: a
+/// hundred uploads that are not sent, each naming a large entry; some are refused so that they may come again,
+/// and a connection beside it is served.
+#[test]
+fn held_bombs() {
+    let origin = Origin::echo();
+    let proxy = Proxy::before(&origin);
+    let mut attacker = Frames::connect(proxy.web());
+    let head = block(&line("POST", "/body"));
+    attacker.send(frame(
+        frames::HEADERS,
+        frames::END_HEADERS,
+        1,
+        &[&head[..], &entry("x", 3000)].concat(),
+    ));
+    for number in 1..100 {
+        let bomb = [&head[..], &[NEWEST; 15]].concat();
+        let stream = number * 2 + 1;
+        attacker.send(frame(frames::HEADERS, frames::END_HEADERS, stream, &bomb));
+    }
+    let refused = attacker.until_kind(frames::RESET);
+    assert_eq!(refused.code(), frames::REFUSED_STREAM);
     let log = proxy.access_log(1);
-    assert_eq!(log[0]["tidegate.reason"], "head_too_large", "{log:?}");
-    client.send(get(3, "/bytes/3"));
-    assert_eq!(client.until_end(3).payload, pattern(3));
-    assert_eq!(origin.requests().len(), 1);
+    assert_eq!(log[0]["tidegate.detail"], "heads that expand too much");
+    let mut bystander = Frames::connect(proxy.web());
+    bystander.send(get(1, "/bytes/3"));
+    assert_eq!(bystander.until_end(1).payload, pattern(3));
+    drop(attacker);
+    proxy.wait_for_metric("tidegate_shard_requests_active", |n| n == 0.0);
+}
+
+/// Goal: frames of types that do not exist are passed over a number of times (RFC 9113, 5.5). Method: many.
+#[test]
+fn unknown_frames() {
+    ends_with_calm("too many frames without effect", 1000, |_| {
+        frame(0xbe, 0, 0, &[0; 8])
+    });
+}
+
+/// Goal: requests that break a rule are reset a number of times. Method: many with an upper-case name.
+#[test]
+fn malformed_requests() {
+    ends_with_calm("too many stream errors", 1000, |number| {
+        let fields = [&line("GET", "/")[..], &[("X-A", "b")]].concat();
+        let flags = frames::END_HEADERS | frames::END_STREAM;
+        frame(frames::HEADERS, flags, number * 2 + 1, &block(&fields))
+    });
+}
+
+/// Goal: a client that knows how many streams it may open, and opens more, is refused a number of times. Method:
+/// uploads that are not sent.
+#[test]
+fn streams_above_the_limit() {
+    ends_with_calm("too many stream errors", 1000, |number| match number {
+        0 => frame(frames::SETTINGS, frames::ACK, 0, &[]),
+        _ => post(number * 2 + 1, "/body"),
+    });
+}
+
+/// Goal: a head that never ends is waited for as long as any first head, no longer. Method: HEADERS without an
+/// end, and nothing more.
+#[test]
+fn heads_that_never_end() {
+    let origin = Origin::echo();
+    let waits = "    timeouts: { header: 500ms }\n";
+    let proxy = Proxy::start(proxy::web_with(waits, "{ to: app }", &[("app", &origin)]));
+    let mut attacker = Frames::connect(proxy.web());
+    let head = block(&line("GET", "/"));
+    attacker.send(frame(frames::HEADERS, frames::END_STREAM, 1, &head));
+    while attacker.next().is_some() {}
+    assert_eq!(proxy.metric("tidegate_shard_http2_streams_total"), 0.0);
 }
 
 /// Goal: a client that breaks the rules of the connection is told which kind, and it is counted apart from
