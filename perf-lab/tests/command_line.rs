@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::{net::TcpListener, process::Command};
+use std::{fs, net::TcpListener, path::Path, process::Command};
 
 /// Goal: every mistake that a newcomer makes is told with its remedy, and with the exit code of its kind.
 /// Method: one wrong command each.
@@ -12,6 +12,11 @@ fn mistakes_are_told_with_their_remedy() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let nobody = format!("http://{}/", listener.local_addr().unwrap());
     drop(listener);
+    // A peer whose program is on no machine, and would be installed if it were named alone.
+    let other = Path::new(env!("CARGO_TARGET_TMPDIR")).join("command-line-peers");
+    fs::create_dir_all(other.join("other")).unwrap();
+    let manifest = "program = \"no-such-proxy\"\n[install]\napt = [\"no-such-package\"]\n";
+    fs::write(other.join("other/peer.toml"), manifest).unwrap();
     for (arguments, code, told) in [
         ("run h1-182", 2, "did you mean `h1-128`?"),
         ("run h1-128 --peers tidegte", 2, "did you mean `tidegate`?"),
@@ -20,6 +25,11 @@ fn mistakes_are_told_with_their_remedy() {
             "run h1-128 --peers envoy --program envoy=/nonexistent/envoy",
             4,
             "/nonexistent/envoy is no program",
+        ),
+        (
+            "run h1-128 --no-install --peers other --peers-dir {other}",
+            4,
+            "install it with `tidegate-lab peers install other`",
         ),
         ("run h1-128 --objective p99", 2, "p99=5ms"),
         ("compare tidegte tidegate", 2, "did you mean `tidegate`?"),
@@ -42,6 +52,7 @@ fn mistakes_are_told_with_their_remedy() {
         ),
         ("gate --quick --driver /nonexistent/x", 4, "valgrind"),
     ] {
+        let arguments = arguments.replace("{other}", &other.display().to_string());
         let words = arguments.split(' ');
         let output = Command::new(env!("CARGO_BIN_EXE_tidegate-lab"))
             .args(words)

@@ -66,9 +66,13 @@ pub(super) struct RunArguments {
     /// Count each peer's system calls as well, in one more measurement; needs perf and its tracepoints.
     #[arg(long)]
     syscalls: bool,
-    /// Install the peers that are not there yet, as `peers install` does.
-    #[arg(long)]
+    /// Install those of the default peers that are not there yet, too; peers that are named with --peers are
+    /// installed anyway.
+    #[arg(long, conflicts_with = "no_install")]
     install: bool,
+    /// Install nothing: a peer that is named and not there is an error.
+    #[arg(long)]
+    no_install: bool,
     /// A peer's program, where it is not on PATH. May be repeated.
     #[arg(long, value_name = "NAME=PATH", value_parser = program)]
     program: Vec<(String, PathBuf)>,
@@ -127,7 +131,7 @@ fn percent(text: &str) -> Result<f64, String> {
 
 pub(super) fn execute(arguments: RunArguments) -> Result<ExitCode, Error> {
     let rows = scenarios(&arguments.rows)?;
-    if arguments.install {
+    if arguments.install || (!arguments.peers.is_empty() && !arguments.no_install) {
         let named: Vec<String> = match arguments.peers.is_empty() {
             true => PEERS.split(',').map(str::to_owned).collect(),
             false => arguments.peers.clone(),

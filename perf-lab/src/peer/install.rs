@@ -39,18 +39,21 @@ impl Install {
     }
 
     /// The commands behind that, in order.
-    fn commands(&self, directory: &Path) -> Vec<Vec<String>> {
+    fn commands(&self, directory: &Path, python: Python) -> Vec<Vec<String>> {
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
         let inside = |path: &str| directory.join(path).display().to_string();
+        let apt = ["apt-get", "install", "-y", "--no-install-recommends"];
         let mut commands: Vec<Vec<String>> = Vec::new();
         if !self.apt.is_empty() {
-            let mut command: Vec<String> =
-                words(&["apt-get", "install", "-y", "--no-install-recommends"]);
+            let mut command: Vec<String> = words(&apt);
             command.extend(self.apt.iter().cloned());
             commands.push(command);
         }
         if !self.pip.is_empty() {
             if !directory.join("bin/pip").exists() {
+                if python == Python::WithoutVenv {
+                    commands.push(words(&[&apt[..], &["python3-venv"]].concat()));
+                }
                 commands.push(words(&["python3", "-m", "venv", &inside("")]));
             }
             let pip = inside("bin/pip");
@@ -81,6 +84,26 @@ pub fn directory(lab_dir: &Path) -> PathBuf {
     lab_dir.parent().unwrap_or(lab_dir).join("peers")
 }
 
+/// What there is to make an environment for Python packages with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Python {
+    WithVenv,
+    /// As Debian has it, unless a further package is installed.
+    WithoutVenv,
+}
+
+impl Python {
+    fn look() -> Python {
+        let mut asked = Command::new("python3");
+        asked.args(["-c", "import venv, ensurepip"]);
+        let asked = asked.stdin(Stdio::null()).stderr(Stdio::null()).status();
+        match asked.is_ok_and(|status| status.success()) {
+            true => Python::WithVenv,
+            false => Python::WithoutVenv,
+        }
+    }
+}
+
 impl Peer {
     /// Installs it, showing each command before it runs.
     pub fn install(&self, lab_dir: &Path) -> Result<(), Error> {
@@ -88,28 +111,49 @@ impl Peer {
         if self.manifest.install.cargo {
             unpack(&PINGORA, &directory.join("pingora-peer"))?;
         }
-        for words in self.manifest.install.commands(&directory) {
-            eprintln!("+ {}", words.join(" "));
-            let Some((program, arguments)) = words.split_first() else {
-                continue;
-            };
-            let status = Command::new(program)
-                .args(arguments)
-                .env("DEBIAN_FRONTEND", "noninteractive")
-                // Cargo's own variables would point at the workspace that started the lab.
-                .env_remove("CARGO_TARGET_DIR")
-                .stdin(Stdio::null())
-                .status()
-                .map_err(Error::io(format!("starting {program}")))?;
-            if !status.success() {
-                return Err(Error::Peer {
-                    peer: self.name.clone(),
-                    problem: format!("`{}` failed ({status})", words.join(" ")),
-                });
-            }
+        let commands = self.manifest.install.commands(&directory, Python::look());
+        match run_all(&commands, run)? {
+            None => Ok(()),
+            Some(failed) => Err(Error::Peer {
+                peer: self.name.clone(),
+                problem: format!("`{failed}` failed; packages are installed as root"),
+            }),
         }
-        Ok(())
     }
+}
+
+/// Runs commands one after the other, and returns the first that failed. A machine on which nothing was
+/// installed yet has no list of packages, or an old one: then apt is asked twice.
+fn run_all(
+    commands: &[Vec<String>],
+    mut run: impl FnMut(&[String]) -> Result<bool, Error>,
+) -> Result<Option<String>, Error> {
+    let update = ["apt-get", "update", "-q"].map(str::to_owned);
+    for words in commands {
+        let is_apt = words.first() == update.first();
+        if run(words)? || (is_apt && run(&update)? && run(words)?) {
+            continue;
+        }
+        return Ok(Some(words.join(" ")));
+    }
+    Ok(None)
+}
+
+/// Whether a command succeeded.
+fn run(words: &[String]) -> Result<bool, Error> {
+    eprintln!("+ {}", words.join(" "));
+    let Some((program, arguments)) = words.split_first() else {
+        return Ok(true);
+    };
+    let status = Command::new(program)
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        // Cargo's own variables would point at the workspace that started the lab.
+        .env_remove("CARGO_TARGET_DIR")
+        .stdin(Stdio::null())
+        .status()
+        .map_err(Error::io(format!("starting {program}")))?;
+    Ok(status.success())
 }
 
 fn unpack(sources: &Dir<'_>, to: &Path) -> Result<(), Error> {
@@ -134,12 +178,16 @@ mod tests {
     #[test]
     fn commands_follow_the_kind() {
         let peers = Peer::all(None).unwrap();
-        let of = |name: &str| {
+        let with = |name: &str, python| {
             let install = &peers.get(name).unwrap().manifest.install;
-            let commands = install.commands(Path::new("/nonexistent/peers"));
+            let commands = install.commands(Path::new("/nonexistent/peers"), python);
             let lines: Vec<String> = commands.iter().map(|words| words.join(" ")).collect();
             lines.join("; ")
         };
+        let of = |name| with(name, Python::WithVenv);
+        let bare = with("caddy", Python::WithoutVenv);
+        let first = "apt-get install -y --no-install-recommends python3-venv; python3 -m venv ";
+        assert!(bare.starts_with(first), "{bare}");
         assert!(of("haproxy").ends_with("haproxy"), "{}", of("haproxy"));
         assert_eq!(
             of("caddy"),
@@ -148,5 +196,35 @@ mod tests {
         );
         assert!(of("pingora").contains("cmake; cargo build --release"));
         assert_eq!(of("tidegate"), "");
+    }
+
+    /// On a machine that has no list of packages yet, apt gets one and is asked again, once; what fails
+    /// otherwise is named, and nothing runs after it.
+    #[test]
+    fn apt_is_asked_twice() {
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let commands = ["apt-get install x", "pip install y", "cargo build"].map(words);
+        for (works_after, failed, ran) in [
+            // As many runs as fail before the rest succeeds.
+            (0, None, "apt-get install x; pip install y; cargo build"),
+            (
+                1,
+                None,
+                "apt-get install x; apt-get update -q; apt-get install x; pip install y; cargo build",
+            ),
+            (
+                2,
+                Some("apt-get install x"),
+                "apt-get install x; apt-get update -q",
+            ),
+        ] {
+            let mut lines: Vec<String> = Vec::new();
+            let outcome = run_all(&commands, |words| {
+                lines.push(words.join(" "));
+                Ok(lines.len() > works_after)
+            });
+            assert_eq!(outcome.unwrap().as_deref(), failed, "{works_after}");
+            assert_eq!(lines.join("; "), ran, "{works_after}");
+        }
     }
 }
