@@ -33,7 +33,7 @@ use crate::{
         Peer,
         certificate::{Certificates, Shown, TlsClient},
         process::{Probe, Running, Workplace},
-        render::{Clients, Heal, Limit, Mode, Setting},
+        render::{Mode, Setting},
     },
     run::Interrupt,
     scenario::{
@@ -81,25 +81,13 @@ impl Bench {
         upstreams: &'a [SocketAddr],
         dir: &'a Path,
     ) -> Setting<'a> {
-        Setting {
+        Setting::plain(
             listen,
             upstreams,
-            mode: Mode::Http,
-            connections: 1,
-            routes: &[],
-            certificates: None,
-            clients: Clients::Plain,
-            client_http: HttpVersion::Http1,
-            link: Link::Plain,
-            link_http: HttpVersion::Http1,
-            admin: None,
-            reloads: false,
-            heal: Heal::Off,
-            limit: Limit::Off,
-            cpu: self.placement.proxy,
-            descriptors: self.descriptors,
+            self.placement.proxy,
+            self.descriptors,
             dir,
-        }
+        )
     }
 
     /// Starts a peer that speaks so, and waits until it answers.

@@ -8,10 +8,10 @@ use std::{
 };
 
 use slab::Slab;
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     error::Error,
+    origin::listen,
     poll::{Moved, Poller, Token, Wait, moved},
     run::Interrupt,
     stream::connect,
@@ -19,14 +19,12 @@ use crate::{
 
 /// Bytes copied at once.
 const COPY_BYTES: usize = 64 << 10;
-/// Pending connections; the kernel caps it at `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
 /// How often the loop looks whether it should end.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Relays until a signal comes.
-pub fn relay(listen: SocketAddr, upstream: SocketAddr, interrupt: &Interrupt) -> Result<(), Error> {
-    let listener = bind(listen).map_err(Error::io(format!("listening on {listen}")))?;
+pub fn relay(on: SocketAddr, upstream: SocketAddr, interrupt: &Interrupt) -> Result<(), Error> {
+    let listener = listen(on).map_err(Error::io(format!("listening on {on}")))?;
     let mut poller = Poller::new().map_err(Error::io("creating an epoll instance"))?;
     poller
         .add(&listener, Token::Accept(0))
@@ -156,15 +154,6 @@ impl Way {
             }
         }
     }
-}
-
-fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let domain = Domain::for_address(address);
-    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }
 
 #[cfg(test)]

@@ -455,13 +455,9 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::{
-        load::{generator::LoadOutcome, latency::LatencySummary},
-        scenario::shipped,
-    };
+    use crate::{load::generator::LoadOutcome, scenario::shipped};
 
     fn measured(peer: &str, requests_per_s: u64) -> Measurement {
-        let none = Default::default();
         Measurement {
             peer: peer.to_owned(),
             round: 0,
@@ -474,18 +470,7 @@ mod tests {
             calls: None,
             base_cpu_us: None,
             configuration: BTreeMap::new(),
-            load: LoadOutcome {
-                latency: LatencySummary {
-                    from_due: none,
-                    from_send: none,
-                    lag: none,
-                    unfinished: 0,
-                },
-                failures: 0,
-                first_failure: None,
-                reconnects: 0,
-                ..LoadOutcome::default()
-            },
+            load: LoadOutcome::default(),
             generator_busy: 0.0,
             void: Vec::new(),
             caveats: Vec::new(),

@@ -98,14 +98,7 @@ impl FaultResult {
 
     /// The rows, and what each contender did there.
     fn rows(&self) -> Vec<(Row, Vec<&Cell>)> {
-        let mut rows: Vec<(Row, Vec<&Cell>)> = Vec::new();
-        for cell in &self.cells {
-            match rows.iter_mut().find(|(row, _)| *row == cell.row) {
-                Some((_, cells)) => cells.push(cell),
-                None => rows.push((cell.row, vec![cell])),
-            }
-        }
-        rows
+        experiment::grouped(&self.cells, |cell| cell.row)
     }
 
     fn heads(&self) -> Vec<String> {

@@ -100,14 +100,7 @@ impl OverloadResult {
 
     /// The steps, and what each contender did there.
     fn steps(&self) -> Vec<(f64, Vec<&Cell>)> {
-        let mut steps: Vec<(f64, Vec<&Cell>)> = Vec::new();
-        for cell in &self.cells {
-            match steps.iter_mut().find(|(times, _)| *times == cell.times) {
-                Some((_, cells)) => cells.push(cell),
-                None => steps.push((cell.times, vec![cell])),
-            }
-        }
-        steps
+        experiment::grouped(&self.cells, |cell| cell.times)
     }
 
     /// The most that a contender's goodput came to in any step.

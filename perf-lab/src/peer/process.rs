@@ -446,10 +446,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::{
-        peer::render::{Clients, Heal, Limit, Mode},
-        scenario::Link,
-    };
 
     /// A program that is nowhere is reported with its name and how to install it.
     #[test]
@@ -489,25 +485,8 @@ mod tests {
         let peer = Peer::all(None).unwrap().remove("haproxy").unwrap();
         let work = Workplace::create().unwrap();
         let address = free_address().unwrap();
-        let setting = Setting {
-            listen: address,
-            upstreams: &[address],
-            mode: Mode::Tcp,
-            connections: 1,
-            routes: &[],
-            certificates: None,
-            clients: Clients::Plain,
-            client_http: HttpVersion::Http1,
-            link: Link::Plain,
-            link_http: HttpVersion::Http1,
-            admin: None,
-            reloads: false,
-            heal: Heal::Off,
-            limit: Limit::Off,
-            cpu,
-            descriptors: 100,
-            dir: &work.dir.join("x"),
-        };
+        let (upstreams, dir) = ([address], work.dir.join("x"));
+        let setting = Setting::plain(address, &upstreams, cpu, 100, &dir);
         let rendered = Rendered {
             files: Default::default(),
             environment: Default::default(),

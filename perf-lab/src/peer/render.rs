@@ -170,6 +170,38 @@ struct Endpoint {
     port: u16,
 }
 
+impl<'a> Setting<'a> {
+    /// A peer for one connection that speaks HTTP/1.1 in plain text and does nothing of its own accord; what a
+    /// row asks for comes on top.
+    pub fn plain(
+        listen: SocketAddr,
+        upstreams: &'a [SocketAddr],
+        cpu: Cpu,
+        descriptors: u64,
+        dir: &'a Path,
+    ) -> Setting<'a> {
+        Setting {
+            listen,
+            upstreams,
+            mode: Mode::Http,
+            connections: 1,
+            routes: &[],
+            certificates: None,
+            clients: Clients::Plain,
+            client_http: HttpVersion::Http1,
+            link: Link::Plain,
+            link_http: HttpVersion::Http1,
+            admin: None,
+            reloads: false,
+            heal: Heal::Off,
+            limit: Limit::Off,
+            cpu,
+            descriptors,
+            dir,
+        }
+    }
+}
+
 /// A peer's files and arguments, filled in.
 #[derive(Clone, Debug)]
 pub struct Rendered {
@@ -323,24 +355,12 @@ mod tests {
     ];
 
     fn setting<'a>(mode: Mode, routes: &'a [String]) -> Setting<'a> {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 8001));
         Setting {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8001)),
-            upstreams: &UPSTREAMS,
-            certificates: None,
-            clients: Clients::Plain,
-            client_http: HttpVersion::Http1,
-            link: Link::Plain,
-            link_http: HttpVersion::Http1,
-            admin: None,
-            reloads: false,
-            heal: Heal::Off,
-            limit: Limit::Off,
             mode,
             connections: 64,
             routes,
-            cpu: Cpu(3),
-            descriptors: 20_000,
-            dir: Path::new("/tmp/peer"),
+            ..Setting::plain(listen, &UPSTREAMS, Cpu(3), 20_000, Path::new("/tmp/peer"))
         }
     }
 

@@ -54,6 +54,19 @@ impl Circumstances<'_> {
     }
 }
 
+/// What has the same key together, in the order in which each came first.
+pub fn grouped<K: PartialEq, C>(cells: &[C], key: impl Fn(&C) -> K) -> Vec<(K, Vec<&C>)> {
+    let mut groups: Vec<(K, Vec<&C>)> = Vec::new();
+    for cell in cells {
+        let its = key(cell);
+        match groups.iter_mut().find(|(key, _)| *key == its) {
+            Some((_, cells)) => cells.push(cell),
+            None => groups.push((its, vec![cell])),
+        }
+    }
+    groups
+}
+
 /// A table of Markdown: a word to the left, numbers to the right.
 pub fn table(heads: &[String], lines: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut text = format!("| {} |\n", heads.join(" | "));

@@ -22,7 +22,6 @@ use crate::{
 };
 
 pub(crate) fn measured(peer: &str, round: usize, cpu_us: f64, void: bool) -> Measurement {
-    let none = Default::default();
     Measurement {
         peer: peer.to_owned(),
         round,
@@ -42,18 +41,7 @@ pub(crate) fn measured(peer: &str, round: usize, cpu_us: f64, void: bool) -> Mea
         calls: None,
         base_cpu_us: None,
         configuration: BTreeMap::new(),
-        load: LoadOutcome {
-            latency: LatencySummary {
-                from_due: none,
-                from_send: none,
-                lag: none,
-                unfinished: 0,
-            },
-            failures: 0,
-            first_failure: None,
-            reconnects: 0,
-            ..LoadOutcome::default()
-        },
+        load: LoadOutcome::default(),
         generator_busy: 0.0,
         void: if void {
             vec!["test".to_owned()]
