@@ -13,7 +13,7 @@
 //!   both ends speak HTTP/2.
 //! - [`faults`]: what becomes of requests when an endpoint falls sick; [`overload`]: when the application
 //!   is asked for more than it can do; [`clients`]: whose requests these are.
-//! - [`cost`]: what a process tree has consumed, `syscalls`: how often it called the kernel; [`machine`]: where all this happened; [`cpu`],
+//! - [`cost`]: what a process tree has consumed, [`perf`]: how often it called the kernel; [`machine`]: where all this happened; [`cpu`],
 //!   [`clock`], [`error`]: small things.
 //! - [`cli`]: the command line.
 //!
@@ -45,6 +45,7 @@ pub mod measure;
 pub mod origin;
 pub mod overload;
 pub mod peer;
+pub mod perf;
 pub mod poll;
 pub mod relay;
 pub mod report;
@@ -53,7 +54,6 @@ pub mod run;
 pub mod scenario;
 pub mod statistics;
 pub mod stream;
-mod syscalls;
 pub mod trend;
 mod validity;
 pub mod verdict;

@@ -35,12 +35,12 @@ use crate::{
         process::{Probe, Running, Workplace},
         render::{Mode, Setting},
     },
+    perf::{Counting, Counts},
     run::Interrupt,
     scenario::{
         Figure, HttpVersion, Link, Load, Neighbour, Scenario,
         player::{Player, Stage},
     },
-    syscalls::Counting,
     worker::{Beside, Worker, WorkerOutcome},
 };
 
@@ -50,7 +50,7 @@ const OPEN_TIME_MAX: Duration = Duration::from_secs(30);
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 /// For memory to come to rest after the last connection was opened.
 const SETTLE_TIME: Duration = Duration::from_millis(300);
-/// The part of a measurement in which system calls are counted.
+/// The part of a measurement in which system calls and instructions are counted.
 const COUNTED_PART: f64 = 0.7;
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -118,8 +118,8 @@ pub struct Task<'a> {
     pub rate: Option<f64>,
     /// Counts the measurements of the row; seeds the arrivals, alike for all peers.
     pub round: usize,
-    /// Whether its system calls are counted, which makes everything else about it wrong.
-    pub counts_calls: bool,
+    /// Whether its system calls and instructions are counted, which makes everything else about it wrong.
+    pub counts: bool,
 }
 
 /// What came of it.
@@ -141,9 +141,9 @@ pub struct Measurement {
     pub rss_ready_kib: Option<u64>,
     /// Memory that each idle connection added.
     pub kib_per_connection: Option<f64>,
-    /// System calls per exchange, where they were counted.
+    /// System calls and instructions per exchange, where they were counted.
     #[serde(skip)]
-    pub calls: Option<f64>,
+    pub counts: Option<Counts>,
     /// CPU per request in the scenario that this one's `minus` names, in the same round.
     #[serde(default)]
     pub base_cpu_us: Option<f64>,
@@ -175,6 +175,7 @@ impl Measurement {
             // Nothing, or less than nothing, is less than a nanosecond, so that ratios can be taken.
             Figure::Added => Some((self.cpu_us_per_request()? - self.base_cpu_us?).max(1e-3)),
             Figure::Memory => self.kib_per_connection,
+            Figure::Rss => self.rss_ready_kib.map(|kib| kib as f64 / 1024.0),
             Figure::P50 => measured(latency.p50_us),
             Figure::P99 => measured(latency.p99_us),
             Figure::P999 => measured(latency.p999_us),
@@ -236,7 +237,7 @@ pub fn measure(task: Task<'_>, bench: &Bench) -> Result<Measurement, Error> {
     let mut player = Player::new(&task.row.events, stage);
     let time = task.row.time().unwrap_or(bench.duration);
     let pids = chain.pids();
-    let counting = match task.counts_calls && !pids.is_empty() {
+    let counting = match task.counts && !pids.is_empty() {
         // A little less than the measurement, since perf takes its time to begin.
         true => Some(Counting::start(
             &pids,
@@ -249,7 +250,7 @@ pub fn measure(task: Task<'_>, bench: &Bench) -> Result<Measurement, Error> {
     let seconds = started.elapsed().as_secs_f64();
     let (after, completed) = (sample()?, loaded.control.completed() - completed);
     chain.check_alive()?;
-    let calls = counting.map(Counting::finish).transpose()?;
+    let counts = counting.map(Counting::finish).transpose()?;
     let outcome = loaded.finish(bench)?;
 
     let per_connection = |ready: &Sample, after: &Sample| {
@@ -268,7 +269,7 @@ pub fn measure(task: Task<'_>, bench: &Bench) -> Result<Measurement, Error> {
             .zip(after)
             .filter(|_| is_idle)
             .map(|(ready, after)| per_connection(&ready, &after)),
-        calls,
+        counts,
         base_cpu_us: None,
         configuration,
         load: outcome

@@ -21,6 +21,7 @@ use crate::{
     machine::Machine,
     measure::{Bench, Measurement, Task, measure},
     peer::{DIRECT, FLOOR, OURS, Peer},
+    perf::Counts,
     scenario::{Figure, Load, Scenario},
     statistics::Spread,
     verdict::{Criterion, Noise},
@@ -129,6 +130,9 @@ pub struct RowResult {
     /// System calls of each peer per exchange, where they were counted.
     #[serde(default)]
     pub calls: BTreeMap<String, f64>,
+    /// Instructions of each peer per exchange, where they were counted too.
+    #[serde(default)]
+    pub instructions: BTreeMap<String, f64>,
 }
 
 impl RunResult {
@@ -200,8 +204,8 @@ pub struct Plan<'a> {
     pub rounds: usize,
     /// What to search the capacity at, if that is wanted.
     pub objective: Option<Objective>,
-    /// Whether to count each peer's system calls as well, in one more measurement.
-    pub counts_calls: bool,
+    /// Whether to count each peer's system calls and instructions as well, in one more measurement.
+    pub counts: bool,
 }
 
 /// Measures, calling `progress` with a line for a person after each measurement.
@@ -223,6 +227,7 @@ pub fn run(
             configurations: BTreeMap::new(),
             capacities: BTreeMap::new(),
             calls: BTreeMap::new(),
+            instructions: BTreeMap::new(),
         };
         for round in 0..plan.rounds {
             for candidate in in_turn(plan.candidates, round) {
@@ -247,8 +252,8 @@ pub fn run(
                 }
             }
         }
-        if plan.counts_calls {
-            count_calls(plan, &rates, &mut result, bench, &mut progress)?;
+        if plan.counts {
+            count(plan, &rates, &mut result, bench, &mut progress)?;
         }
         if let Some(objective) = plan.objective {
             for candidate in plan.candidates {
@@ -278,13 +283,13 @@ impl Candidate {
             row,
             rate,
             round,
-            counts_calls: false,
+            counts: false,
         }
     }
 }
 
-/// One more measurement of each peer, of which nothing is kept but the number of system calls.
-fn count_calls(
+/// One more measurement of each peer, of which nothing is kept but what perf counted.
+fn count(
     plan: Plan<'_>,
     rates: &Rates<'_>,
     result: &mut RowResult,
@@ -302,17 +307,23 @@ fn count_calls(
             continue;
         }
         let task = Task {
-            counts_calls: true,
+            counts: true,
             ..candidate.task(&row, rates.rate(name)?, plan.rounds)
         };
         match measure(task, bench) {
             Ok(measurement) => {
-                if let Some(calls) = measurement.calls {
+                if let Some(Counts {
+                    calls,
+                    instructions,
+                }) = measurement.counts
+                {
                     progress(&format!(
                         "{}: {name} makes {calls:.2} system calls per request",
                         row.name
                     ));
                     result.calls.insert(name.clone(), calls);
+                    let its = instructions.map(|instructions| (name.clone(), instructions));
+                    result.instructions.extend(its);
                 }
             }
             Err(Error::Interrupted) => return Err(Error::Interrupted),
@@ -374,13 +385,13 @@ fn able(candidate: &Candidate, row: &Scenario, bench: &Bench) -> Result<(), Erro
 }
 
 fn line(row: &Scenario, rounds: usize, measurement: &Measurement) -> String {
-    let number = match (
-        measurement.kib_per_connection,
-        measurement.cpu_us_per_request(),
-    ) {
-        (Some(kib), _) => format!("{kib:>8.2} KiB/connection"),
-        (None, Some(cpu)) => format!("{cpu:>8.2} µs/request"),
-        (None, None) => format!("{:>8} µs/request", "-"),
+    let is_about = |figure| row.goal.as_ref().is_some_and(|goal| goal.figure == figure);
+    let of = |figure| measurement.figure(figure);
+    let number = match (of(Figure::Rss), of(Figure::Memory), of(Figure::Cpu)) {
+        (Some(mib), ..) if is_about(Figure::Rss) => format!("{mib:>8.2} MiB"),
+        (_, Some(kib), _) => format!("{kib:>8.2} KiB/connection"),
+        (_, None, Some(cpu)) => format!("{cpu:>8.2} µs/request"),
+        (_, None, None) => format!("{:>8} µs/request", "-"),
     };
     let void = match measurement.void.first() {
         Some(reason) => format!("  void: {reason}"),
@@ -467,7 +478,7 @@ mod tests {
             cost: None,
             rss_ready_kib: None,
             kib_per_connection: None,
-            calls: None,
+            counts: None,
             base_cpu_us: None,
             configuration: BTreeMap::new(),
             load: LoadOutcome::default(),
@@ -497,6 +508,7 @@ mod tests {
             configurations: BTreeMap::new(),
             capacities: BTreeMap::new(),
             calls: BTreeMap::new(),
+            instructions: BTreeMap::new(),
         };
         let half = shipped::named("h1-128-half").unwrap();
         let rates = Rates::of(&half, Some(&base));

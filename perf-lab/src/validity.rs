@@ -168,7 +168,7 @@ pub(crate) mod tests {
             }),
             rss_ready_kib: None,
             kib_per_connection: None,
-            calls: None,
+            counts: None,
             base_cpu_us: None,
             configuration: BTreeMap::new(),
             load: LoadOutcome {

@@ -64,7 +64,7 @@ pub(super) fn execute(arguments: CompareArguments) -> Result<ExitCode, Error> {
         candidates: &[a, b],
         rounds: usize::from(arguments.pairs),
         objective: None,
-        counts_calls: false,
+        counts: false,
     };
     let result = rig.measure(plan, &subject)?;
     if result.rows.iter().any(|row| row.measurements.is_empty()) {

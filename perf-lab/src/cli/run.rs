@@ -36,7 +36,7 @@ const PEERS: &str = "direct,tidegate,haproxy,nginx,envoy";
 
 const EXAMPLES: &str = "\
 Rows: h1-128 h1-128-half h1-16k h1-16k-half h1-1m h1-1m-half tcp-16k short-connections
-      routes-1000 many-connections idle-connections tls-128 tls-16k tls-handshake
+      routes-1000 many-connections idle-connections idle-memory tls-128 tls-16k tls-handshake
       tls-handshake-resumed mtls-out two-hops two-hops-plain encryption-switch
       two-hops-h2 h2-tls h2c idle-connections-tls (all if none is named)
 
@@ -63,7 +63,8 @@ pub(super) struct RunArguments {
     /// Search each peer's capacity as well: the highest rate that keeps this, as in p99=5ms.
     #[arg(long)]
     objective: Option<Objective>,
-    /// Count each peer's system calls as well, in one more measurement; needs perf and its tracepoints.
+    /// Count each peer's system calls as well, and its instructions where the machine counts them, in one more
+    /// measurement; needs perf and its tracepoints.
     #[arg(long)]
     syscalls: bool,
     /// Install those of the default peers that are not there yet, too; peers that are named with --peers are
@@ -149,7 +150,7 @@ pub(super) fn execute(arguments: RunArguments) -> Result<ExitCode, Error> {
         candidates: &candidates,
         rounds: usize::from(arguments.rounds),
         objective: arguments.objective,
-        counts_calls: arguments.syscalls,
+        counts: arguments.syscalls,
     };
     let result = rig.measure(plan, OURS)?;
     let empty = result.rows.iter().all(|row| row.measurements.is_empty());

@@ -55,7 +55,7 @@ pub(super) fn execute(arguments: TrendArguments) -> Result<ExitCode, Error> {
     }
     if trend.is_empty() {
         return Err(Error::Usage(format!(
-            "{shown} has no figure that was asked for"
+            "{shown} has no figure that was asked for; without --scenario, --peer and --figure it is shown whole"
         )));
     }
     print!("{trend}");

@@ -38,7 +38,7 @@ pub(crate) fn measured(peer: &str, round: usize, cpu_us: f64, void: bool) -> Mea
         }),
         rss_ready_kib: Some(1024),
         kib_per_connection: Some(0.5),
-        calls: None,
+        counts: None,
         base_cpu_us: None,
         configuration: BTreeMap::new(),
         load: LoadOutcome::default(),
@@ -69,6 +69,7 @@ pub(crate) fn row(name: &str, ours: [f64; 3]) -> RowResult {
         configurations: BTreeMap::new(),
         capacities: BTreeMap::new(),
         calls: BTreeMap::new(),
+        instructions: BTreeMap::new(),
     }
 }
 

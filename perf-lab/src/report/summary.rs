@@ -125,6 +125,7 @@ pub fn figure_name(figure: Figure) -> &'static str {
         Figure::Cpu => "CPU per request",
         Figure::Added => "CPU per request, added",
         Figure::Memory => "memory per connection",
+        Figure::Rss => "memory when ready",
         Figure::P50 => "latency p50",
         Figure::P99 => "latency p99",
         Figure::P999 => "latency p99.9",
@@ -188,6 +189,8 @@ impl RowResult {
     /// The figures in which peers are compared; of all of them less is better.
     pub fn compared_figures(&self) -> Vec<Figure> {
         let mut figures = match self.row.load {
+            // What a single connection adds to the memory is a page or none.
+            Load::Idle if self.figure() == Figure::Rss => Vec::new(),
             Load::Idle => vec![Figure::Memory],
             Load::Saturate => vec![Figure::Cpu, Figure::Throughput],
             Load::Share { .. } | Load::Rate(_) => vec![Figure::Cpu, Figure::P50, Figure::P99],
@@ -328,6 +331,7 @@ mod tests {
             ),
             ("tcp-16k", [14.9, 15.0, 15.1], Some("nginx"), Outcome::Met),
             ("idle-connections", [9.0, 9.0, 9.0], None, Outcome::Met),
+            ("idle-memory", [9.0, 9.0, 9.0], None, Outcome::Met),
         ] {
             let verdict = row(name, ours).verdict().unwrap();
             assert_eq!(verdict.rival.as_deref(), rival, "{name}");
@@ -351,6 +355,14 @@ mod tests {
         assert_eq!(named(3), ("nginx", Figure::Throughput));
         assert_eq!(comparisons[0].word, Word::Faster);
         assert_eq!(comparisons[1].word, Word::Same { within: 0.03 });
+    }
+
+    /// Where nothing but the memory of a peer at rest is asked for, what a connection adds is not compared.
+    #[test]
+    fn a_peer_at_rest_has_one_figure() {
+        let row = |name| row(name, [9.0; 3]);
+        assert_eq!(row("idle-memory").compared_figures(), [Figure::Rss]);
+        assert_eq!(row("idle-connections").compared_figures(), [Figure::Memory]);
     }
 
     /// Added latency is the peer's minus the direct connection's of the same round, at the same rate

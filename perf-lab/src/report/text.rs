@@ -93,7 +93,7 @@ pub(super) fn spread(spread: Spread, figure: Figure) -> String {
         Figure::P50 | Figure::P99 | Figure::P999 | Figure::Throughput => {
             format!("{median:.0} ({min:.0}–{max:.0})")
         }
-        Figure::Cpu | Figure::Added | Figure::Memory => {
+        Figure::Cpu | Figure::Added | Figure::Memory | Figure::Rss => {
             format!("{median:.2} ({min:.2}–{max:.2})")
         }
     }
@@ -105,6 +105,7 @@ pub(super) fn heads(result: &RowResult) -> Vec<String> {
         Figure::Cpu => "CPU µs/request",
         Figure::Added => "added CPU µs/request",
         Figure::Memory => "KiB/connection",
+        Figure::Rss => "MiB when ready",
         Figure::P50 => "p50 µs, judged",
         Figure::P99 => "p99 µs, judged",
         Figure::P999 => "p99.9 µs, judged",
@@ -118,7 +119,10 @@ pub(super) fn heads(result: &RowResult) -> Vec<String> {
     heads.extend([
         "user",
         "switches",
-        "requests/s",
+        match result.row.tls && result.row.new_connections {
+            true => "handshakes/s",
+            false => "requests/s",
+        },
         "p50 µs",
         "p99 µs",
         "p99.9 µs",
@@ -186,6 +190,11 @@ pub(super) fn remarks(result: &RowResult) -> BTreeSet<String> {
     let mut remarks = BTreeSet::new();
     for (peer, calls) in &result.calls {
         remarks.insert(format!("{peer}: {calls:.2} system calls per request"));
+    }
+    for (peer, instructions) in &result.instructions {
+        remarks.insert(format!(
+            "{peer}: {instructions:.0} instructions per request"
+        ));
     }
     let mut seen: BTreeSet<(&str, String)> = BTreeSet::new();
     for measurement in &result.measurements {
@@ -307,6 +316,7 @@ mod tests {
         }
         let mut row = row("h1-128", [13.4, 13.6, 13.5]);
         row.calls.insert("haproxy".to_owned(), 4.013);
+        row.instructions.insert("haproxy".to_owned(), 40_123.4);
         let text = Only(row).to_string();
         for line in [
             "h1-128: HTTP/1.1 keep-alive, 128 B; 64 connections, closed loop",
@@ -314,6 +324,7 @@ mod tests {
             "3 of 3",
             "  envoy: void: test",
             "  haproxy: 4.01 system calls per request",
+            "  haproxy: 40123 instructions per request",
             "  tidegate / haproxy = 0.675 [",
             "of 3 pairs; goal ≤ 0.72: met",
         ] {

@@ -326,6 +326,8 @@ pub enum Figure {
     Added,
     /// KiB of memory that each connection added.
     Memory,
+    /// MiB of memory of its process tree when it has just become ready.
+    Rss,
     /// Median latency in µs, from due time.
     P50,
     /// Its 99th percentile.
@@ -340,10 +342,11 @@ pub enum Figure {
 
 impl Figure {
     /// All of them, with the names that files have for them.
-    pub const ALL: [(Figure, &str); 8] = [
+    pub const ALL: [(Figure, &str); 9] = [
         (Figure::Cpu, "cpu"),
         (Figure::Added, "added"),
         (Figure::Memory, "memory"),
+        (Figure::Rss, "rss"),
         (Figure::P50, "p50"),
         (Figure::P99, "p99"),
         (Figure::P999, "p999"),

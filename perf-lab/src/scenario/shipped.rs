@@ -15,7 +15,7 @@ static FILES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/scenarios");
 
 /// The budget's rows, in the order in which they run; what needs a capability that nobody has is
 /// left out when it comes to it. A scenario that needs another's figures comes after it.
-pub const BUDGET: [&str; 23] = [
+pub const BUDGET: [&str; 24] = [
     "h1-128",
     "h1-128-half",
     "h1-16k",
@@ -27,6 +27,7 @@ pub const BUDGET: [&str; 23] = [
     "routes-1000",
     "many-connections",
     "idle-connections",
+    "idle-memory",
     "tls-128",
     "tls-16k",
     "tls-handshake",
