@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{summary::PeerSummary, text};
+use super::{
+    summary::{PeerSummary, Verdict},
+    text,
+};
 use crate::{
     peer::DIRECT,
     run::{RowResult, RunResult},
@@ -81,17 +84,20 @@ fn line(text: &mut String, row: &RowResult, peers: &[&str]) {
             summary.map_or("–".to_owned(), |summary| value(summary, row.figure()))
         );
     }
+    let goal = row.row.goal.as_ref().map_or(0.0, |goal| goal.at_most);
     let _ = match row.verdict() {
-        Some(verdict) => writeln!(
+        Some(Verdict {
+            rival: Some(rival),
+            ratio,
+            outcome,
+            ..
+        }) => writeln!(
             text,
-            " ≤ {}{} | {:.2} {} |",
-            verdict.goal,
-            verdict
-                .rival
-                .map_or(String::new(), |rival| format!(" × {rival}")),
-            verdict.ratio.estimate,
-            verdict.outcome
+            " ≤ {goal} × {rival} | {:.2} {outcome} |",
+            ratio.estimate
         ),
+        // The figure itself is beside it.
+        Some(Verdict { outcome, .. }) => writeln!(text, " ≤ {goal} | {outcome} |"),
         None => writeln!(text, " – | – |"),
     };
 }
@@ -175,6 +181,16 @@ mod tests {
         }
     }
 
+    /// A goal that is no ratio stands there as it is, beside the figure.
+    #[test]
+    fn absolute_goals_are_figures() {
+        let mut result = sample::run();
+        result.rows = vec![sample::row("idle-memory", [9.0; 3])];
+        let table = table(&result);
+        assert!(table.contains("| 1.00 (1.00–1.00) |"), "{table}");
+        assert!(table.contains("| ≤ 15 | met |"), "{table}");
+    }
+
     /// Neither the machine's directories nor the name of its kernel's build get into a document.
     #[test]
     fn the_machine_stays_private() {
@@ -212,6 +228,21 @@ mod tests {
             !table.contains("somebody") && !table.contains("/home"),
             "{table}"
         );
+    }
+
+    /// The documents that the commands in them are about have a place for each table.
+    #[test]
+    fn documents_have_their_places() {
+        for (document, name) in [
+            ("README.md", None),
+            ("docs/benchmarks.md", None),
+            ("docs/benchmarks.md", Some("tls")),
+            ("docs/benchmarks.md", Some("http2")),
+        ] {
+            let path = format!("{}/../{document}", env!("CARGO_MANIFEST_DIR"));
+            let text = std::fs::read_to_string(path).unwrap();
+            assert!(update(&text, name, "new").is_ok(), "{document} {name:?}");
+        }
     }
 
     /// The table replaces what stands between the markers, as often as one likes, and nothing else.
