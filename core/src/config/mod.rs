@@ -12,6 +12,7 @@
 //! 4. `lint`: warnings that need the whole model.
 //! 5. [`to_json`], [`diff`]: the model back in words of the file.
 //! 6. [`secret_faults`]: what others found wrong with the files of secrets, at their place.
+//! 7. [`value`]: the checks of `syntax`, for configurations that come from a control plane.
 
 use std::ops::Range;
 
@@ -32,6 +33,7 @@ mod secret_files;
 mod shape;
 mod syntax;
 mod tree;
+pub mod value;
 
 pub use codes::{CODES, Code, errors_reference};
 pub use demo::{demo_config, embedded_default};
