@@ -7,6 +7,7 @@ pub(crate) mod etcd;
 #[rustfmt::skip]
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic)]
 pub(crate) mod healing;
+pub(crate) mod message;
 
 pub(crate) use tonic::{
     Request, Response, Status, Streaming, async_trait,

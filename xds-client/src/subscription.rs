@@ -1,19 +1,22 @@
-//! One resource type on one xDS stream, state-of-the-world variant: which names are wanted, what was
-//! accepted, what is sent next. Events go in ([`Subscription::subscribe`], [`Subscription::receive`],
-//! [`Subscription::connected`], [`Subscription::elapsed`]), requests and updates come out.
+//! One resource type on one xDS stream: which names are wanted, what was accepted, what is sent next. Events go in
+//! ([`Subscription::subscribe`], [`Subscription::receive`], [`Subscription::connected`],
+//! [`Subscription::elapsed`]), requests and updates come out. Both variants of the protocol are here: they differ in
+//! how a request is put and in what removes a resource, and share all else.
 //!
 //! The machine does not decode: a resource arrives as a name and either a validated value or the reason
-//! why it was refused. It does not reconnect either: the transport says when a stream is up or down.
-//! The delta variant, TTLs and warming are not here yet.
+//! why it was refused. It does not reconnect either: the transport says when a stream is up or down. What may be used
+//! of what was accepted is the caller's business. TTLs are not here.
 //!
 //! Source of the rules: Envoy's `xds_protocol.rst`, and gRPC proposals A46 (partial acceptance) and A57
 //! (the timer for missing resources).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     time::Duration,
 };
+
+use tidegate_core::config::{CLUSTERS_MAX, LISTENERS_MAX};
 
 /// How long a named resource may stay unanswered before it counts as missing (A57). Only connected
 /// time counts.
@@ -38,18 +41,15 @@ pub enum ResourceType {
     Listener,
     /// `envoy.config.route.v3.RouteConfiguration`
     Route,
-    /// `envoy.extensions.transport_sockets.tls.v3.Secret`
-    Secret,
 }
 
 impl ResourceType {
     /// Every type, in the order in which they are made before they are used (make before break).
-    pub const ALL: [ResourceType; 5] = [
+    pub const ALL: [ResourceType; 4] = [
         ResourceType::Cluster,
         ResourceType::Endpoint,
         ResourceType::Listener,
         ResourceType::Route,
-        ResourceType::Secret,
     ];
 
     /// The URL that names the type on the wire.
@@ -61,9 +61,25 @@ impl ResourceType {
             }
             ResourceType::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             ResourceType::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
-            ResourceType::Secret => {
-                "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
-            }
+        }
+    }
+
+    /// A word for it, in messages and metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            ResourceType::Cluster => "cluster",
+            ResourceType::Endpoint => "endpoint",
+            ResourceType::Listener => "listener",
+            ResourceType::Route => "route",
+        }
+    }
+
+    /// Resources of the type that are held: as many as a configuration has. Each listener brings its routes, each
+    /// cluster its endpoints.
+    pub const fn held_max(self) -> usize {
+        match self {
+            ResourceType::Cluster | ResourceType::Endpoint => CLUSTERS_MAX,
+            ResourceType::Listener | ResourceType::Route => LISTENERS_MAX,
         }
     }
 
@@ -71,7 +87,7 @@ impl ResourceType {
     pub const fn absence(self) -> Absence {
         match self {
             ResourceType::Cluster | ResourceType::Listener => Absence::Removes,
-            ResourceType::Endpoint | ResourceType::Route | ResourceType::Secret => Absence::Keeps,
+            ResourceType::Endpoint | ResourceType::Route => Absence::Keeps,
         }
     }
 }
@@ -85,31 +101,64 @@ pub enum Absence {
     Keeps,
 }
 
-/// What to send: a `DiscoveryRequest` without `node`, which the transport adds to the first of a stream.
+/// The variants of the protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Variant {
+    /// A response carries what changed.
+    #[default]
+    Delta,
+    /// A response of clusters or listeners carries all of them.
+    StateOfTheWorld,
+}
+
+/// What to send: a `DiscoveryRequest` or a `DeltaDiscoveryRequest` without `node`, which the transport adds to the
+/// first of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// The type.
     pub resource_type: ResourceType,
-    /// The version accepted last; empty before the first.
-    pub version: String,
-    /// The nonce of the newest response on this stream; empty before the first.
+    /// The nonce of the response that is answered; empty before the first, and in a delta request that answers
+    /// nothing.
     pub nonce: String,
-    /// The names wanted, ascending; empty is "everything" for a wildcard subscription and "nothing any
-    /// more" for a named one.
-    pub names: Vec<String>,
-    /// Why the newest response was refused, wholly or in part: this request is a NACK.
+    /// Why that response was refused, wholly or in part: this request is a NACK.
     pub error: Option<String>,
+    /// What is wanted.
+    pub wanted: Wanted,
 }
 
-/// A received and decoded `DiscoveryResponse`.
+/// What is wanted, in the words of a variant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// State of the world.
+    Names {
+        /// The version accepted last; empty before the first.
+        version: String,
+        /// Everything that is wanted, ascending; empty is "everything" for a wildcard subscription and "nothing any
+        /// more" for a named one.
+        names: Vec<String>,
+    },
+    /// Delta.
+    Changes {
+        /// Names that are wanted from now on.
+        subscribe: Vec<String>,
+        /// Names that are wanted no more.
+        unsubscribe: Vec<String>,
+        /// What is held, with its version: in the first request of a stream alone.
+        versions: BTreeMap<String, String>,
+    },
+}
+
+/// A received and decoded response.
 #[derive(Clone, Debug)]
 pub struct Response<T> {
-    /// Its version.
+    /// Its version; of no meaning in a delta response.
     pub version: String,
     /// Its nonce.
     pub nonce: String,
     /// Its resources, each validated or refused.
     pub resources: Vec<Resource<T>>,
+    /// Names of what is no more; only in a delta response.
+    pub removed: Vec<String>,
 }
 
 /// One resource of a response.
@@ -117,6 +166,8 @@ pub struct Response<T> {
 pub struct Resource<T> {
     /// Its name; empty if not even that could be read.
     pub name: String,
+    /// Its own version; the response's in state of the world.
+    pub version: String,
     /// The value, or why it was refused.
     pub value: Result<T, String>,
 }
@@ -136,7 +187,7 @@ pub enum Update<T> {
         /// Its name.
         name: String,
     },
-    /// The server has not sent it in time: it is taken not to exist, until it comes.
+    /// The server has not sent it in time, or says that it has none: it is taken not to exist, until it comes.
     Missing {
         /// Its name.
         name: String,
@@ -147,12 +198,13 @@ pub enum Update<T> {
 #[derive(Debug)]
 pub struct Subscription {
     resource_type: ResourceType,
+    variant: Variant,
     /// Whether everything is wanted. A flag of its own: an empty set of names means "nothing any more"
     /// once a name was sent on the stream.
     wildcard: bool,
     names: BTreeSet<String>,
-    /// Names of the accepted resources. Invariant: of a named subscription, a subset of `names`.
-    held: BTreeSet<String>,
+    /// The accepted resources with their versions. Invariant: of a named subscription, a subset of `names`.
+    held: BTreeMap<String, String>,
     /// The version accepted last, over all streams.
     version: String,
     stream: Stream,
@@ -161,36 +213,47 @@ pub struct Subscription {
 #[derive(Debug)]
 enum Stream {
     Down,
-    Up {
-        nonce: String,
-        /// Why the newest response was refused.
-        error: Option<String>,
-        /// A request is due.
-        due: bool,
-        /// A request went out on this stream: from then on an empty set of names has to be said.
-        spoken: bool,
-        /// Names that were asked for and not answered, with the time at which they count as missing.
-        waiting: BTreeMap<String, Duration>,
-    },
+    Up(Up),
+}
+
+/// What is said on a stream.
+#[derive(Debug, Default)]
+struct Up {
+    /// The nonce of the newest response.
+    nonce: String,
+    /// Why it was refused.
+    error: Option<String>,
+    /// Responses that wait for their answer, with why they were refused. Delta alone: there each has its own. Its
+    /// bound is the transport's, which reads no further while there are many.
+    unanswered: VecDeque<(String, Option<String>)>,
+    /// A request is due, whatever is unanswered.
+    due: bool,
+    /// A request went out on this stream: from then on an empty set of names has to be said.
+    spoken: bool,
+    /// Names that the server knows to be wanted. Delta alone.
+    told: BTreeSet<String>,
+    /// Names that were asked for and not answered, with the time at which they count as missing.
+    waiting: BTreeMap<String, Duration>,
 }
 
 impl Subscription {
     /// A subscription to single resources by name.
-    pub fn named(resource_type: ResourceType) -> Self {
-        Self::new(resource_type, false)
+    pub fn named(resource_type: ResourceType, variant: Variant) -> Self {
+        Self::new(resource_type, variant, false)
     }
 
     /// A subscription to everything of a type.
-    pub fn wildcard(resource_type: ResourceType) -> Self {
-        Self::new(resource_type, true)
+    pub fn wildcard(resource_type: ResourceType, variant: Variant) -> Self {
+        Self::new(resource_type, variant, true)
     }
 
-    fn new(resource_type: ResourceType, wildcard: bool) -> Self {
+    fn new(resource_type: ResourceType, variant: Variant, wildcard: bool) -> Self {
         Subscription {
             resource_type,
+            variant,
             wildcard,
             names: BTreeSet::new(),
-            held: BTreeSet::new(),
+            held: BTreeMap::new(),
             version: String::new(),
             stream: Stream::Down,
         }
@@ -206,9 +269,35 @@ impl Subscription {
         &self.version
     }
 
+    /// The nonce of the newest response on this stream.
+    pub fn nonce(&self) -> &str {
+        match &self.stream {
+            Stream::Down => "",
+            Stream::Up(up) => &up.nonce,
+        }
+    }
+
+    /// Why the newest response on this stream was refused, wholly or in part.
+    pub fn error(&self) -> Option<&str> {
+        match &self.stream {
+            Stream::Down => None,
+            Stream::Up(up) => up.error.as_deref(),
+        }
+    }
+
+    /// The accepted resources with their versions.
+    pub fn held(&self) -> &BTreeMap<String, String> {
+        &self.held
+    }
+
     /// Whether a resource of this name was accepted and not removed since.
     pub fn holds(&self, name: &str) -> bool {
-        self.held.contains(name)
+        self.held.contains_key(name)
+    }
+
+    /// The names that are asked for.
+    pub fn names(&self) -> &BTreeSet<String> {
+        &self.names
     }
 
     /// Asks for a resource.
@@ -227,22 +316,19 @@ impl Subscription {
         if !self.wildcard {
             self.held.remove(name);
         }
-        if let Stream::Up { waiting, .. } = &mut self.stream {
-            waiting.remove(name);
+        if let Stream::Up(up) = &mut self.stream {
+            up.waiting.remove(name);
         }
         self.request_is_due();
     }
 
     /// A stream was made. Nonces are valid on their stream only, so that the first request repeats the
-    /// names and the accepted version with an empty nonce.
+    /// names and what was accepted with an empty nonce.
     pub fn connected(&mut self) {
-        self.stream = Stream::Up {
-            nonce: String::new(),
-            error: None,
+        self.stream = Stream::Up(Up {
             due: self.wildcard || !self.names.is_empty(),
-            spoken: false,
-            waiting: BTreeMap::new(),
-        };
+            ..Up::default()
+        });
     }
 
     /// The stream broke. What was accepted stays in use; nothing is missing while nobody can answer.
@@ -250,38 +336,73 @@ impl Subscription {
         self.stream = Stream::Down;
     }
 
-    /// The request to send now, if one is due. Whatever changed since the last call goes into one.
+    /// Whether [`Self::poll_request`] has something to send.
+    pub fn is_due(&self) -> bool {
+        match &self.stream {
+            Stream::Down => false,
+            Stream::Up(up) => up.due || !up.unanswered.is_empty(),
+        }
+    }
+
+    /// Responses that wait for their answer.
+    pub fn unanswered(&self) -> usize {
+        match &self.stream {
+            Stream::Down => 0,
+            Stream::Up(up) => up.unanswered.len(),
+        }
+    }
+
+    /// The request to send now, if one is due. Whatever changed since the last call goes into one. To be called
+    /// until there is none.
     pub fn poll_request(&mut self, now: Duration) -> Option<Request> {
-        let Stream::Up {
-            nonce,
-            error,
-            due,
-            spoken,
-            waiting,
-        } = &mut self.stream
-        else {
+        let Stream::Up(up) = &mut self.stream else {
             return None;
         };
-        if !std::mem::take(due) {
+        let due = std::mem::take(&mut up.due);
+        let answered = up.unanswered.pop_front();
+        if !due && answered.is_none() {
             return None;
         }
-        *spoken = true;
-        for name in self.names.difference(&self.held) {
-            waiting
+        for name in self
+            .names
+            .iter()
+            .filter(|name| !self.held.contains_key(*name))
+        {
+            up.waiting
                 .entry(name.clone())
                 .or_insert(now.saturating_add(MISSING_AFTER));
         }
-        let mut names: Vec<String> = self.names.iter().cloned().collect();
-        if self.wildcard && !names.is_empty() {
-            // A list that names resources must name the wildcard too, or it ends it.
-            names.insert(0, "*".to_owned());
-        }
+        let (nonce, error) = match self.variant {
+            Variant::StateOfTheWorld => (up.nonce.clone(), up.error.clone()),
+            Variant::Delta => answered.unwrap_or_default(),
+        };
+        let is_first = !std::mem::replace(&mut up.spoken, true);
+        let wanted = match self.variant {
+            Variant::StateOfTheWorld => Wanted::Names {
+                version: self.version.clone(),
+                names: with_wildcard(self.wildcard, self.names.iter().cloned().collect()),
+            },
+            Variant::Delta => {
+                let subscribe: Vec<String> = self.names.difference(&up.told).cloned().collect();
+                let unsubscribe = up.told.difference(&self.names).cloned().collect();
+                up.told.clone_from(&self.names);
+                Wanted::Changes {
+                    // Later a list that names resources leaves the wildcard as it is.
+                    subscribe: with_wildcard(self.wildcard && is_first, subscribe),
+                    unsubscribe,
+                    versions: if is_first {
+                        self.held.clone()
+                    } else {
+                        BTreeMap::new()
+                    },
+                }
+            }
+        };
         Some(Request {
             resource_type: self.resource_type,
-            version: self.version.clone(),
-            nonce: nonce.clone(),
-            names,
-            error: error.clone(),
+            nonce,
+            error,
+            wanted,
         })
     }
 
@@ -289,27 +410,30 @@ impl Subscription {
     /// response are taken even when others of it are refused (A46). A refused resource keeps its last
     /// good value, whatever its type says about absence.
     pub fn receive<T>(&mut self, response: Response<T>) -> Vec<Update<T>> {
-        let Stream::Up { due, .. } = &mut self.stream else {
+        if let Stream::Down = self.stream {
             // A response of a stream that is gone.
             return Vec::new();
-        };
-        *due = true;
-        let (updates, error) = self.apply(response.resources);
+        }
+        let (updates, error) = self.apply(response.resources, response.removed);
         if error.is_none() {
             self.version = response.version;
         }
-        if let Stream::Up {
-            nonce,
-            error: last_error,
-            waiting,
-            ..
-        } = &mut self.stream
-        {
-            *nonce = response.nonce;
-            *last_error = error;
+        if let Stream::Up(up) = &mut self.stream {
+            up.nonce.clone_from(&response.nonce);
+            up.error.clone_from(&error);
+            match self.variant {
+                Variant::StateOfTheWorld => up.due = true,
+                Variant::Delta => up.unanswered.push_back((response.nonce, error)),
+            }
             for update in &updates {
-                if let Update::Set { name, .. } = update {
-                    waiting.remove(name);
+                match update {
+                    Update::Set { name, .. } => {
+                        up.waiting.remove(name);
+                    }
+                    Update::Missing { name } => {
+                        up.waiting.insert(name.clone(), Duration::MAX);
+                    }
+                    Update::Removed { .. } => {}
                 }
             }
         }
@@ -320,23 +444,24 @@ impl Subscription {
     pub fn deadline(&self) -> Option<Duration> {
         match &self.stream {
             Stream::Down => None,
-            Stream::Up { waiting, .. } => waiting.values().min().copied(),
+            Stream::Up(up) => up.waiting.values().min().copied(),
         }
     }
 
     /// Time passed: names whose answer is overdue. Each is told once per stream.
     pub fn elapsed<T>(&mut self, now: Duration) -> Vec<Update<T>> {
-        let Stream::Up { waiting, .. } = &mut self.stream else {
+        let Stream::Up(up) = &mut self.stream else {
             return Vec::new();
         };
-        let overdue: Vec<String> = waiting
+        let overdue: Vec<String> = up
+            .waiting
             .iter()
             .filter(|(_, deadline)| **deadline <= now)
             .map(|(name, _)| name.clone())
             .collect();
         for name in &overdue {
             // Kept with an unreachable deadline, so that the next request does not start the timer anew.
-            waiting.insert(name.clone(), Duration::MAX);
+            up.waiting.insert(name.clone(), Duration::MAX);
         }
         overdue
             .into_iter()
@@ -344,36 +469,71 @@ impl Subscription {
             .collect()
     }
 
-    /// The changes that `resources` make, and the text of the NACK if any of them is refused.
-    fn apply<T>(&mut self, resources: Vec<Resource<T>>) -> (Vec<Update<T>>, Option<String>) {
+    /// The changes that a response makes, and the text of the NACK if any of it is refused.
+    fn apply<T>(
+        &mut self,
+        resources: Vec<Resource<T>>,
+        removed: Vec<String>,
+    ) -> (Vec<Update<T>>, Option<String>) {
         let mut refused = ErrorText::default();
-        if resources.len() > RESOURCES_MAX {
+        let count = resources.len() + removed.len();
+        if count > RESOURCES_MAX {
             refused.add(
                 "",
-                format_args!("{} resources, at most {RESOURCES_MAX}", resources.len()),
+                format_args!("{count} resources, at most {RESOURCES_MAX}"),
             );
             return (Vec::new(), refused.finish());
         }
         let mut seen = BTreeSet::new();
         let mut updates = Vec::new();
-        for Resource { name, value } in resources {
-            if !seen.insert(name.clone()) {
+        for resource in resources {
+            let Resource {
+                name,
+                version,
+                value,
+            } = resource;
+            if !name.is_empty() && !seen.insert(name.clone()) {
                 // Which of the two is meant cannot be known; the first one was taken.
                 refused.add(&name, format_args!("named twice in one response"));
                 continue;
             }
             match value {
-                Err(reason) => refused.add(&name, format_args!("{reason}")),
+                Err(reason) => {
+                    // What has no name may be any of those that are held: none of them is gone.
+                    if name.is_empty() {
+                        seen.extend(self.held.keys().cloned());
+                    }
+                    refused.add(&name, format_args!("{reason}"));
+                }
                 // A server may send more than was asked for; it is not an error, and not ours.
                 Ok(_) if !self.wants(&name) => {}
+                Ok(_) if self.is_full(&name) => {
+                    let most = self.resource_type.held_max();
+                    refused.add(
+                        &name,
+                        format_args!("there are {most} already, and no more are taken"),
+                    );
+                }
                 Ok(value) => {
-                    self.held.insert(name.clone());
+                    self.held.insert(name.clone(), version);
                     updates.push(Update::Set { name, value });
                 }
             }
         }
-        if self.resource_type.absence() == Absence::Removes {
-            let gone: Vec<String> = self.held.difference(&seen).cloned().collect();
+        for name in removed {
+            if !seen.insert(name.clone()) {
+                refused.add(&name, format_args!("named twice in one response"));
+            } else if self.held.remove(&name).is_some() {
+                updates.push(Update::Removed { name });
+            } else if self.names.contains(&name) {
+                updates.push(Update::Missing { name });
+            }
+        }
+        if self.variant == Variant::StateOfTheWorld
+            && self.resource_type.absence() == Absence::Removes
+        {
+            let gone = self.held.keys().filter(|name| !seen.contains(*name));
+            let gone: Vec<String> = gone.cloned().collect();
             for name in gone {
                 self.held.remove(&name);
                 updates.push(Update::Removed { name });
@@ -386,13 +546,31 @@ impl Subscription {
         self.wildcard || self.names.contains(name)
     }
 
+    fn is_full(&self, name: &str) -> bool {
+        self.held.len() >= self.resource_type.held_max() && !self.holds(name)
+    }
+
     fn request_is_due(&mut self) {
         let nothing_wanted = !self.wildcard && self.names.is_empty();
-        if let Stream::Up { due, spoken, .. } = &mut self.stream {
-            // Before the first request an empty list would mean "everything" (legacy wildcard).
-            *due = *spoken || !nothing_wanted;
+        if let Stream::Up(up) = &mut self.stream {
+            // Before the first request an empty list would mean "everything" (legacy wildcard). In delta, what comes
+            // and goes between two requests is nothing to say.
+            up.due = match self.variant {
+                Variant::StateOfTheWorld => up.spoken || !nothing_wanted,
+                Variant::Delta => {
+                    up.told != self.names || (!up.spoken && (self.wildcard || !nothing_wanted))
+                }
+            };
         }
     }
+}
+
+/// A list that names resources must name the wildcard too, or it ends it.
+fn with_wildcard(wildcard: bool, mut names: Vec<String>) -> Vec<String> {
+    if wildcard && !names.is_empty() {
+        names.insert(0, "*".to_owned());
+    }
+    names
 }
 
 /// The text of a NACK: `name: reason`, one a line, cut at [`ERROR_TEXT_MAX`].

@@ -1,0 +1,228 @@
+//! Listeners: an address, one filter chain, and at its end HTTP or a byte relay.
+
+use std::sync::Arc;
+
+use tidegate_core::config::{
+    model::{Forwarded, Http, Listener, Protocol, ProxyProtocolIn, XForwarded},
+    value,
+};
+
+use super::{
+    Listener as Translated, Typed, action, cluster::plaintext_only, endpoint, is_this_stream,
+    node::Node, reference, route, template, typed,
+};
+
+/// Makes a listener.
+pub(super) fn listener(node: &Node<'_>) -> Translated {
+    let (protocol, routes) = match chain(node) {
+        Some(chain) => protocol(&chain),
+        None => (Protocol::Tcp(template::tcp()), None),
+    };
+    Translated {
+        config: Listener {
+            bind: bind(node),
+            proxy_protocol: listener_filters(node),
+            tls: None,
+            protocol,
+        },
+        routes,
+    }
+}
+
+fn bind(node: &Node<'_>) -> std::net::SocketAddr {
+    let socket = node
+        .node("address")
+        .and_then(|address| endpoint::socket_address(&address));
+    let Some(socket) = socket else {
+        if !node.has("address") {
+            node.refuse("address", "is missing");
+        }
+        return ([0, 0, 0, 0], 0).into();
+    };
+    let address = endpoint::format_address(&socket).and_then(|text| text.parse().ok());
+    address.unwrap_or_else(|| ([0, 0, 0, 0], 0).into())
+}
+
+/// The one filter chain.
+fn chain<'a>(node: &Node<'a>) -> Option<Node<'a>> {
+    let chains = node.nodes("filter_chains");
+    let by_default = node.node("default_filter_chain");
+    if chains.len() + usize::from(by_default.is_some()) != 1 {
+        node.refuse("filter_chains", "exactly one is supported");
+    }
+    let chain = chains.into_iter().next().or(by_default)?;
+    if let Some(socket) = chain.node("transport_socket") {
+        plaintext_only(&socket);
+    }
+    Some(chain)
+}
+
+fn listener_filters(node: &Node<'_>) -> ProxyProtocolIn {
+    let mut proxy_protocol = ProxyProtocolIn::Off;
+    for filter in node.nodes("listener_filters") {
+        match typed(&filter, "typed_config") {
+            Typed::Known(known) => match known.kind() {
+                // Both look at first bytes, as every listener does here.
+                "TlsInspector" | "HttpInspector" => {}
+                "ProxyProtocol" => proxy_protocol = ProxyProtocolIn::Require,
+                other => filter.refuse("typed_config", format!("{other} is not supported")),
+            },
+            Typed::Unknown(name) => {
+                filter.refuse("typed_config", format!("{name} is not supported"))
+            }
+            Typed::Absent => filter.refuse("typed_config", "is missing"),
+        }
+    }
+    proxy_protocol
+}
+
+/// What the last filter speaks, and where its routes come from.
+fn protocol(chain: &Node<'_>) -> (Protocol, Option<Arc<str>>) {
+    let nowhere = || (Protocol::Tcp(template::tcp()), None);
+    let filters = chain.nodes("filters");
+    let (Some(filter), 1) = (filters.first(), filters.len()) else {
+        chain.refuse("filters", "exactly one is supported");
+        return nowhere();
+    };
+    match typed(filter, "typed_config") {
+        Typed::Known(known) => match known.kind() {
+            "HttpConnectionManager" => http(&known),
+            "TcpProxy" => tcp(&known),
+            other => {
+                filter.refuse("typed_config", format!("{other} is not supported"));
+                nowhere()
+            }
+        },
+        Typed::Unknown(name) => {
+            filter.refuse("typed_config", format!("{name} is not supported"));
+            nowhere()
+        }
+        Typed::Absent => {
+            filter.refuse("typed_config", "is missing");
+            nowhere()
+        }
+    }
+}
+
+fn tcp(node: &Node<'_>) -> (Protocol, Option<Arc<str>>) {
+    let mut tcp = template::tcp();
+    tcp.to = match node.which(&["cluster", "weighted_clusters"]) {
+        Some("weighted_clusters") => {
+            let split = node.node("weighted_clusters");
+            split
+                .map(|split| action::weighted(&split, "weight"))
+                .unwrap_or_default()
+        }
+        _ => action::whole(reference(node, "cluster")),
+    };
+    if let Some(idle) = node.positive("idle_timeout") {
+        tcp.idle_timeout = idle;
+    }
+    tcp.max_age = node.positive("max_downstream_connection_duration");
+    (Protocol::Tcp(tcp), None)
+}
+
+fn http(node: &Node<'_>) -> (Protocol, Option<Arc<str>>) {
+    if node.word("codec_type", "AUTO") == "HTTP3" {
+        node.refuse("codec_type", "HTTP3 is not supported");
+    }
+    let mut http = template::http();
+    let routes = match node.which(&["route_config", "rds"]) {
+        Some("route_config") => {
+            let inline = node.node("route_config");
+            http.routes = inline
+                .map(|inline| route::configuration(&inline))
+                .unwrap_or_default();
+            None
+        }
+        Some(_) => node.node("rds").and_then(|rds| {
+            is_this_stream(&rds, "config_source");
+            reference(&rds, "route_config_name")
+        }),
+        None => {
+            node.refuse(
+                "",
+                "has no routes: one of `route_config` and `rds` is needed",
+            );
+            None
+        }
+    };
+    filters(node);
+    limits(node, &mut http);
+    http.forwarded = forwarded(node);
+    (Protocol::Http(http), routes)
+}
+
+/// The filters before the router: none is known here, so that only those may stand there which may be left out.
+fn filters(node: &Node<'_>) {
+    let filters = node.nodes("http_filters");
+    let Some((last, before)) = filters.split_last() else {
+        return node.refuse("http_filters", "is empty: the last has to be the router");
+    };
+    for filter in before {
+        let name = match typed(filter, "typed_config") {
+            Typed::Known(known) => known.kind(),
+            Typed::Unknown(name) => name,
+            Typed::Absent => "a filter without `typed_config`",
+        };
+        match filter.flag("is_optional") || filter.flag("disabled") {
+            true => filter.warn("", format!("{name} is left out")),
+            false => filter.refuse("typed_config", format!("{name} is not supported")),
+        }
+    }
+    if !matches!(typed(last, "typed_config"), Typed::Known(known) if known.kind() == "Router") {
+        last.refuse("typed_config", "the last filter has to be the router");
+    }
+}
+
+fn limits(node: &Node<'_>, http: &mut Http) {
+    if let Some(kib) = node.integer::<u32>("max_request_headers_kb") {
+        http.limits.header_list = kib.clamp(1, 1024) * 1024;
+        http.limits.target = http.limits.target.min(http.limits.header_list);
+    }
+    if let Some(timeout) = node
+        .duration("request_headers_timeout")
+        .filter(|t| !t.is_zero())
+    {
+        http.timeouts.header = timeout;
+    }
+    if let Some(timeout) = node
+        .duration("stream_idle_timeout")
+        .filter(|t| !t.is_zero())
+    {
+        http.timeouts.idle = timeout;
+    }
+    if let Some(common) = node.node("common_http_protocol_options") {
+        if let Some(timeout) = common.duration("idle_timeout").filter(|t| !t.is_zero()) {
+            http.timeouts.keep_alive = timeout;
+        }
+        if let Some(count) = common
+            .integer::<u16>("max_headers_count")
+            .filter(|n| *n > 0)
+        {
+            http.limits.header_fields = count;
+        }
+        if let Some(requests) = common.integer::<u32>("max_requests_per_connection") {
+            http.limits.requests_per_connection = Some(requests).filter(|n| *n > 0);
+        }
+    }
+    if let Some(http2) = node.node("http2_protocol_options")
+        && let Some(streams) = http2.integer::<u32>("max_concurrent_streams")
+    {
+        // More at once than the model's own bound helps nobody but a flood.
+        http.limits.http2.streams = streams.clamp(1, 1000);
+    }
+}
+
+fn forwarded(node: &Node<'_>) -> Forwarded {
+    Forwarded {
+        x_forwarded: match node.flag("use_remote_address") {
+            true => XForwarded::Append,
+            false => XForwarded::Preserve,
+        },
+        via: match node.text("via") {
+            "" => None,
+            via => node.checked("via", value::token(via)),
+        },
+    }
+}

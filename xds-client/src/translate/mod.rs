@@ -1,0 +1,232 @@
+//! From resources of the Envoy API to the model of `tidegate-core`: what a control plane says, in the words of our
+//! own configuration.
+//!
+//! A resource is read in two steps. [`support`] goes through all that is set in it: a field that is not in its
+//! table is refused by name, with its path, and one that may be ignored is told as a warning. Then the file of its
+//! type makes the model of it, checking values as strictly as those of a file. What comes out can be compiled; a
+//! resource that is refused says everything that is wrong with it, not the first thing.
+//!
+//! In reading order: `node` (a message with its path, and the faults), [`support`], `cluster`, `endpoint`, `listener`,
+//! `route` (virtual hosts), `matching`, `action`.
+
+mod action;
+mod cluster;
+mod endpoint;
+mod listener;
+mod matching;
+mod node;
+mod route;
+pub mod support;
+mod template;
+
+use std::{fmt, sync::Arc};
+
+use tidegate_core::config::model;
+
+use crate::{
+    pb::message::{self, Message, Value},
+    subscription::ResourceType,
+};
+
+use self::node::{Faults, Node};
+
+/// Bytes of a resource's name. Control planes compose long ones; they become labels of metrics.
+pub const NAME_MAX: usize = 256;
+
+/// Faults and warnings of one resource that are told.
+pub const FAULTS_MAX: usize = 16;
+
+/// Something about a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// `virtual_hosts[0].routes[2].route.cluster_header`; empty for the resource as a whole.
+    pub path: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path.is_empty() {
+            true => f.write_str(&self.reason),
+            false => write!(f, "{}: {}", self.path, self.reason),
+        }
+    }
+}
+
+/// A resource, in our words.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resource {
+    /// A cluster.
+    Cluster(Box<Cluster>),
+    /// The endpoints of a cluster.
+    Assignment(Vec<model::StaticEndpoint>),
+    /// A listener.
+    Listener(Box<Listener>),
+    /// The routes of listeners.
+    Routes(Vec<model::Route>),
+}
+
+/// A cluster, and where its endpoints come from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// With its endpoints, unless they come from elsewhere.
+    pub config: model::Cluster,
+    /// The assignment that brings them.
+    pub assignment: Option<Arc<str>>,
+}
+
+/// A listener, and where its routes come from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// With its routes, unless they come from elsewhere.
+    pub config: model::Listener,
+    /// The route configuration that brings them.
+    pub routes: Option<Arc<str>>,
+}
+
+/// What became of a resource.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Translated {
+    /// Its name; empty if not even that could be read.
+    pub name: String,
+    /// The resource, or everything that is wrong with it.
+    pub resource: Result<Resource, Vec<Fault>>,
+    /// What is ignored in it.
+    pub warnings: Vec<Fault>,
+}
+
+/// Reads a resource of a type from its bytes.
+pub fn translate(resource_type: ResourceType, url: &str, bytes: &[u8]) -> Translated {
+    let fault = |reason: String| {
+        let path = String::new();
+        Translated {
+            name: String::new(),
+            resource: Err(vec![Fault { path, reason }]),
+            warnings: Vec::new(),
+        }
+    };
+    if url != resource_type.url() {
+        return fault(format!(
+            "is a {}, not a {}",
+            message::type_name(url),
+            resource_type.word()
+        ));
+    }
+    match message::decode(url, bytes) {
+        Ok(message) => read(resource_type, &message),
+        Err(why) => fault(format!("cannot be decoded: {why}")),
+    }
+}
+
+/// A resource in JSON, with its `@type`: the type and the bytes that [`translate`] takes.
+///
+/// # Errors
+///
+/// It is no resource of a type that is asked for.
+pub fn from_json(json: &serde_json::Value) -> Result<(ResourceType, Vec<u8>), String> {
+    let (url, bytes) = message::from_json(json)?;
+    let known = ResourceType::ALL.into_iter().find(|one| one.url() == url);
+    let resource_type = known.ok_or_else(|| {
+        let name = message::type_name(&url).to_owned();
+        format!("a {name} is no resource that is taken")
+    })?;
+    Ok((resource_type, bytes))
+}
+
+/// A cluster without endpoints.
+pub fn empty_cluster() -> model::Cluster {
+    model::Cluster {
+        endpoints: model::Endpoints::Static(Vec::new()),
+        ..template::cluster()
+    }
+}
+
+fn read(resource_type: ResourceType, message: &Message) -> Translated {
+    let faults = Faults::default();
+    support::review(message, &faults);
+    let node = Node::root(message, &faults);
+    let name = match resource_type {
+        ResourceType::Endpoint => node.text("cluster_name"),
+        _ => node.text("name"),
+    };
+    let name = name.to_owned();
+    if let Err(why) = check_name(&name) {
+        node.refuse(
+            if resource_type == ResourceType::Endpoint {
+                "cluster_name"
+            } else {
+                "name"
+            },
+            why,
+        );
+    }
+    let resource = match resource_type {
+        ResourceType::Cluster => Resource::Cluster(Box::new(cluster::cluster(&node))),
+        ResourceType::Endpoint => Resource::Assignment(endpoint::assignment(&node)),
+        ResourceType::Listener => Resource::Listener(Box::new(listener::listener(&node))),
+        ResourceType::Route => Resource::Routes(route::configuration(&node)),
+    };
+    let (errors, warnings) = faults.finish();
+    Translated {
+        name,
+        resource: if errors.is_empty() {
+            Ok(resource)
+        } else {
+            Err(errors)
+        },
+        warnings,
+    }
+}
+
+/// Names become labels of metrics and parts of views.
+fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("is empty".into());
+    }
+    if name.len() > NAME_MAX {
+        return Err(format!("is longer than {NAME_MAX} bytes"));
+    }
+    match name
+        .bytes()
+        .all(|byte| matches!(byte, 0x21..=0x7e) && byte != b'"' && byte != b'\\')
+    {
+        true => Ok(()),
+        false => Err("holds something else than visible ASCII".into()),
+    }
+}
+
+/// The name of a resource that another one refers to.
+fn reference(node: &Node<'_>, field: &str) -> Option<Arc<str>> {
+    let name = node.text(field);
+    node.checked(field, check_name(name).map(|()| name.into()))
+}
+
+/// Whether a source of resources is the stream that this one came by.
+fn is_this_stream(node: &Node<'_>, field: &str) {
+    let source = node.node(field);
+    if !source.is_some_and(|source| source.has("ads") || source.has("self")) {
+        node.refuse(
+            field,
+            "is neither `ads` nor `self`: only the stream itself brings resources",
+        );
+    }
+}
+
+/// What stands in an `Any`: a message of a known type, or the name of the type.
+enum Typed<'a> {
+    Known(Node<'a>),
+    Unknown(&'a str),
+    Absent,
+}
+
+fn typed<'a>(node: &Node<'a>, field: &str) -> Typed<'a> {
+    match node.value(field) {
+        Some(Value::Message(_)) => node.node(field).map_or(Typed::Absent, Typed::Known),
+        Some(Value::Opaque(name)) => Typed::Unknown(name),
+        _ => Typed::Absent,
+    }
+}
+
+#[cfg(test)]
+mod tests;
