@@ -1,8 +1,10 @@
 //! The control-plane edge of Tidegate: whatever speaks to a control plane, translated to the plain types of
 //! `tidegate-core`.
 //!
-//! 1. xDS: a [`subscription`] for each type of resources (what is asked for and answered), and [`translate`] (what a
-//!    resource means, or why it is refused). Transports are not written yet.
+//! 1. xDS, from the wire to a part of a configuration. [`ads`] keeps a stream to a control plane; [`resources`] is all
+//!    that is known on it, pure: a [`subscription`] for each type (what is asked for and answered), [`translate`]
+//!    (what a resource means, or why it is refused), and the [`graph`] (what may be used yet). [`document`] reads
+//!    the same resources from a text.
 //! 2. [`healing`]: the protocol `tidegate.healing.v1`, both ends: the client of a proxy, with the hooks that
 //!    restart its application, and the server that a center stands on.
 //! 3. [`etcd`]: the little of etcd that a center needs to elect a leader and keep its state.
@@ -11,8 +13,13 @@
 //! transports around them decide nothing. Only `pb.rs` names the protos and the gRPC library.
 #![forbid(unsafe_code)]
 
+pub mod ads;
+mod backoff;
+pub mod document;
 pub mod etcd;
+pub mod graph;
 pub mod healing;
 mod pb;
+pub mod resources;
 pub mod subscription;
 pub mod translate;

@@ -3,6 +3,9 @@
 
 #[rustfmt::skip]
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic)]
+pub(crate) mod discovery;
+#[rustfmt::skip]
+#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic)]
 pub(crate) mod etcd;
 #[rustfmt::skip]
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic)]
@@ -14,3 +17,17 @@ pub(crate) use tonic::{
     metadata::MetadataValue,
     transport::{Channel, Endpoint, Error as ConnectError},
 };
+
+/// The wrapper of a resource, which the state of the world puts into an `Any`.
+pub(crate) fn decode_resource(bytes: &[u8]) -> Result<discovery::Resource, prost::DecodeError> {
+    prost::Message::decode(bytes)
+}
+
+/// The same, the other way round.
+#[cfg(test)]
+pub(crate) fn wrap(resource: &discovery::Resource) -> discovery::Any {
+    discovery::Any {
+        type_url: "type.googleapis.com/envoy.service.discovery.v3.Resource".into(),
+        value: prost::Message::encode_to_vec(resource),
+    }
+}

@@ -5,7 +5,7 @@
 //!
 //! The machine does not decode: a resource arrives as a name and either a validated value or the reason
 //! why it was refused. It does not reconnect either: the transport says when a stream is up or down. What may be used
-//! of what was accepted is the caller's business. TTLs are not here.
+//! of what was accepted is the business of the [graph](crate::graph). TTLs are not here.
 //!
 //! Source of the rules: Envoy's `xds_protocol.rst`, and gRPC proposals A46 (partial acceptance) and A57
 //! (the timer for missing resources).

@@ -42,6 +42,11 @@ fn generated_code_is_current() {
             "healing",
         ),
         ("etcd/rpc.proto", "etcdserverpb", "etcd"),
+        (
+            "envoy/discovery.proto",
+            "envoy.service.discovery.v3",
+            "discovery",
+        ),
     ] {
         let code = generate(proto, package);
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/pb/{name}.rs"));

@@ -22,9 +22,12 @@ use super::{
     lifecycle::{Lifecycle, order_of},
     translate,
 };
-use crate::pb::{
-    Endpoint, MetadataValue, Request, Status as GrpcStatus, Streaming,
-    healing::{self as pb, healing_client::HealingClient},
+use crate::{
+    backoff::backoff,
+    pb::{
+        Endpoint, MetadataValue, Request, Status as GrpcStatus, Streaming,
+        healing::{self as pb, healing_client::HealingClient},
+    },
 };
 
 /// Reports between the outbox and the socket. Few: what is there counts as sent.
@@ -209,7 +212,13 @@ impl Client {
             if leader.is_some() {
                 continue;
             }
-            let wait = backoff(&self.settings.times, attempt, fastrand::f64());
+            let times = &self.settings.times;
+            let wait = backoff(
+                times.backoff_min,
+                times.backoff_max,
+                attempt,
+                fastrand::f64(),
+            );
             if self.take_in(sleep(wait)).await.is_none() {
                 return;
             }
@@ -469,36 +478,4 @@ fn source_of(error: &dyn Error) -> String {
         error = source;
     }
     error.to_string()
-}
-
-/// How long to wait before attempt number `attempt`, 0 for the first after a stream: between half of the
-/// time and all of it, so that a thousand proxies do not come back in the same moment. `random` is in
-/// [0, 1).
-fn backoff(times: &Times, attempt: u32, random: f64) -> Duration {
-    let doubled = times.backoff_min.saturating_mul(1 << attempt.min(20));
-    doubled.min(times.backoff_max).mul_f64(0.5 + random / 2.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Goal: attempts get rarer up to a limit, and never all at once (H12). Method: both ends of the
-    /// random numbers.
-    #[test]
-    fn backoff_doubles_with_jitter() {
-        let times = Times::default();
-        for (attempt, most_ms) in [
-            (0, 100),
-            (1, 200),
-            (6, 6400),
-            (7, 10_000),
-            (u32::MAX, 10_000),
-        ] {
-            let most = Duration::from_millis(most_ms);
-            assert_eq!(backoff(&times, attempt, 0.0), most / 2);
-            let longest = backoff(&times, attempt, 0.999_999);
-            assert!(longest > most * 99 / 100 && longest <= most);
-        }
-    }
 }

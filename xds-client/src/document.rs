@@ -1,0 +1,212 @@
+//! Resources from a text, as people write them: YAML or JSON. What a control plane would send can be checked before it
+//! sends it.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    graph::{CLUSTER_WAIT, Graph, State},
+    subscription::{ResourceType, Update},
+    translate::{self, Resource, Translated},
+};
+
+/// A resource of a text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    /// Its type, if that could be read.
+    pub resource_type: Option<ResourceType>,
+    /// What became of it.
+    pub translated: Translated,
+}
+
+/// Reads all resources of a text: one with its `@type`, a list of them, a `DiscoveryResponse` with its `resources`, or
+/// a bootstrap of Envoy with its `static_resources`.
+///
+/// # Errors
+///
+/// It is none of these.
+pub fn read(text: &str) -> Result<Vec<Checked>, String> {
+    let value: Value = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+    let resources = resources(value)?;
+    Ok(resources.into_iter().map(check).collect())
+}
+
+fn resources(value: Value) -> Result<Vec<Value>, String> {
+    match value {
+        Value::Array(resources) => Ok(resources),
+        Value::Object(mut map) => {
+            if map.contains_key("@type") && !map.contains_key("resources") {
+                return Ok(vec![Value::Object(map)]);
+            }
+            if let Some(Value::Object(fixed)) = map.remove("static_resources") {
+                return Ok(of_bootstrap(fixed));
+            }
+            match map.remove("resources") {
+                Some(Value::Array(resources)) => Ok(resources),
+                _ => Err(NO_RESOURCES.into()),
+            }
+        }
+        _ => Err(NO_RESOURCES.into()),
+    }
+}
+
+const NO_RESOURCES: &str = "no resources: a resource with its `@type`, a list of them, or a map with `resources` or `static_resources`";
+
+/// What a bootstrap says without types, with them.
+fn of_bootstrap(mut fixed: Map<String, Value>) -> Vec<Value> {
+    let mut resources = Vec::new();
+    for (key, resource_type) in [
+        ("listeners", ResourceType::Listener),
+        ("clusters", ResourceType::Cluster),
+    ] {
+        let Some(Value::Array(found)) = fixed.remove(key) else {
+            continue;
+        };
+        resources.extend(found.into_iter().map(|mut one| {
+            if let Value::Object(map) = &mut one {
+                map.insert("@type".into(), json!(resource_type.url()));
+            }
+            one
+        }));
+    }
+    resources
+}
+
+fn check(json: Value) -> Checked {
+    match translate::from_json(&json) {
+        Ok((resource_type, bytes)) => Checked {
+            resource_type: Some(resource_type),
+            translated: translate::translate(resource_type, resource_type.url(), &bytes),
+        },
+        Err(reason) => {
+            let field = |key: &str| json.get(key).and_then(Value::as_str);
+            let name = field("name").or(field("cluster_name"));
+            Checked {
+                resource_type: None,
+                translated: Translated {
+                    name: name.unwrap_or_default().to_owned(),
+                    resource: Err(vec![translate::Fault {
+                        path: String::new(),
+                        reason,
+                    }]),
+                    warnings: Vec::new(),
+                },
+            }
+        }
+    }
+}
+
+/// What the good ones of these refer to and is not among them, one line each.
+pub fn dangling(resources: &[Checked]) -> Vec<String> {
+    let mut graph = Graph::default();
+    let mut names: Vec<(ResourceType, Arc<str>)> = Vec::new();
+    for Checked {
+        resource_type,
+        translated,
+    } in resources
+    {
+        let (Some(resource_type), Ok(value)) = (resource_type, &translated.resource) else {
+            continue;
+        };
+        names.push((*resource_type, translated.name.as_str().into()));
+        let name = translated.name.clone();
+        let value: Resource = value.clone();
+        graph.apply(*resource_type, Update::Set { name, value });
+    }
+    graph.poll(Duration::ZERO, &Default::default());
+    graph.poll(CLUSTER_WAIT, &Default::default());
+    let waiting = names
+        .iter()
+        .filter(|(one, name)| graph.state(*one, name) == State::Warming);
+    let mut lines: Vec<String> = waiting
+        .map(|(one, name)| {
+            let what = if *one == ResourceType::Cluster {
+                "endpoints"
+            } else {
+                "routes"
+            };
+            format!(
+                "{} `{name}` waits for its {what}, which are not here",
+                one.word()
+            )
+        })
+        .collect();
+    let unknown = graph.placeholders().iter();
+    lines.extend(unknown.map(|name| format!("cluster `{name}` is named by a route, and not here")));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+
+    const BOOTSTRAP: &str = "
+static_resources:
+  clusters:
+  - { name: a, type: STATIC, connect_timeout: 1s }
+  - { name: b, type: EDS, eds_cluster_config: { eds_config: { ads: {} } } }
+  listeners:
+  - name: l
+    address: { socket_address: { address: 127.0.0.1, port_value: 80 } }
+    filter_chains:
+    - filters:
+      - name: t
+        typed_config:
+          '@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: t
+          cluster: c
+";
+
+    /// Goal: a bootstrap, a response, a list and a single resource are read, and what they refer to is followed.
+    /// Method: one of each.
+    #[test]
+    fn texts_of_every_shape_are_read() {
+        let checked = read(BOOTSTRAP).unwrap();
+        assert!(
+            checked.iter().all(|one| one.translated.resource.is_ok()),
+            "{checked:?}"
+        );
+        assert_eq!(
+            dangling(&checked),
+            [
+                "cluster `b` waits for its endpoints, which are not here",
+                "cluster `c` is named by a route, and not here",
+            ]
+        );
+        let one = "{ '@type': type.googleapis.com/envoy.config.cluster.v3.Cluster, name: a }";
+        for text in [
+            one.to_owned(),
+            format!("[{one}]"),
+            format!("resources: [{one}]\nversion_info: '1'"),
+        ] {
+            let checked = read(&text).unwrap();
+            assert_eq!(checked[0].translated.name, "a");
+            assert!(dangling(&checked).is_empty());
+        }
+    }
+
+    /// Goal: what is no resource is told with its name. Method: a field that does not exist, a type that is not taken,
+    /// and texts that hold none.
+    #[test]
+    fn what_is_no_resource_is_told() {
+        let faults = |text: &str| {
+            let one = read(text).unwrap().remove(0).translated;
+            (one.name, one.resource.unwrap_err()[0].reason.clone())
+        };
+        let (name, why) = faults(
+            "{ '@type': type.googleapis.com/envoy.config.cluster.v3.Cluster, name: a, x: 1 }",
+        );
+        assert_eq!(name, "a");
+        assert!(why.contains("unrecognized field name 'x'"), "{why}");
+        let (_, why) = faults("{ '@type': type.googleapis.com/envoy.config.core.v3.Locality }");
+        assert_eq!(
+            why,
+            "a envoy.config.core.v3.Locality is no resource that is taken"
+        );
+        for text in ["1", "{}", "a: [", "resources: 1"] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! All that is known on a stream of a control plane: a subscription for each type, and the graph of what is held.
+//! Responses go in, as bytes with names; requests and parts of a configuration come out. Pure: a transport moves the
+//! bytes, and says what time it is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    graph::{Graph, Part, State},
+    subscription::{Request, Resource, ResourceType, Response, Subscription, Update, Variant},
+    translate::{self, Fault, Translated},
+};
+
+/// A response as it came: nothing of it is decoded.
+#[derive(Clone, Debug, Default)]
+pub struct RawResponse {
+    /// The type of its resources.
+    pub type_url: String,
+    /// Its version.
+    pub version: String,
+    /// Its nonce.
+    pub nonce: String,
+    /// Its resources.
+    pub resources: Vec<RawResource>,
+    /// Names of what is no more.
+    pub removed: Vec<String>,
+}
+
+/// A resource as it came.
+#[derive(Clone, Debug, Default)]
+pub struct RawResource {
+    /// The name that stands beside it; empty in a response of the state of the world.
+    pub name: String,
+    /// Its version; empty in a response of the state of the world.
+    pub version: String,
+    /// Its type.
+    pub type_url: String,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// How a type is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TypeStatus {
+    /// The type.
+    pub resource_type: ResourceType,
+    /// The version accepted last.
+    pub version: String,
+    /// The nonce of the newest response on this stream.
+    pub nonce: String,
+    /// Responses received.
+    pub responses: u64,
+    /// Resources accepted.
+    pub accepted: u64,
+    /// Resources refused.
+    pub rejected: u64,
+    /// What was wrong with the newest response that was refused in part.
+    pub last_error: Option<String>,
+    /// Every resource that is held, asked for or was refused, by name.
+    pub resources: Vec<ResourceStatus>,
+}
+
+/// How a resource is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceStatus {
+    /// Its name.
+    pub name: String,
+    /// The version accepted last; empty if there is none.
+    pub version: String,
+    /// What that one is doing; nothing if there is none.
+    pub state: Option<State>,
+    /// Why the newest one was refused, if it was.
+    pub error: Option<String>,
+    /// What is ignored in the one in use.
+    pub warnings: Vec<String>,
+}
+
+/// What is counted, and told of single resources.
+#[derive(Debug, Default)]
+struct Told {
+    responses: u64,
+    accepted: u64,
+    rejected: u64,
+    last_error: Option<String>,
+    /// By name: why the newest was refused. No more of them than resources may be held.
+    errors: BTreeMap<String, String>,
+    /// By name.
+    warnings: BTreeMap<String, Vec<String>>,
+}
+
+/// All that is known.
+#[derive(Debug)]
+pub struct Resources {
+    /// In the order of [`ResourceType::ALL`], which is the order of requests.
+    subscriptions: Vec<Subscription>,
+    told: BTreeMap<ResourceType, Told>,
+    graph: Graph,
+    /// Clusters that the file brings.
+    of_file: Arc<BTreeSet<Arc<str>>>,
+}
+
+impl Resources {
+    /// Nothing yet; everything of listeners and clusters is wanted, and what they refer to.
+    pub fn new(variant: Variant, of_file: Arc<BTreeSet<Arc<str>>>) -> Resources {
+        let subscription = |resource_type| match resource_type {
+            ResourceType::Cluster | ResourceType::Listener => {
+                Subscription::wildcard(resource_type, variant)
+            }
+            ResourceType::Endpoint | ResourceType::Route => {
+                Subscription::named(resource_type, variant)
+            }
+        };
+        Resources {
+            subscriptions: ResourceType::ALL.map(subscription).into(),
+            told: ResourceType::ALL.map(|one| (one, Told::default())).into(),
+            graph: Graph::default(),
+            of_file,
+        }
+    }
+
+    /// A stream was made.
+    pub fn connected(&mut self) {
+        self.subscriptions
+            .iter_mut()
+            .for_each(Subscription::connected);
+    }
+
+    /// It broke.
+    pub fn disconnected(&mut self) {
+        self.subscriptions
+            .iter_mut()
+            .for_each(Subscription::disconnected);
+    }
+
+    /// The file has other clusters now.
+    pub fn file_changed(&mut self, of_file: Arc<BTreeSet<Arc<str>>>) {
+        self.of_file = of_file;
+        self.graph.file_changed();
+    }
+
+    /// Whether [`Self::poll_request`] has something to send.
+    pub fn is_due(&self) -> bool {
+        self.subscriptions.iter().any(Subscription::is_due)
+    }
+
+    /// Responses that wait for their answer.
+    pub fn unanswered(&self) -> usize {
+        self.subscriptions
+            .iter()
+            .map(Subscription::unanswered)
+            .sum()
+    }
+
+    /// The request to send now, if one is due: clusters before endpoints before listeners before routes.
+    pub fn poll_request(&mut self, now: Duration) -> Option<Request> {
+        self.subscriptions
+            .iter_mut()
+            .find_map(|one| one.poll_request(now))
+    }
+
+    /// Takes a response in. Its answer is due then, and what it refers to is asked for.
+    ///
+    /// # Errors
+    ///
+    /// The type that it is of, if nobody asked for that.
+    pub fn receive(&mut self, response: RawResponse) -> Result<(), String> {
+        let of_type = |one: &&mut Subscription| one.resource_type().url() == response.type_url;
+        let Some(subscription) = self.subscriptions.iter_mut().find(of_type) else {
+            return Err(response.type_url);
+        };
+        let resource_type = subscription.resource_type();
+        let told = self.told.entry(resource_type).or_default();
+        told.responses += 1;
+        let resources = response
+            .resources
+            .into_iter()
+            .map(|raw| read(resource_type, raw, told));
+        let decoded = Response {
+            version: response.version,
+            nonce: response.nonce,
+            resources: resources.collect(),
+            removed: response.removed,
+        };
+        let refused = decoded
+            .resources
+            .iter()
+            .filter(|one| one.value.is_err())
+            .count();
+        let updates = subscription.receive(decoded);
+        told.rejected += refused as u64;
+        told.accepted += updates
+            .iter()
+            .filter(|one| matches!(one, Update::Set { .. }))
+            .count() as u64;
+        if let Some(error) = subscription.error() {
+            told.last_error = Some(error.to_owned());
+        }
+        self.apply(resource_type, updates);
+        Ok(())
+    }
+
+    /// When [`Self::elapsed`] wants to be called, if nothing happens before.
+    pub fn deadline(&self) -> Option<Duration> {
+        let missing = self.subscriptions.iter().filter_map(Subscription::deadline);
+        missing.chain(self.graph.deadline()).min()
+    }
+
+    /// Time passed.
+    pub fn elapsed(&mut self, now: Duration) {
+        for resource_type in ResourceType::ALL {
+            let updates = self.subscription(resource_type).elapsed(now);
+            self.apply(resource_type, updates);
+        }
+    }
+
+    /// The part of the configuration, if it is another than before.
+    pub fn poll(&mut self, now: Duration) -> Option<Part> {
+        self.graph.poll(now, &self.of_file)
+    }
+
+    /// How each type is doing.
+    pub fn status(&self) -> Vec<TypeStatus> {
+        self.subscriptions
+            .iter()
+            .map(|one| self.status_of(one))
+            .collect()
+    }
+
+    /// Clusters that routes name and that do not exist.
+    pub fn unknown_clusters(&self) -> Vec<Arc<str>> {
+        self.graph.placeholders().iter().cloned().collect()
+    }
+
+    fn status_of(&self, subscription: &Subscription) -> TypeStatus {
+        let resource_type = subscription.resource_type();
+        let nothing = Told::default();
+        let told = self.told.get(&resource_type).unwrap_or(&nothing);
+        let held = subscription.held();
+        let names: BTreeSet<&String> = held
+            .keys()
+            .chain(subscription.names())
+            .chain(told.errors.keys())
+            .collect();
+        let resources = names.into_iter().map(|name| {
+            let version = held.get(name);
+            let state = self.graph.state(resource_type, name);
+            ResourceStatus {
+                name: name.clone(),
+                version: version.cloned().unwrap_or_default(),
+                state: (version.is_some() || state == State::Missing).then_some(state),
+                error: told.errors.get(name).cloned(),
+                warnings: told.warnings.get(name).cloned().unwrap_or_default(),
+            }
+        });
+        TypeStatus {
+            resource_type,
+            version: subscription.version().to_owned(),
+            nonce: subscription.nonce().to_owned(),
+            responses: told.responses,
+            accepted: told.accepted,
+            rejected: told.rejected,
+            last_error: told.last_error.clone(),
+            resources: resources.collect(),
+        }
+    }
+
+    fn apply(&mut self, resource_type: ResourceType, updates: Vec<Update<translate::Resource>>) {
+        if updates.is_empty() {
+            return;
+        }
+        for update in updates {
+            if let (Update::Removed { name }, Some(told)) =
+                (&update, self.told.get_mut(&resource_type))
+            {
+                told.errors.remove(name);
+                told.warnings.remove(name);
+            }
+            self.graph.apply(resource_type, update);
+        }
+        let refers_to = match resource_type {
+            ResourceType::Cluster => ResourceType::Endpoint,
+            ResourceType::Listener => ResourceType::Route,
+            ResourceType::Endpoint | ResourceType::Route => return,
+        };
+        let wanted = self.graph.wanted(refers_to);
+        let subscription = self.subscription(refers_to);
+        let asked = subscription.names().clone();
+        let gone = asked.iter().filter(|name| !wanted.contains(name.as_str()));
+        let gone: Vec<&String> = gone.collect();
+        gone.iter().for_each(|name| subscription.unsubscribe(name));
+        wanted.iter().for_each(|name| subscription.subscribe(name));
+        if let Some(told) = self.told.get_mut(&refers_to) {
+            for name in gone {
+                told.errors.remove(name);
+                told.warnings.remove(name);
+            }
+        }
+    }
+
+    fn subscription(&mut self, resource_type: ResourceType) -> &mut Subscription {
+        let found = self
+            .subscriptions
+            .iter_mut()
+            .find(|one| one.resource_type() == resource_type);
+        found.unwrap_or_else(|| unreachable!("there is one for each type"))
+    }
+}
+
+/// Translates a resource, and notes what is said of it.
+fn read(
+    resource_type: ResourceType,
+    raw: RawResource,
+    told: &mut Told,
+) -> Resource<translate::Resource> {
+    let Translated {
+        name,
+        mut resource,
+        warnings,
+    } = translate::translate(resource_type, &raw.type_url, &raw.bytes);
+    if !raw.name.is_empty() && !name.is_empty() && raw.name != name {
+        let reason = format!("calls itself `{name}`");
+        resource = Err(vec![Fault {
+            path: String::new(),
+            reason,
+        }]);
+    }
+    let name = if raw.name.is_empty() { name } else { raw.name };
+    let lines = |faults: &[Fault]| faults.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let value = resource.map_err(|faults| lines(&faults).join("; "));
+    match &value {
+        Err(error) => {
+            let has_room =
+                told.errors.len() < resource_type.held_max() || told.errors.contains_key(&name);
+            if !name.is_empty() && has_room {
+                told.errors.insert(name.clone(), error.clone());
+            }
+        }
+        Ok(_) => {
+            told.errors.remove(&name);
+            match warnings.is_empty() {
+                true => drop(told.warnings.remove(&name)),
+                false if told.warnings.len() < resource_type.held_max() => {
+                    drop(told.warnings.insert(name.clone(), lines(&warnings)));
+                }
+                false => {}
+            }
+        }
+    }
+    Resource {
+        name,
+        version: raw.version,
+        value,
+    }
+}
+
+#[cfg(test)]
+mod tests;
