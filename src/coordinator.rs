@@ -2,11 +2,12 @@
 //! sockets, follows DNS and health, answers signals and the admin server, and ends the process in order.
 //! Nothing here is on the path of a request.
 //!
-//! In reading order: the loop (here), `reload`, `encryption` (secrets and what is announced), `reports` (what
+//! In reading order: the loop (here), `reload`, `control_plane` (what xDS brings), `encryption` (secrets and what is announced), `reports` (what
 //! tasks found), `healing` (what calls came to), `limiting` (what the machine bears), `center` (who is told, and
 //! may ask), `ending` (drain and stop), `upgrade` (a new process takes over), `service_manager`.
 
 pub(crate) mod center;
+mod control_plane;
 mod encryption;
 mod ending;
 pub(crate) mod healing;
@@ -51,6 +52,7 @@ use crate::{
     source::Source,
     status::{Command, Request, SourceInfo, State, Status, Strict},
     watch::{Gone, Watch},
+    xds::ControlPlane,
 };
 
 /// How often the coordinator looks at the world (design: every 100 ms).
@@ -72,7 +74,7 @@ pub(crate) struct Coordinator {
     fleet: Fleet,
     access_log: Option<AccessLog>,
     requests: flume::Receiver<Request>,
-    /// What the file says.
+    /// What the file and the control plane say.
     configured: Arc<Config>,
     /// What is in use: the same with the changes made by hand.
     config: Arc<Config>,
@@ -98,6 +100,7 @@ pub(crate) struct Coordinator {
     probed: flume::Receiver<Probed>,
     monitor: Monitor,
     reporting: Reporting,
+    control_plane: ControlPlane,
     /// What decides; everything else here carries out.
     policy: Policy,
     /// What happened since the last tick.
@@ -151,6 +154,7 @@ impl Coordinator {
             access_log,
             requests,
             configured: config.clone(),
+            control_plane: ControlPlane::nobody(config.clone()),
             config,
             changes: RolloutChanges::default(),
             secrets,
@@ -261,6 +265,7 @@ impl Coordinator {
             admin.open();
         }
         self.reporting.begin();
+        self.control_plane.begin();
         self.try_listeners();
     }
 
@@ -361,6 +366,10 @@ impl Coordinator {
                     self.on_order(&order);
                     Next::Continue
                 }
+                () = self.control_plane.changed() => {
+                    self.on_part().await;
+                    Next::Continue
+                }
                 Ok(tried) = self.tried.recv_async() => {
                     self.on_tried(tried);
                     Next::Continue
@@ -450,6 +459,7 @@ impl Coordinator {
                 drop(self.reload(Strict::Judged).await);
             }
         }
+        self.follow_control_plane().await;
         if self.recompile && self.status.state() == State::Ready {
             self.reinstall(Opened::default()).await;
         }

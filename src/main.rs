@@ -6,7 +6,7 @@
 //! 2. `source`: a configuration file, read and validated, or the problems in it.
 //! 3. `service`: what happens once, from the configuration to the first request.
 //! 4. `coordinator`: the loop that follows: `signals`, reloads, `secrets`, when to be strict (`encryption`), DNS
-//!    (`resolver`), `health`, drain.
+//!    (`resolver`), `health`, what a control plane brings (`xds`), drain.
 //! 5. `fleet`: the shards as the coordinator sees them.
 //! 6. `upgrade`: a new process takes over, without a gap.
 //! 7. `status`: what the coordinator shares with the admin server, all of it read-mostly.
@@ -42,6 +42,7 @@ mod text;
 mod token;
 mod upgrade;
 mod watch;
+mod xds;
 
 fn main() -> std::process::ExitCode {
     exit::install_panic_hook();

@@ -30,6 +30,7 @@ use crate::{
     key_log::KeyLogFile,
     limits::Limits,
     upgrade::{Ancestry, Outcome},
+    xds::Shown,
 };
 
 /// The whole of it. One for the life of the process.
@@ -87,6 +88,8 @@ pub(crate) struct Live {
     pub(crate) limits: Limits,
     /// How the client of the healing center does, if there is one.
     pub(crate) center: Option<watch::Receiver<CenterStatus>>,
+    /// How the control plane does, if there is one.
+    pub(crate) xds: Option<Shown>,
     /// Where the secrets of TLS connections are written, if they are.
     pub(crate) key_log: Option<KeyLogFile>,
     /// Which process in a row this is.

@@ -39,7 +39,7 @@ const FILES: &[Mistake] = &[
     ("TG-C010", "did you mean `clusters`?", "version: 1\n«upstreams»: {}\n"),
     ("TG-C010", "did you mean `drain_timeout`?", "version: 1\n«drain-timeout»: 10s\n"),
     ("TG-C010", "belongs to `clusters.<name>`", "version: 1\n«connect_timeout»: 1s\n"),
-    ("TG-C014", "refused rather than ignored", "version: 1\n«xds»: { ads: 127.0.0.1:1 }\n"),
+    ("TG-C014", "refused rather than ignored", "version: 1\n«registry»: { etcd: 127.0.0.1:1 }\n"),
     ("TG-C014", "refused rather than ignored", "version: 1\n«adaptive_limit»: {}\n"),
     ("TG-C012", "write a map", "version: 1\nlisteners: «[ { bind: 127.0.0.1:80 } ]»\n"),
     ("TG-C012", "remove the key", "version: 1\n«listeners»:\nadmin: off\n"),

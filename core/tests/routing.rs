@@ -566,6 +566,7 @@ fn snapshot(routes: Vec<Route>) -> Snapshot {
         secrets: BTreeMap::new(),
         center: None,
         rate_limit_service: None,
+        xds: None,
     };
     Snapshot::compile(Arc::new(config), &Resolution::new(), None, 1, Epoch(1))
 }

@@ -220,6 +220,7 @@ fn config() -> Config {
         secrets: BTreeMap::new(),
         center: None,
         rate_limit_service: None,
+        xds: None,
     };
     let http = Http {
         routes: vec![

@@ -13,6 +13,7 @@ pub(crate) mod prometheus;
 mod rates;
 mod stream;
 pub(crate) mod view;
+pub(crate) mod xds;
 
 use std::{
     future, io,
@@ -67,7 +68,7 @@ const DASHBOARD: &str = include_str!("dashboard.html");
 const PAGES: &str = "\
 No such page. There are:
   GET   / (dashboard)  /ready  /live  /server_info  /stats  /metrics  /config_dump  /listeners
-        /clusters  /shards  /memory  /logging  /stream  /certs  /encryption  /healing  /limits (?format=text)
+        /clusters  /shards  /memory  /logging  /stream  /certs  /encryption  /healing  /limits  /xds (?format=text)
         /limits/decisions  /limits/rates  /limits/service
   POST  /drain  /undrain  /reload (?force_strict=1)  /logging?level=LEVEL  /quitquitquit
         /encryption?cluster=NAME&rollout=20%|on|off|file
@@ -307,6 +308,7 @@ fn router(admin: Admin) -> Router {
         .route("/encryption", get(encrypted).post(set_rollout))
         .route("/healing", get(healed).post(heal))
         .route("/limits", get(limited))
+        .route("/xds", get(controlled))
         .route(
             "/limits/decisions",
             get(|Shared(a): Admins| async move { json(limits::decisions(&a.service.status)) }),
@@ -476,6 +478,11 @@ async fn healed(Shared(admin): Admins, Query(query): Query<PageQuery>) -> Respon
 async fn limited(Shared(admin): Admins, Query(query): Query<PageQuery>) -> Response {
     let status = &admin.service.status;
     query.page(|| limits::text(status), || limits::view(status))
+}
+
+async fn controlled(Shared(admin): Admins, Query(query): Query<PageQuery>) -> Response {
+    let status = &admin.service.status;
+    query.page(|| xds::text(status), || xds::view(status))
 }
 
 #[derive(Deserialize)]

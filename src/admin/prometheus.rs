@@ -10,6 +10,7 @@ mod limits;
 mod process;
 mod rates;
 mod secrets;
+mod xds;
 
 use std::fmt::{self, Write};
 
@@ -127,6 +128,7 @@ pub(crate) fn families() -> Vec<Family> {
     families.extend(healing::families());
     families.extend(limits::families());
     families.extend(rates::families());
+    families.extend(xds::families());
     families.extend(slab(
         "route",
         RouteCounters::METRICS,

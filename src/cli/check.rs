@@ -1,5 +1,7 @@
 //! `tidegate check`: is this file right, and what would it change?
 
+mod resources;
+
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -19,7 +21,8 @@ Examples:
   tidegate check edge.yaml
   tidegate check new.yaml --diff /etc/tidegate/tidegate.yaml
   tidegate check --deny-warnings *.yaml
-  tidegate check edge.yaml --format json | jq .files[].diagnostics")]
+  tidegate check edge.yaml --format json | jq .files[].diagnostics
+  tidegate check --xds resources.yaml                what a control plane would send")]
 pub(super) struct Args {
     /// Configuration files
     #[arg(value_name = "FILE", required = true)]
@@ -32,6 +35,11 @@ pub(super) struct Args {
     /// Do not look at the files of secrets: they are not on this machine
     #[arg(long)]
     skip_secrets: bool,
+
+    /// The files hold resources of the Envoy API, in YAML or JSON: a list of them with their `@type`, a response with
+    /// `resources`, or a bootstrap with `static_resources`
+    #[arg(long, conflicts_with_all = ["diff", "skip_secrets"])]
+    xds: bool,
 
     /// Exit with 5 if there are warnings
     #[arg(long)]
@@ -52,6 +60,9 @@ struct Checked {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    if args.xds {
+        return resources::run(&args.files, args.deny_warnings, args.format);
+    }
     let old = match &args.diff {
         Some(path) => Some(load_old(path)?),
         None => None,

@@ -83,6 +83,8 @@ enum Verb {
     Limits,
     /// Show where the endpoints of clusters that heal stand, and why
     Healing,
+    /// Show what the control plane brought, what waits for what, and what was refused, and why
+    Xds,
     /// Take an endpoint out by hand; the last one stays
     Eject {
         /// The cluster; it must have `heal`
@@ -125,6 +127,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Verb::Certs => show(&admin, "/certs?format=text"),
         Verb::Limits => show(&admin, "/limits?format=text"),
         Verb::Healing => show(&admin, "/healing?format=text"),
+        Verb::Xds => show(&admin, "/xds?format=text"),
         Verb::Eject {
             cluster,
             endpoint,

@@ -1,6 +1,6 @@
 //! Reloads: a configuration is read again, and used or refused as a whole.
 
-use std::{mem, time::Instant};
+use std::{mem, sync::Arc, time::Instant};
 
 use sd_notify::NotifyState;
 use tidegate_core::config::model::Config;
@@ -8,7 +8,7 @@ use tidegate_core::config::model::Config;
 use super::{Coordinator, service_manager};
 use crate::{
     encryption,
-    service::sockets::{self, Handles, Opened},
+    service::sockets::Opened,
     status::{SourceInfo, State, Strict, count, unix_s},
 };
 
@@ -34,33 +34,37 @@ impl Coordinator {
             tracing::warn!("{warning}");
         }
         let fingerprint = loaded.fingerprint();
-        if *loaded.config == *self.configured {
+        if *loaded.config == *self.control_plane.file {
             tracing::info!("configuration {fingerprint:016x} changes nothing");
             self.status.live_mut().last_error = None;
             return Ok(());
         }
+        let (config, mut left_out) = self.beside_file(&loaded.config);
         // A secret that is missing or broken refuses the whole of a configuration that brings it.
-        let prepared = match self.secrets.prepare(&loaded.config, unix_s()) {
+        let prepared = match self.secrets.prepare(&config, unix_s()) {
             Ok(prepared) => prepared,
             Err(unfit) => {
                 let error = unfit.into_error(&self.source.name(), &loaded.text);
                 return Err(self.refuse(error.lines()));
             }
         };
-        if let Err(lines) = encryption::review(&self.status, &loaded.config, strict) {
+        if let Err(lines) = encryption::review(&self.status, &config, strict) {
             return Err(self.refuse(lines));
         }
-        let shards = self.fleet.len();
-        let mut none = Handles::new();
-        let opened = match sockets::open(&loaded.config, &self.bound, &mut none, shards) {
-            Ok(opened) => opened,
+        let opened = self.open_beside(&loaded.config, config, &mut left_out);
+        let (config, opened) = match opened {
+            Ok((config, opened)) => (Arc::new(config), opened),
             Err(failure) => return Err(self.refuse(vec![failure.problem])),
         };
-        warn_of_restarts(&self.configured, &loaded.config);
+        warn_of_restarts(&self.configured, &config);
         service_manager::reloading();
-        let changes = tidegate_core::config::diff(&self.configured, &loaded.config);
-        self.secrets.take(prepared, &loaded.config);
-        let config = self.with_changes(loaded.config);
+        let changes = tidegate_core::config::diff(&self.configured, &config);
+        self.secrets.take(prepared, &config);
+        let config = self.with_changes(config);
+        self.control_plane.file_changed(loaded.config);
+        left_out
+            .iter()
+            .for_each(|line| tracing::error!("xDS: {line}"));
         let source = SourceInfo {
             name: self.source.name(),
             fingerprint,
@@ -122,6 +126,7 @@ fn warn_of_restarts(old: &Config, new: &Config) {
         ("admin", old.admin != new.admin),
         ("access_log", old.access_log != new.access_log),
         ("center", old.center != new.center),
+        ("xds", old.xds != new.xds),
     ] {
         if changed {
             tracing::warn!("`{key}` changed; it takes effect at the next start");
@@ -130,7 +135,7 @@ fn warn_of_restarts(old: &Config, new: &Config) {
 }
 
 /// The first few changes in one line.
-fn summarize(changes: &[String]) -> String {
+pub(super) fn summarize(changes: &[String]) -> String {
     const SHOWN: usize = 5;
     let mut summary = changes
         .iter()

@@ -117,6 +117,10 @@ impl Coordinator {
         if let Some(why) = Surroundings::own().unfit() {
             return Err(why);
         }
+        if self.control_plane.is_configured() {
+            // The new process would begin without what the control plane brings, and close its listeners.
+            return Err("a proxy with `xds` is not upgraded in place yet: start it again".into());
+        }
         let Some(program) = self.upgrades.program.clone() else {
             return Err("the demonstration is not upgraded: start it again".into());
         };

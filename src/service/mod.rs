@@ -149,6 +149,7 @@ impl Service {
             coordinator.upgrades.program = self.program;
             coordinator.admin = admin;
             coordinator.report_to_center()?;
+            coordinator.ask_control_plane()?;
             coordinator.seed_resolution(resolved);
             let upgraded = match takeover.take() {
                 None => {

@@ -18,6 +18,7 @@
 
 pub mod center;
 pub mod client;
+pub mod control_plane;
 pub mod frames;
 pub mod http2;
 pub mod http2_origin;

@@ -29,6 +29,7 @@ mod matching;
 mod route;
 mod secret;
 mod tls;
+mod xds;
 
 use self::{secret::Secrets, tls::Senders};
 
@@ -103,6 +104,9 @@ pub(super) fn file(root: &Node, report: &Report<'_>) -> (Config, Origins) {
             .section_opt("center", &keys::CENTER)
             .map(|fields| Box::new(center::center(&fields))),
         rate_limit_service,
+        xds: fields
+            .section_opt("xds", &keys::XDS)
+            .map(|fields| Box::new(xds::xds(&fields))),
     };
     (config, origins)
 }

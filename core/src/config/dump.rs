@@ -14,7 +14,7 @@ use super::{
         HostPattern, Http, Http2Limits, Listener, PathPattern, PathRewrite, Probe, Protocol,
         ProxyProtocolIn, ProxyProtocolOut, RateLimit, RateLimitService, Redirect, Retry, Route,
         RouteAction, RouteMatch, Scope, StaticEndpoint, Tcp, UpstreamProtocol, ValuePattern,
-        WeightedCluster, XForwarded,
+        WeightedCluster, XForwarded, Xds,
     },
     quantity::{format_duration, format_share, format_size},
 };
@@ -95,6 +95,7 @@ pub(super) fn file(config: &Config, secrets: Secrets) -> Value {
     file.put_opt("center", config.center.as_deref().map(center));
     let service = config.rate_limit_service.as_deref();
     file.put_opt("rate_limit_service", service.map(limit::rate_limit_service));
+    file.put_opt("xds", config.xds.as_deref().map(xds));
     file.into()
 }
 
@@ -494,9 +495,21 @@ fn cluster(cluster: &Cluster) -> Value {
     object.into()
 }
 
+fn xds(xds: &Xds) -> Object {
+    let mut object = Object::default();
+    object.put("addresses", texts(&xds.addresses));
+    object.put("protocol", xds.protocol.word());
+    object.put_opt("cluster", xds.cluster.as_deref());
+    object.put_opt("token_file", xds.token_file.as_deref());
+    object
+}
+
+fn texts(texts: &[Arc<str>]) -> Vec<Value> {
+    texts.iter().map(|text| json!(**text)).collect()
+}
+
 fn center(center: &Center) -> Object {
     let mut object = Object::default();
-    let texts = |texts: &[Arc<str>]| texts.iter().map(|text| json!(**text)).collect::<Vec<_>>();
     object.put("addresses", texts(&center.addresses));
     object.put_opt("token_file", center.token_file.as_deref());
     if !center.fronts.is_empty() {

@@ -82,6 +82,7 @@ pub(super) static SECTIONS: &[&Section] = &[
     &RATE_LIMIT_SERVICE,
     &CENTER,
     &RESTART,
+    &XDS,
     &SECRET,
     &LISTENER,
     &LISTENER_TLS,
@@ -325,6 +326,9 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("basis_points", "share"),
     ("max_age", "max_connection_age"),
     ("max_connection_duration", "max_connection_age"),
+    ("ads_config", "xds"),
+    ("dynamic_resources", "xds"),
+    ("control_plane", "xds"),
 ];
 
 /// The key of `section` that others call `word`.

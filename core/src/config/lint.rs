@@ -19,7 +19,9 @@ const COMPARISONS_MAX: usize = 4_000_000;
 
 /// Reports what is doubtful about a valid configuration, and what only the whole shows to be wrong.
 pub(super) fn lint(config: &Config, origins: &Origins, report: &Report<'_>) {
-    if config.listeners.is_empty() {
+    // What a control plane brings is not known here.
+    let is_all = config.xds.is_none();
+    if config.listeners.is_empty() && is_all {
         let problem = Problem::new(codes::NO_LISTENER, 0..0, "no listener is defined");
         report.add(
             problem
@@ -56,7 +58,7 @@ pub(super) fn lint(config: &Config, origins: &Origins, report: &Report<'_>) {
     used.extend(rate_limit_service(config, origins, report));
     encryption(config, origins, report);
     for (name, place) in &origins.clusters {
-        if !used.contains(name.as_ref()) {
+        if !used.contains(name.as_ref()) && is_all {
             let message = format!("cluster `{name}` is not used");
             let problem = Problem::new(codes::UNUSED_CLUSTER, place.clone(), message);
             report.add(

@@ -14,6 +14,7 @@ mod http2;
 mod limit;
 mod route;
 mod tls;
+mod xds;
 
 pub use center::*;
 pub use global::*;
@@ -23,6 +24,7 @@ pub use http2::*;
 pub use limit::*;
 pub use route::*;
 pub use tls::*;
+pub use xds::*;
 
 /// A whole configuration. Names are unique per map; every name referred to is defined.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +53,8 @@ pub struct Config {
     pub center: Option<Box<Center>>,
     /// The service that keeps limits for many proxies; `None` if no route asks one.
     pub rate_limit_service: Option<Box<RateLimitService>>,
+    /// The control plane that brings a part of the configuration; `None` is all from the file.
+    pub xds: Option<Box<Xds>>,
 }
 
 /// The proxy's own identity.

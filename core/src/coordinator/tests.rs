@@ -63,6 +63,7 @@ fn snapshot_of(epoch: u64, addresses: &[&str], checked: bool, heals: bool) -> Ar
         secrets: BTreeMap::new(),
         center: None,
         rate_limit_service: None,
+        xds: None,
     };
     let none = Resolution::new();
     Arc::new(Snapshot::compile(

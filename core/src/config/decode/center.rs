@@ -5,22 +5,8 @@ use crate::config::model::{Center, Hook, Restart};
 
 /// Decodes the section.
 pub(super) fn center(fields: &Fields<'_>) -> Center {
-    fields.refuse_empty("addresses");
     Center {
-        addresses: texts(fields, "addresses", &keys::CENTER_ADDRESS, |text| {
-            if !host_and_port(&text.text) {
-                let help = "write `HOST:PORT`";
-                fields::malformed(
-                    fields.report,
-                    codes::ADDRESS,
-                    "addresses",
-                    text,
-                    "no port",
-                    help,
-                );
-            }
-            Some(text.text.as_str().into())
-        }),
+        addresses: servers(fields, &keys::CENTER_ADDRESS),
         token_file: fields.text("token_file").map(|text| text.text.into()),
         fronts: texts(fields, "fronts", &keys::FRONT_ADDRESS, |text| {
             checked_opt(fields.report, "fronts", text, syntax::endpoint(&text.text))
@@ -29,6 +15,25 @@ pub(super) fn center(fields: &Fields<'_>) -> Center {
             .section_opt("restart", &keys::RESTART)
             .and_then(|fields| restart(&fields)),
     }
+}
+
+/// The servers under `addresses`.
+pub(super) fn servers(fields: &Fields<'_>, item: &Kind) -> Vec<Arc<str>> {
+    fields.refuse_empty("addresses");
+    texts(fields, "addresses", item, |text| {
+        if !host_and_port(&text.text) {
+            let help = "write `HOST:PORT`";
+            fields::malformed(
+                fields.report,
+                codes::ADDRESS,
+                "addresses",
+                text,
+                "no port",
+                help,
+            );
+        }
+        Some(text.text.as_str().into())
+    })
 }
 
 fn restart(fields: &Fields<'_>) -> Option<Restart> {

@@ -73,9 +73,14 @@ pub(in super::super) static ROOT: Section = Section {
             "The service that keeps limits for many proxies.",
         )
         .absent("no route has `global_rate_limits`"),
+        Field::new(
+            "xds",
+            Kind::Section(&XDS),
+            "The control plane that brings further listeners and clusters. Read once, when the process starts.",
+        )
+        .absent("the file is all there is"),
     ],
     planned: &[
-        ("xds", "configuration by xDS"),
         ("adaptive_limit", "adaptive limiting"),
         ("limit", "adaptive limiting"),
         ("steering", "steering between zones and units"),
@@ -146,6 +151,57 @@ pub(in super::super) static CENTER: Section = Section {
         "tls",
         "TLS to the center; put a Tidegate with mTLS in front of it",
     )],
+};
+
+/// One control plane.
+pub(in super::super) const XDS_ADDRESS: Kind = Kind::Text("`HOST:PORT`", 261);
+
+pub(in super::super) static XDS: Section = Section {
+    name: "xds",
+    place: "xds",
+    doc: "A control plane that speaks xDS v3 (ADS over gRPC): it brings listeners, routes, clusters and endpoints \
+          beside those of the file, which go before others of the same name. `node: { id, app, zone }` say who asks.",
+    fields: &[
+        Field::new(
+            "addresses",
+            Kind::List(&XDS_ADDRESS, 16),
+            "Where control planes listen, in plaintext. They are tried in turn.",
+        )
+        .required(),
+        Field::new(
+            "protocol",
+            Kind::Word(&[
+                ("delta", "a response carries what changed"),
+                (
+                    "state_of_the_world",
+                    "a response carries all listeners, or all clusters",
+                ),
+            ]),
+            "The variant of the protocol.",
+        )
+        .default("delta", "one endpoint that changes costs one endpoint"),
+        Field::new(
+            "cluster",
+            NAME,
+            "`node.cluster`, by which a control plane knows what this proxy is a part of.",
+        )
+        .absent("`node.app`"),
+        Field::new(
+            "token_file",
+            Kind::Text("a path", TEXT_MAX),
+            "A file whose first line is the token that the control planes ask for.",
+        )
+        .absent("none is shown"),
+    ],
+    planned: &[
+        (
+            "tls",
+            "TLS to the control plane; put a Tidegate with mTLS in front of it",
+        ),
+        ("api_type", "REST to the control plane"),
+        ("path", "resources from files"),
+        ("resources", "resources from files"),
+    ],
 };
 
 pub(in super::super) static RESTART: Section = Section {

@@ -203,6 +203,7 @@ fn snapshot() -> Snapshot {
         secrets: BTreeMap::new(),
         center: None,
         rate_limit_service: None,
+        xds: None,
     };
     let none = Resolution::new();
     Snapshot::compile(Arc::new(config), &none, None, 1, Epoch(3))

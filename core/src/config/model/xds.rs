@@ -1,0 +1,36 @@
+//! The control plane that brings a part of the configuration.
+
+use std::sync::Arc;
+
+/// Where it is, and how it is spoken to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Xds {
+    /// Control planes, `HOST:PORT`, tried in turn.
+    pub addresses: Vec<Arc<str>>,
+    /// The variant of the protocol.
+    pub protocol: XdsProtocol,
+    /// What this proxy is a part of; `None` is the node's application.
+    pub cluster: Option<Arc<str>>,
+    /// A file whose first line is the token that they ask for.
+    pub token_file: Option<Arc<str>>,
+}
+
+/// The variants of the protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XdsProtocol {
+    /// A response carries what changed.
+    #[default]
+    Delta,
+    /// A response carries all listeners, or all clusters.
+    StateOfTheWorld,
+}
+
+impl XdsProtocol {
+    /// The word in configuration and views.
+    pub const fn word(self) -> &'static str {
+        match self {
+            XdsProtocol::Delta => "delta",
+            XdsProtocol::StateOfTheWorld => "state_of_the_world",
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! A stranger's control plane: a gRPC server by grpcio, with the messages of the API as PyPI has them, serves listeners,
+//! routes, clusters and endpoints, and requests go where it says.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
+
+mod common;
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use common::{
+    Client, Origin, Proxy,
+    client::get,
+    control_plane::{ControlPlane, World, cluster, endpoints, listener, routes, to},
+    eventually, pause,
+    proxy::Setup,
+};
+use serde_json::{Value, json};
+
+const ANYWHERE: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+/// A proxy whose file names the control plane and nothing else.
+fn proxy(plane: &ControlPlane, protocol: &str) -> Proxy {
+    let setup = Setup {
+        shards: Some(2),
+        ..Setup::default()
+    };
+    Proxy::start_with(
+        &setup,
+        format!(
+            "node: {{ id: gw-1, app: edge }}\nxds: {{ addresses: [\"{}\"], protocol: {protocol} }}\n",
+            plane.address
+        ),
+    )
+}
+
+/// `web`, whose routes `r` send everything to cluster `a`.
+fn world(a: &[SocketAddr]) -> World {
+    World::default()
+        .with("cluster", 1, cluster("a"))
+        .with("endpoint", 1, endpoints("a", a))
+        .with("listener", 1, listener("web", ANYWHERE, "r"))
+        .with("route", 1, routes("r", to("a")))
+}
+
+/// Waits until the proxy listens, and says where.
+fn listening(proxy: &Proxy, name: &str) -> SocketAddr {
+    eventually("the listener of the control plane", || {
+        let listeners: Value = serde_json::from_str(&proxy.admin_get("/listeners").text()).unwrap();
+        let all = listeners.as_array().unwrap().clone();
+        let found = all.into_iter().find(|one| one["name"] == name)?;
+        found["address"].as_str().unwrap().parse().ok()
+    })
+}
+
+fn view(proxy: &Proxy) -> Value {
+    serde_json::from_str(&proxy.admin_get("/xds").text()).unwrap()
+}
+
+/// What `/xds` says of one resource.
+fn resource(view: &Value, kind: &str, name: &str) -> Value {
+    let types = view["types"].as_array().unwrap();
+    let of_kind = types.iter().find(|one| one["type"] == kind).unwrap();
+    let all = of_kind["resources"].as_array().unwrap();
+    all.iter()
+        .find(|one| one["name"] == name)
+        .cloned()
+        .unwrap_or(Value::Null)
+}
+
+/// Who answers a request now.
+fn answered(address: SocketAddr) -> String {
+    get(address, "/").text()
+}
+
+/// Goal: what a control plane serves is served, by both variants of the protocol, and everything is acknowledged.
+/// Method: one listener, its routes, a cluster and its endpoints; requests, views and metrics.
+#[test]
+fn resources_are_served() {
+    for protocol in ["delta", "state_of_the_world"] {
+        let Some(mut plane) = ControlPlane::start() else {
+            return;
+        };
+        let origin = Origin::named("a");
+        plane.serve(&world(&[origin.address]));
+        let proxy = proxy(&plane, protocol);
+        let web = listening(&proxy, "web");
+        assert_eq!(answered(web), "a");
+        let heard = eventually("an answer of each kind", || {
+            let heard = plane.heard();
+            let is_answered = |kind: &str| {
+                heard.iter().any(|one| {
+                    one["kind"] == kind && one["nonce"].as_str().is_some_and(|n| !n.is_empty())
+                })
+            };
+            ["cluster", "endpoint", "listener", "route"]
+                .into_iter()
+                .all(is_answered)
+                .then_some(heard.clone())
+        });
+        let first = &heard[1];
+        assert_eq!(first["variant"], protocol);
+        assert_eq!(
+            (&first["node"], &first["cluster"]),
+            (&json!("gw-1"), &json!("edge"))
+        );
+        assert_eq!(plane.errors(), Vec::<String>::new());
+
+        let shown = view(&proxy);
+        assert_eq!(shown["connected_to"], plane.address.to_string());
+        for (kind, name) in [
+            ("cluster", "a"),
+            ("endpoint", "a"),
+            ("listener", "web"),
+            ("route", "r"),
+        ] {
+            let one = resource(&shown, kind, name);
+            assert_eq!(
+                (&one["state"], &one["version"]),
+                (&json!("active"), &json!("1")),
+                "{kind}"
+            );
+        }
+        proxy.wait_for_metric("tidegate_xds_applied_total", |applied| applied >= 1.0);
+        assert_eq!(proxy.metric("tidegate_xds_connected"), 1.0);
+        assert_eq!(proxy.metric("tidegate_xds_updates_total"), 4.0);
+        assert_eq!(proxy.metric("tidegate_xds_rejected_total"), 0.0);
+        assert!(proxy.metric("tidegate_xds_applied_total") >= 1.0);
+        assert!(proxy.metric("tidegate_xds_apply_seconds") > 0.0);
+        let text = proxy.admin_get("/xds?format=text").text();
+        assert!(text.contains("  active    web\n"), "{text}");
+        let log = &proxy.access_log(1)[0];
+        assert!(log.to_string().contains("\"a\""), "{log}");
+    }
+}
+
+/// Requests on kept and on new connections until told to stop; how many, and what went wrong.
+fn load(web: SocketAddr, stop: &Arc<AtomicBool>) -> Vec<thread::JoinHandle<(usize, Vec<String>)>> {
+    let work = |kept: bool| {
+        let stop = stop.clone();
+        thread::spawn(move || {
+            let (mut count, mut wrong) = (0, Vec::new());
+            let mut client = Client::connect(web);
+            while !stop.load(Ordering::Relaxed) {
+                if !kept {
+                    client = Client::connect(web);
+                }
+                let response = client.get("/");
+                count += 1;
+                if response.status != 200 {
+                    wrong.push(format!("{} {}", response.status, response.text()));
+                }
+            }
+            (count, wrong)
+        })
+    };
+    vec![work(true), work(true), work(false)]
+}
+
+/// Goal: routes, weights and endpoints change under traffic, and no request fails (make before break, whatever the
+/// order in which things come). Method: two hundred changes while requests go on: endpoints move to and fro, routes
+/// split and move to a cluster that comes in the same breath, and clusters go.
+#[test]
+fn changes_arrive_under_traffic() {
+    for protocol in ["delta", "state_of_the_world"] {
+        let Some(mut plane) = ControlPlane::start() else {
+            return;
+        };
+        let [a, b] = ["a", "b"].map(Origin::named);
+        plane.serve(&world(&[a.address]));
+        let proxy = proxy(&plane, protocol);
+        let web = listening(&proxy, "web");
+        let stop = Arc::new(AtomicBool::new(false));
+        let workers = load(web, &stop);
+        for round in 0..50 {
+            let serve = |plane: &mut ControlPlane, world: &World| {
+                plane.serve(world);
+                // So that most of them are changes of their own.
+                pause(5);
+            };
+            let version = 4 * round + 2;
+            let base = world(&[a.address]);
+            // Endpoints: another one beside, then alone.
+            serve(
+                &mut plane,
+                &base
+                    .clone()
+                    .with("endpoint", version, endpoints("a", &[a.address, b.address])),
+            );
+            serve(
+                &mut plane,
+                &base
+                    .clone()
+                    .with("endpoint", version + 1, endpoints("a", &[b.address])),
+            );
+            // A cluster and the routes that need it, in the same breath.
+            let split = json!([{ "match": { "prefix": "/" }, "route": { "weighted_clusters": { "clusters": [
+                { "name": "a", "weight": 1 }, { "name": "b", "weight": 3 } ] } } }]);
+            let both = base
+                .with("endpoint", version + 2, endpoints("a", &[a.address]))
+                .with("cluster", 1, cluster("b"))
+                .with("endpoint", 1, endpoints("b", &[b.address]));
+            serve(
+                &mut plane,
+                &both.clone().with("route", version + 2, routes("r", split)),
+            );
+            // All of it, and back to the beginning: `b` goes.
+            serve(
+                &mut plane,
+                &both.with("route", version + 3, routes("r", to("b"))),
+            );
+        }
+        let last = World::default()
+            .with("cluster", 1, cluster("b"))
+            .with("endpoint", 1, endpoints("b", &[b.address]))
+            .with("listener", 1, listener("web", ANYWHERE, "r"))
+            .with("route", 999, routes("r", to("b")));
+        plane.serve(&last);
+        eventually("the last change", || {
+            let shown = view(&proxy);
+            let gone = resource(&shown, "cluster", "a") == Value::Null;
+            (gone && resource(&shown, "route", "r")["version"] == "999").then_some(())
+        });
+        eventually("the last cluster alone", || {
+            (answered(web) == "b").then_some(())
+        });
+        stop.store(true, Ordering::Relaxed);
+        for worker in workers {
+            let (count, wrong) = worker.join().unwrap();
+            assert!(count > 0);
+            assert_eq!(
+                wrong,
+                Vec::<String>::new(),
+                "{protocol}: {count} requests\n{}",
+                proxy.stderr()
+            );
+        }
+        assert_eq!(plane.errors(), Vec::<String>::new());
+        assert!(proxy.metric("tidegate_xds_applied_total") > 100.0);
+        let clusters = proxy.admin_get("/clusters").text();
+        assert!(!clusters.contains("\"a\""), "{clusters}");
+    }
+}
+
+/// Goal: a bad resource is refused alone, by name, path and reason; what came with it is used, and the version before
+/// it stays (the listener, too: a port that is taken takes nothing else with it). Method: a push with one bad cluster
+/// of two, then with a listener on an address of somebody else's; then everything is mended.
+#[test]
+fn a_bad_resource_is_refused_alone() {
+    let Some(mut plane) = ControlPlane::start() else {
+        return;
+    };
+    let [a, b] = ["a", "b"].map(Origin::named);
+    plane.serve(&world(&[a.address]));
+    let proxy = proxy(&plane, "delta");
+    let web = listening(&proxy, "web");
+    let mut bad = cluster("a");
+    bad["connect_timeout"] = "-1s".into();
+    bad["lb_subset_config"] = json!({});
+    let broken = world(&[a.address])
+        .with("cluster", 2, bad)
+        .with("cluster", 2, cluster("b"))
+        .with("endpoint", 2, endpoints("b", &[b.address]))
+        .with("route", 2, routes("r", to("b")));
+    plane.serve(&broken);
+    eventually("the good part of the push", || {
+        (answered(web) == "b").then_some(())
+    });
+    let errors = eventually("a refusal", || {
+        let errors = plane.errors();
+        (!errors.is_empty()).then_some(errors)
+    });
+    assert_eq!(
+        errors,
+        [
+            "cluster: a: lb_subset_config: is not supported; connect_timeout: -1.000000000s is negative or malformed"
+        ]
+    );
+    let refused = resource(&view(&proxy), "cluster", "a");
+    assert_eq!(
+        (&refused["state"], &refused["version"]),
+        (&json!("active"), &json!("1"))
+    );
+    assert!(
+        refused["error"]
+            .as_str()
+            .unwrap()
+            .contains("connect_timeout")
+    );
+    assert_eq!(proxy.metric("tidegate_xds_rejected_total"), 1.0);
+    assert!(
+        proxy
+            .admin_get("/xds?format=text")
+            .text()
+            .contains("refused: lb_subset_config")
+    );
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = listener("other", taken.local_addr().unwrap(), "r");
+    let mended =
+        world(&[a.address])
+            .with("cluster", 3, cluster("a"))
+            .with("route", 3, routes("r", to("a")));
+    plane.serve(&mended.clone().with("listener", 1, other.clone()));
+    eventually("the rest of the push", || {
+        (answered(web) == "a").then_some(())
+    });
+    let unused = eventually("a listener that cannot be used", || {
+        let unused = view(&proxy)["applied"]["refused"].clone();
+        (unused != json!([])).then_some(unused)
+    });
+    assert!(
+        unused[0].as_str().unwrap().contains("listener `other`"),
+        "{unused}"
+    );
+    assert_eq!(
+        resource(&view(&proxy), "cluster", "a")["error"],
+        Value::Null
+    );
+    // Once the address is free, the next change brings it.
+    drop(taken);
+    plane.serve(
+        &mended
+            .with("listener", 1, other)
+            .with("cluster", 4, cluster("a"))
+            .with("cluster", 4, cluster("c"))
+            .with("endpoint", 1, endpoints("c", &[])),
+    );
+    let other = listening(&proxy, "other");
+    assert_eq!(answered(other), "a");
+    assert_eq!(view(&proxy)["applied"]["refused"], json!([]));
+}
+
+/// Goal: a control plane that dies takes nothing with it, and one that comes back goes on where it was: what is held is
+/// said, and changes arrive. Method: kill it, send requests, reload the file, start it again on its port.
+#[test]
+fn the_last_good_outlives_its_control_plane() {
+    let Some(mut plane) = ControlPlane::start() else {
+        return;
+    };
+    let [a, b] = ["a", "b"].map(Origin::named);
+    plane.serve(&world(&[a.address]));
+    let proxy = proxy(&plane, "delta");
+    let web = listening(&proxy, "web");
+    let address = plane.kill();
+    eventually("the end of the stream", || {
+        (view(&proxy)["connected_to"] == Value::Null).then_some(())
+    });
+    assert_eq!(answered(web), "a");
+    assert_eq!(proxy.metric("tidegate_xds_connected"), 0.0);
+    proxy.reload(format!(
+        "node: {{ id: gw-1, app: edge }}\nxds: {{ addresses: [\"{address}\"], protocol: delta }}\n\
+         listeners: {{ own: {{ bind: \"127.0.0.2:0\", routes: [ {{ respond: {{ status: 204 }} }} ] }} }}\n"
+    ));
+    assert_eq!(answered(web), "a");
+    assert_eq!(get(listening(&proxy, "own"), "/").status, 204);
+
+    let mut plane = ControlPlane::on(address).unwrap();
+    plane.serve(&world(&[a.address]).with("endpoint", 2, endpoints("a", &[b.address])));
+    eventually("a change of the new control plane", || {
+        (answered(web) == "b").then_some(())
+    });
+    let heard = plane.heard();
+    let first = heard.iter().find(|one| one["kind"] == "cluster").unwrap();
+    assert_eq!(first["held"], json!({ "a": "1" }));
+    assert_eq!(get(listening(&proxy, "own"), "/").status, 204);
+}
+
+/// Goal: the file goes before the control plane, and both refer to each other's clusters. Method: a cluster and a
+/// listener of the same names; a route of the stream to a cluster of the file alone.
+#[test]
+fn the_file_goes_first() {
+    let Some(mut plane) = ControlPlane::start() else {
+        return;
+    };
+    let [ours, theirs] = ["ours", "theirs"].map(Origin::named);
+    let wants = World::default()
+        .with("cluster", 1, cluster("a"))
+        .with("endpoint", 1, endpoints("a", &[theirs.address]))
+        .with(
+            "listener",
+            1,
+            listener("web", "127.0.0.3:0".parse().unwrap(), "r"),
+        )
+        .with("listener", 1, listener("more", ANYWHERE, "r2"))
+        .with("route", 1, routes("r", to("a")))
+        .with("route", 1, routes("r2", to("local")));
+    plane.serve(&wants);
+    let proxy = Proxy::start(format!(
+        "xds: {{ addresses: [\"{}\"] }}\n\
+         listeners: {{ web: {{ bind: \"127.0.0.2:0\", routes: [ {{ to: a }} ] }} }}\n\
+         clusters:\n  a: {{ endpoints: {{ static: [\"{}\"] }} }}\n  local: {{ endpoints: {{ static: [\"{}\"] }} }}\n",
+        plane.address, ours.address, ours.address
+    ));
+    assert_eq!(answered(listening(&proxy, "more")), "ours");
+    assert_eq!(answered(proxy.web()), "ours");
+    let refused = eventually("what is left out", || {
+        let refused = view(&proxy)["applied"]["refused"].clone();
+        (refused.as_array()?.len() == 2).then_some(refused)
+    });
+    assert_eq!(
+        refused,
+        json!([
+            "cluster `a`: the file has one of this name",
+            "listener `web`: the file has one of this name"
+        ])
+    );
+    assert_eq!(proxy.metric("tidegate_xds_unusable"), 2.0);
+    let upgrade = proxy.admin_post("/upgrade");
+    assert_eq!(upgrade.status, 409);
+    assert!(upgrade.text().contains("`xds`"), "{}", upgrade.text());
+}
