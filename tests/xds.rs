@@ -23,7 +23,7 @@ use std::{
 use common::{
     Client, Origin, Proxy,
     client::get,
-    control_plane::{ControlPlane, World, cluster, endpoints, listener, routes, to},
+    control_plane::{ControlPlane, World, cluster, endpoints, listener, listening, routes, to},
     eventually, pause,
     proxy::Setup,
 };
@@ -54,16 +54,6 @@ fn world(a: &[SocketAddr]) -> World {
         .with("endpoint", 1, endpoints("a", a))
         .with("listener", 1, listener("web", ANYWHERE, "r"))
         .with("route", 1, routes("r", to("a")))
-}
-
-/// Waits until the proxy listens, and says where.
-fn listening(proxy: &Proxy, name: &str) -> SocketAddr {
-    eventually("the listener of the control plane", || {
-        let listeners: Value = serde_json::from_str(&proxy.admin_get("/listeners").text()).unwrap();
-        let all = listeners.as_array().unwrap().clone();
-        let found = all.into_iter().find(|one| one["name"] == name)?;
-        found["address"].as_str().unwrap().parse().ok()
-    })
 }
 
 fn view(proxy: &Proxy) -> Value {

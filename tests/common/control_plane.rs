@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use super::{eventually, peer};
+use super::{Proxy, eventually, peer};
 
 /// Kinds of resources, as the server calls them.
 pub const KINDS: [&str; 4] = ["cluster", "endpoint", "listener", "route"];
@@ -167,4 +167,14 @@ pub fn routes(name: &str, routes: Value) -> Value {
 /// Everything to one cluster.
 pub fn to(cluster: &str) -> Value {
     json!([{ "match": { "prefix": "/" }, "route": { "cluster": cluster } }])
+}
+
+/// Waits until the proxy listens, and says where.
+pub fn listening(proxy: &Proxy, name: &str) -> SocketAddr {
+    eventually("the listener of the control plane", || {
+        let listeners: Value = serde_json::from_str(&proxy.admin_get("/listeners").text()).unwrap();
+        let all = listeners.as_array().unwrap().clone();
+        let found = all.into_iter().find(|one| one["name"] == name)?;
+        found["address"].as_str().unwrap().parse().ok()
+    })
 }
