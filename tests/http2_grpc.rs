@@ -15,7 +15,7 @@ use std::{net::SocketAddr, process::Command};
 
 use common::{
     Origin, Proxy, eventually,
-    http2::{Http2, read, run, with},
+    http2::{Http2, read, run, send_all, with},
     http2_origin::Http2Origin,
     peer, proxy,
     tls::{Authority, CLIENT_ID, Identity, Leaf, SERVER_NAME},
@@ -258,4 +258,65 @@ fn health_is_asked_in_http2() {
             })
         });
     }
+}
+
+/// Goal: what came of a call is known by its status, wherever that stands: in the log and in the route's counters; and
+/// an endpoint whose calls fail by its own fault is taken out as one that answers 5xx is (H2). Method: calls that end
+/// well, with trailers, and with nothing but a status; then an endpoint that is unavailable beside one that serves.
+#[test]
+fn calls_are_judged_by_their_status() {
+    let trailers = |status: u8| {
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nTransfer-Encoding: chunked\r\n\r\n\
+             5\r\n\0\0\0\0\0\r\n0\r\ngrpc-status: {status}\r\n\r\n"
+        )
+    };
+    let origin = Origin::start(move |peer| {
+        while let Some(request) = peer.next_request()? {
+            peer.wire.send(match request.head.target() {
+                "/a.B/Well" => trailers(0),
+                "/a.B/Missing" => trailers(5),
+                _ => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned(),
+            })?;
+        }
+        Ok(())
+    });
+    let proxy = Proxy::before(&origin);
+    run(async {
+        let (mut client, _) = Http2::connect(proxy.web()).await;
+        for (path, status) in [("/a.B/Well", "0"), ("/a.B/Missing", "5")] {
+            let (answer, stream) = client
+                .begin(with("POST", path, &[GRPC]), true)
+                .await
+                .unwrap();
+            send_all(stream, b"\0\0\0\0\0", None).await.unwrap();
+            let answer = read(answer).await.unwrap();
+            assert_eq!(answer.trailer("grpc-status"), status);
+        }
+        client.get("/page").await.unwrap();
+    });
+    let log = proxy.access_log(3);
+    let said: Vec<_> = log.iter().map(|l| &l["rpc.grpc.status_code"]).collect();
+    assert_eq!(said[..2], [&serde_json::json!(0), &serde_json::json!(5)]);
+    assert!(said[2].is_null(), "a page has none");
+    assert_eq!(proxy.metric("tidegate_route_grpc_calls_total"), 2.0);
+    assert_eq!(proxy.metric("tidegate_route_grpc_failed_total"), 1.0);
+
+    let unavailable = Http2Origin::with_status("14");
+    let serving = Http2Origin::with_status("0");
+    let proxy = Proxy::start(format!(
+        "listeners:\n  web: {{ bind: 127.0.0.1:0, routes: [{{ to: app }}] }}\nclusters:\n  \
+         app: {{ endpoints: {{ static: ['{unavailable}', '{serving}'] }}, protocol: http2, heal: {{}} }}\n"
+    ));
+    run(async {
+        let (mut client, _) = Http2::connect(proxy.web()).await;
+        while proxy.metric("tidegate_healing_ejections_total") == 0.0 {
+            client.get("/").await.unwrap();
+        }
+        let before = unavailable.requests();
+        for _ in 0..20 {
+            assert_eq!(client.get("/").await.unwrap().field("grpc-status"), "0");
+        }
+        assert_eq!(unavailable.requests(), before);
+    });
 }

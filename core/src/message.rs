@@ -160,6 +160,8 @@ pub struct AccessRecord {
     pub tls_peer: Box<str>,
     /// Status sent to the client; 0 for none.
     pub status: u16,
+    /// What came of a call of gRPC, as its `grpc-status` says.
+    pub grpc_status: Option<u8>,
     /// Why we refused or ended it, if we did.
     pub reason: Option<Reason>,
     /// More about the reason, in words.

@@ -492,5 +492,9 @@ slab! {
         Counter requests,
         /// Of those, the ones answered with a status of 5xx.
         Counter failed_5xx,
+        /// Calls of gRPC that have come to a status.
+        Counter grpc_calls,
+        /// Of those, the ones with another status than OK.
+        Counter grpc_failed,
     }
 }

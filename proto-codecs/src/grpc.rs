@@ -148,6 +148,9 @@ pub fn method_of(path: &[u8]) -> Option<(&[u8], &[u8])> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status(u8);
 
+/// The field that says what came of a call; a trailer, or in the head if there is nothing else.
+pub const STATUS: &str = "grpc-status";
+
 impl Status {
     /// It went well.
     pub const OK: Status = Status(0);
@@ -171,6 +174,12 @@ impl Status {
     /// The number on the wire, below [`Status::COUNT`].
     pub fn number(self) -> usize {
         usize::from(self.0)
+    }
+
+    /// Whether it is the server's failure, as a status of 5xx is in HTTP: UNKNOWN (an exception, usually), INTERNAL,
+    /// UNAVAILABLE and DATA_LOSS. Envoy's outlier detection takes the same for failures.
+    pub fn is_of_server(self) -> bool {
+        matches!(self.0, 2 | 13 | 14 | 15)
     }
 
     /// As it is written in gRPC's documents, for metrics and logs.
@@ -315,6 +324,8 @@ mod tests {
         for (number, name) in NAMES.iter().enumerate() {
             let status = Status::parse(number.to_string().as_bytes());
             assert_eq!((status.number(), status.name()), (number, *name));
+            let is_of_server = ["UNKNOWN", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"].contains(name);
+            assert_eq!(status.is_of_server(), is_of_server, "{name}");
         }
         assert_eq!(Status::OK.name(), "OK");
         assert_eq!(Status::UNKNOWN.name(), "UNKNOWN");

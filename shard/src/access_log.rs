@@ -32,6 +32,7 @@ pub(crate) fn record(exchange: &Exchange<'_>) -> AccessRecord {
         user_agent: field("user-agent"),
         traceparent: field("traceparent"),
         status: exchange.status,
+        grpc_status: exchange.grpc_status.map(|status| status.number() as u8),
         reason: exchange.refusal.map(|r| r.reason),
         detail: exchange.refusal.map(|r| r.detail).unwrap_or_default(),
         limit: exchange.over_limit.clone(),

@@ -86,6 +86,9 @@ fn short(record: &AccessRecord, out: &mut Vec<u8>) -> std::io::Result<()> {
             limit.cause.epoch
         )?;
     }
+    if let Some(status) = record.grpc_status {
+        write!(out, " grpc_status={status}")?;
+    }
     if let Some(over) = &record.rate_limit {
         match over.rate {
             Some(rate) => {
@@ -146,6 +149,9 @@ fn object(record: &AccessRecord) -> Map<String, Value> {
     put_text(&mut put, "tls.client.subject", &record.tls_peer);
     if record.status != 0 {
         put("http.response.status_code", json!(record.status));
+    }
+    if let Some(status) = record.grpc_status {
+        put("rpc.grpc.status_code", json!(status));
     }
     put_text(&mut put, "user_agent.original", &record.user_agent);
     if let Some((trace, span)) = trace_ids(&record.traceparent) {
@@ -249,6 +255,7 @@ mod tests {
             tls_sni: "pay.example".into(),
             tls_peer: "spiffe://mesh/web".into(),
             status: 503,
+            grpc_status: Some(14),
             reason: Some(Reason::NoEndpoint),
             detail: "all unhealthy",
             limit: Some(Box::new(LimitRecord {
@@ -288,7 +295,7 @@ mod tests {
              [2001:db8::1]:8080 total=1.50ms added=23.0µs in=90 out=120 tls=1.3 \
              peer=\"spiffe://mesh/web\" route=edge/0 cluster=pay \
              retries=1 reason=no_endpoint interface=edge/0 priority=batch limit=8 in_flight=9 \
-             watermark=1.25 signal=cpu limits_epoch=3 detail=\"all unhealthy\"\n"
+             watermark=1.25 signal=cpu limits_epoch=3 grpc_status=14 detail=\"all unhealthy\"\n"
         );
     }
 
@@ -361,6 +368,7 @@ mod tests {
             ("url.query", json!("b=1")),
             ("server.address", json!("pay.example")),
             ("http.response.status_code", json!(503)),
+            ("rpc.grpc.status_code", json!(14)),
             ("network.protocol.name", json!("http")),
             ("network.protocol.version", json!("1.1")),
             ("network.peer.address", json!("2001:db8::1")),

@@ -237,6 +237,8 @@ impl Samples {
                 let values = vec![
                     counters.sum(|c| c.requests.get()),
                     counters.sum(|c| c.failed_5xx.get()),
+                    counters.sum(|c| c.grpc_calls.get()),
+                    counters.sum(|c| c.grpc_failed.get()),
                 ];
                 let (listener, route) = (listener.name.to_string(), route.name.to_string());
                 samples.routes.push((listener, route, values));

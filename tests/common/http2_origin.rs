@@ -37,6 +37,8 @@ struct State {
     takes_tunnels: bool,
     /// What such a request said.
     tunnels: Mutex<Vec<String>>,
+    /// Every request is answered by this status of gRPC alone.
+    grpc_status: Option<&'static str>,
 }
 
 impl Http2Origin {
@@ -50,6 +52,15 @@ impl Http2Origin {
     pub fn with_tunnels() -> Http2Origin {
         let state = State {
             takes_tunnels: true,
+            ..State::default()
+        };
+        Http2Origin::start_with(100, state)
+    }
+
+    /// One that answers every request by this status of gRPC alone.
+    pub fn with_status(status: &'static str) -> Http2Origin {
+        let state = State {
+            grpc_status: Some(status),
             ..State::default()
         };
         Http2Origin::start_with(100, state)
@@ -161,6 +172,13 @@ async fn answer(
 ) -> Result<(), h2::Error> {
     if request.method() == "CONNECT" {
         return tunnel(request, respond, state).await;
+    }
+    if let Some(status) = state.grpc_status {
+        let answer = Response::builder()
+            .header("content-type", "application/grpc")
+            .header("grpc-status", status);
+        respond.send_response(answer.body(()).unwrap(), true)?;
+        return Ok(());
     }
     let (head, mut stream) = request.into_parts();
     let path = head.uri.path().to_owned();

@@ -1,6 +1,7 @@
 //! The answer on its way to the client.
 
 use tidegate_codecs::{
+    grpc,
     http1::{Framing, ResponseEdits, Version, forward_response},
     http2::response_fields,
 };
@@ -59,11 +60,14 @@ impl<'a> Exchange<'a> {
             }
             Caller::Http2(on) => {
                 let download = FrameDownload::new(framing);
+                let is_call = self.is_grpc();
+                let status = self.scratch.response.field(&chunk, grpc::STATUS);
+                self.note_grpc_status(is_call, status);
                 self.send_response_head(on, &chunk, edits, download.is_done())
                     .await?;
                 chunk.advance(self.scratch.response.len);
                 self.count_added();
-                self.pass_frames(on, callee, chunk, download).await
+                self.pass_frames(on, callee, chunk, download, is_call).await
             }
         };
         let (moved, download) = passed?;
@@ -125,6 +129,7 @@ impl<'a> Exchange<'a> {
         upstream: Callee<'_>,
         chunk: Chunk,
         mut download: FrameDownload,
+        is_call: bool,
     ) -> Result<(Moved, Downloaded), Refusal> {
         if !chunk.is_empty() {
             upstream.put_back(chunk);
@@ -135,7 +140,14 @@ impl<'a> Exchange<'a> {
         let moved = on.deadline.bound(both).await.map(|r| r.and_then(|r| r));
         let mut done = download.done;
         done.sent_bytes = on.stream.sent_bytes();
+        self.note_grpc_status(is_call, download.trailer(grpc::STATUS));
         Ok((moved, done))
+    }
+
+    /// What came of a call of gRPC is in the head, or in the trailers.
+    fn note_grpc_status(&mut self, is_call: bool, status: Option<&[u8]>) {
+        let status = status.filter(|_| is_call).map(grpc::Status::parse);
+        self.grpc_status = status.or(self.grpc_status);
     }
 
     /// The answer's head was given to the kernel, or to the connection.

@@ -164,6 +164,13 @@ impl FrameDownload {
         self.passed == 0 && self.tracker.is_done()
     }
 
+    /// A trailer of this name (lower case), once all have come.
+    pub(super) fn trailer(&self, name: &str) -> Option<&[u8]> {
+        let mut trailers = trailer_fields(&self.trailers);
+        let found = trailers.find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()));
+        found.map(|(_, value)| value)
+    }
+
     /// Receives and sends, to the end of the stream.
     pub(super) async fn run(
         &mut self,

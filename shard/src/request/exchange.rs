@@ -3,7 +3,8 @@
 use std::{io, net::SocketAddr, rc::Rc, task::Poll, time::Duration};
 
 use tidegate_codecs::{
-    http1::{Framing, RequestHead, ResponseHead},
+    grpc,
+    http1::{Framing, RequestHead, ResponseHead, Version},
     limits::Http1Limits,
 };
 use tidegate_core::{
@@ -167,6 +168,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) over_limit: Option<Box<LimitRecord>>,
     /// The rate limit that refused it.
     pub(crate) over_rate: Option<Box<RateLimitRecord>>,
+    /// What came of a call of gRPC.
+    pub(crate) grpc_status: Option<grpc::Status>,
     /// The key of a WebSocket handshake that was made up for the endpoint.
     pub(super) tunnel_key: Option<String>,
     /// Its slot of the interface, where that is limited.
@@ -206,6 +209,7 @@ impl<'a> Exchange<'a> {
             refusal: None,
             over_limit: None,
             over_rate: None,
+            grpc_status: None,
             tunnel_key: None,
             pass: None,
             retries: 0,
@@ -344,6 +348,9 @@ impl<'a> Exchange<'a> {
     fn fate_of_answer(&self, head: &[u8]) -> Fate {
         let response = &self.scratch.response;
         match response.status {
+            200 if response.version == Version::Http2 && is_failed_call(response, head) => {
+                Fate::Failed(Fault::Status)
+            }
             0..500 => Fate::Answered,
             503 if is_overload(response.field(head, REASON_HEADER)) => {
                 Fate::Failed(Fault::Overloaded)
@@ -413,10 +420,14 @@ impl<'a> Exchange<'a> {
             counters.phase(Phase::FirstByte, self.times.first_byte_ns);
             counters.phase(Phase::Added, self.times.added_ns);
         }
-        if self.status >= 500
+        if (self.status >= 500 || self.grpc_status.is_some())
             && let Some(route) = self.route.and_then(|r| r.counters.get(local.id))
         {
-            route.failed_5xx.add(1);
+            route.failed_5xx.add(u64::from(self.status >= 500));
+            if let Some(status) = self.grpc_status {
+                route.grpc_calls.add(1);
+                route.grpc_failed.add(u64::from(status != grpc::Status::OK));
+            }
         }
         if local.logs_access() {
             local.log_access(access_log::record(&self));
@@ -432,6 +443,12 @@ impl<'a> Exchange<'a> {
         };
         sticky_hash(on, &view, self.client.peer().map(|peer| peer.ip()))
     }
+}
+
+/// Whether an answer that is nothing but a status of gRPC says that the server has failed, and not the request (H2).
+fn is_failed_call(response: &ResponseHead, head: &[u8]) -> bool {
+    let status = response.field(head, grpc::STATUS);
+    status.is_some_and(|status| grpc::Status::parse(status).is_of_server())
 }
 
 /// A parsed head as routing sees it.

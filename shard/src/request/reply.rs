@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidegate_codecs::{
+    grpc,
     http1::{reason_phrase, write_reply},
     http2::FieldLine,
 };
@@ -230,9 +231,10 @@ impl<'a> Exchange<'a> {
         self.status = 200;
         self.answering = true;
         let grpc_status = refusal.reason.grpc_status(refusal.status).to_string();
+        self.grpc_status = Some(grpc::Status::parse(grpc_status.as_bytes()));
         let own = [
             ("content-type", "application/grpc"),
-            ("grpc-status", &grpc_status),
+            (grpc::STATUS, &grpc_status),
             ("grpc-message", refusal.reason.word()),
         ];
         let fields = own.iter().chain(headers);
