@@ -547,6 +547,57 @@ fn heads_are_heads_of_http1() {
     assert_eq!(String::from_utf8(out).unwrap(), expected);
 }
 
+/// Goal: an answer that ends with its head has an end in HTTP/1 too (RFC 9112, 6.3). Method: heads with the end
+/// of the stream, forwarded to a client of HTTP/1; to HEAD, and where there is none by its status, nothing is
+/// said of a length.
+#[test]
+fn answers_without_body_have_a_length_in_http1() {
+    use tidegate_codecs::http1::{
+        Framing, RequestKind, ResponseEdits, ResponseHead, forward_response,
+    };
+    let length = ("content-length", "9");
+    type Case<'a> = (&'a [u8], RequestKind, &'a [(&'a str, &'a str)], &'a str);
+    let cases: [Case<'_>; 7] = [
+        (
+            b"GET",
+            RequestKind::Other,
+            &[(":status", "200")],
+            "Content-Length: 0\r\n",
+        ),
+        (
+            b"POST",
+            RequestKind::Other,
+            &[(":status", "404")],
+            "Content-Length: 0\r\n",
+        ),
+        (b"HEAD", RequestKind::Head, &[(":status", "200")], ""),
+        (
+            b"HEAD",
+            RequestKind::Head,
+            &[(":status", "200"), length],
+            "Content-Length: 9\r\n",
+        ),
+        (b"GET", RequestKind::Other, &[(":status", "204")], ""),
+        (b"GET", RequestKind::Other, &[(":status", "304")], ""),
+        (b"CONNECT", RequestKind::Connect, &[(":status", "200")], ""),
+    ];
+    for (method, kind, fields, expected) in cases {
+        let mut wire = Wire::client(&Options::default());
+        let line = request(method, b"/");
+        wire.connection.send_request(line, [], false).unwrap();
+        wire.feed(&headers(1, END_STREAM, fields));
+        let (mut head, mut text) = (ResponseHead::default(), Vec::new());
+        let block = wire.connection.head();
+        block.take_response(false, kind, &mut head, &mut text);
+        assert_eq!((head.framing, head.len), (Framing::None, text.len()));
+        let mut out = Vec::new();
+        forward_response(&text, &head, &ResponseEdits::default(), &mut out);
+        let status = fields[0].1;
+        let expected = format!("HTTP/1.1 {status} \r\n{expected}\r\n");
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+}
+
 /// Goal: a block larger than a frame is cut, and read again (RFC 9113, 4.3 and 6.10). Method: fields of
 /// 40 KB from a client to a server.
 #[test]

@@ -34,6 +34,9 @@ use crate::{
 /// What a field counts beyond its name and value (RFC 9113, 6.5.2).
 const FIELD_OVERHEAD: usize = 32;
 
+/// The end of a head.
+const EMPTY_LINE: &[u8] = b"\r\n";
+
 /// Text that a large head made larger than this is freed before the next.
 const TEXT_BYTES_KEPT: usize = 16 << 10;
 
@@ -165,7 +168,7 @@ impl HeaderBlock {
         if self.is_request() && self.line.authority.is_empty() {
             return Err(MessageError::Head(HeadError::HostMissing));
         }
-        self.text.extend_from_slice(b"\r\n");
+        self.text.extend_from_slice(EMPTY_LINE);
         Ok(())
     }
 
@@ -532,14 +535,17 @@ impl HeaderBlock {
         head: &mut ResponseHead,
         text: &mut Vec<u8>,
     ) {
-        core::mem::swap(&mut self.text, text);
-        let mut fields = core::mem::take(&mut head.fields);
-        core::mem::swap(&mut self.fields, &mut fields);
         let status = self.line.status;
         let tunnel = request == RequestKind::Connect && (200..300).contains(&status);
         // RFC 9110, 6.4.1, whatever frames follow.
         let may_have_body =
             !tunnel && request != RequestKind::Head && !matches!(status, 100..200 | 204 | 304);
+        if may_have_body && !has_body && self.content_length.is_none() {
+            self.push_empty_length();
+        }
+        core::mem::swap(&mut self.text, text);
+        let mut fields = core::mem::take(&mut head.fields);
+        core::mem::swap(&mut self.fields, &mut fields);
         *head = ResponseHead {
             status,
             version: Version::Http2,
@@ -552,6 +558,18 @@ impl HeaderBlock {
             len: text.len(),
             fields,
         };
+    }
+
+    /// Says that there is no body where it would have to be seen: without a length, an answer in HTTP/1 lasts
+    /// as long as its connection.
+    fn push_empty_length(&mut self) {
+        debug_assert!(self.text.ends_with(EMPTY_LINE), "a block that is finished");
+        self.text
+            .truncate(self.text.len().saturating_sub(EMPTY_LINE.len()));
+        let line = FieldLine::new(b"content-length", b"0");
+        self.push_line(line, FieldKind::ContentLength);
+        self.content_length = Some(0);
+        self.text.extend_from_slice(EMPTY_LINE);
     }
 
     fn framing(&self, has_body: bool) -> Framing {
