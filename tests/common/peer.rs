@@ -128,6 +128,12 @@ impl Server {
     }
 }
 
+impl Server {
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         // A kill of nginx's master leaves its worker: it is asked to end first.
