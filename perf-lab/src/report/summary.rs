@@ -9,7 +9,7 @@ use crate::{
     measure::Measurement,
     peer::{DIRECT, FLOOR, OURS},
     run::RowResult,
-    scenario::{Figure, Load, Rival},
+    scenario::{Figure, Load, Neighbour, Rival},
     statistics::{Confidence, Ratio, Spread, paired_ratio},
     verdict::{Criterion, Word},
 };
@@ -186,6 +186,11 @@ impl RowResult {
         (of.peer != DIRECT && is_same).then(|| figure(of) - figure(direct))
     }
 
+    /// Whether a peer's CPU time is that of a neighbour's requests too, of which the better serves more.
+    pub fn pays_for_others(&self) -> bool {
+        matches!(self.row.neighbour, Some(Neighbour::Saturate { .. }))
+    }
+
     /// The figures in which peers are compared; of all of them less is better.
     pub fn compared_figures(&self) -> Vec<Figure> {
         let mut figures = match self.row.load {
@@ -195,6 +200,9 @@ impl RowResult {
             Load::Saturate => vec![Figure::Cpu, Figure::Throughput],
             Load::Share { .. } | Load::Rate(_) => vec![Figure::Cpu, Figure::P50, Figure::P99],
         };
+        if self.pays_for_others() {
+            figures.retain(|figure| *figure != Figure::Cpu);
+        }
         // What the row is about, first.
         let own = self.figure();
         figures.retain(|figure| *figure != own);
@@ -357,12 +365,16 @@ mod tests {
         assert_eq!(comparisons[1].word, Word::Same { within: 0.03 });
     }
 
-    /// Where nothing but the memory of a peer at rest is asked for, what a connection adds is not compared.
+    /// Figures that say nothing of a row are not compared in it: what a connection adds to a peer at rest, and
+    /// CPU time that is spent on a neighbour.
     #[test]
-    fn a_peer_at_rest_has_one_figure() {
-        let row = |name| row(name, [9.0; 3]);
-        assert_eq!(row("idle-memory").compared_figures(), [Figure::Rss]);
-        assert_eq!(row("idle-connections").compared_figures(), [Figure::Memory]);
+    fn rows_have_their_figures() {
+        let figures = |name| row(name, [9.0; 3]).compared_figures();
+        assert_eq!(figures("idle-memory"), [Figure::Rss]);
+        assert_eq!(figures("idle-connections"), [Figure::Memory]);
+        assert_eq!(figures("noisy-neighbour"), [Figure::P99, Figure::P50]);
+        let all = [Figure::P99, Figure::Cpu, Figure::P50];
+        assert_eq!(figures("slow-loris"), all);
     }
 
     /// Added latency is the peer's minus the direct connection's of the same round, at the same rate

@@ -188,6 +188,9 @@ pub(crate) fn write_aligned(f: &mut fmt::Formatter<'_>, lines: &[Vec<String>]) -
 /// Each reason once per peer, however many rounds had it.
 pub(super) fn remarks(result: &RowResult) -> BTreeSet<String> {
     let mut remarks = BTreeSet::new();
+    if result.pays_for_others() {
+        remarks.insert("CPU time is that of the neighbour's requests too".to_owned());
+    }
     for (peer, calls) in &result.calls {
         remarks.insert(format!("{peer}: {calls:.2} system calls per request"));
     }
