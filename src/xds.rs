@@ -158,6 +158,7 @@ fn settings(config: &Config, xds: &Xds) -> Result<Settings, Failure> {
             zone: node.zone.clone(),
         },
         token,
+        cache: xds.cache.as_deref().map(Into::into),
         times: Times::default(),
     })
 }

@@ -22,6 +22,7 @@ use std::{
 
 use common::{
     Client, Origin, Proxy,
+    center::Folder,
     client::get,
     control_plane::{ControlPlane, World, cluster, endpoints, listener, listening, routes, to},
     eventually, pause,
@@ -367,6 +368,46 @@ fn the_last_good_outlives_its_control_plane() {
     let first = heard.iter().find(|one| one["kind"] == "cluster").unwrap();
     assert_eq!(first["held"], json!({ "a": "1" }));
     assert_eq!(get(listening(&proxy, "own"), "/").status, 204);
+}
+
+/// Goal: a start while no control plane answers serves what the process before served, and the control plane is told of
+/// it when it comes back. Method: a proxy with a cache, killed with its control plane; another one with the same file
+/// of resources; the control plane again, with a change.
+#[test]
+fn a_cold_start_begins_with_the_last_good() {
+    let Some(mut plane) = ControlPlane::start() else {
+        return;
+    };
+    let [a, b] = ["a", "b"].map(Origin::named);
+    let folder = Folder::new();
+    let cache = folder.file("xds.binpb");
+    plane.serve(&world(&[a.address]));
+    let config = |address: SocketAddr| {
+        format!(
+            "xds: {{ addresses: [\"{address}\"], cache: {} }}\n",
+            cache.display()
+        )
+    };
+    let first = Proxy::start(config(plane.address));
+    assert_eq!(answered(listening(&first, "web")), "a");
+    eventually("the last resource on disk", || {
+        let kept = std::fs::read(&cache).ok()?;
+        let has = |name: &[u8]| kept.windows(name.len()).any(|window| window == name);
+        (has(b"RouteConfiguration") && has(b"ClusterLoadAssignment")).then_some(())
+    });
+    drop(first);
+    let address = plane.kill();
+
+    let second = Proxy::start(config(address));
+    let web = listening(&second, "web");
+    assert_eq!(answered(web), "a");
+    assert_eq!(second.metric("tidegate_xds_connected"), 0.0);
+    let mut plane = ControlPlane::on(address).unwrap();
+    plane.serve(&world(&[a.address]).with("endpoint", 2, endpoints("a", &[b.address])));
+    eventually("a change", || (answered(web) == "b").then_some(()));
+    let heard = plane.heard();
+    let asked = heard.iter().find(|one| one["kind"] == "endpoint").unwrap();
+    assert_eq!(asked["held"], json!({ "a": "1" }));
 }
 
 /// Goal: the file goes before the control plane, and both refer to each other's clusters. Method: a cluster and a

@@ -6,16 +6,18 @@
 //! so is found by pings of HTTP/2, a server that lives and says nothing by its first answer, which has to come within
 //! [`Times::answer`].
 
-use std::{collections::BTreeSet, error::Error, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, error::Error, io, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_lite::{Stream, stream};
 use tokio::{
     sync::{mpsc, watch},
+    task::JoinHandle,
     time::{Instant, sleep_until, timeout},
 };
 
 use crate::{
     backoff::backoff,
+    cache,
     graph::Part,
     pb::{
         Endpoint, MetadataValue, Request as GrpcRequest, Status as GrpcStatus, Streaming,
@@ -37,6 +39,9 @@ const IN_FLIGHT: usize = 16;
 
 /// Responses that may wait for their answer before no further one is read: a server that sends and does not read.
 const UNANSWERED_MAX: usize = 64;
+
+/// Between two writes of the cache: a burst of changes is one.
+const SAVE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The times of a client.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +92,8 @@ pub struct Settings {
     pub node: Node,
     /// What a server asks for before it answers, if it does.
     pub token: Option<Box<str>>,
+    /// Where the last good resources are kept for the next start, if they are.
+    pub cache: Option<PathBuf>,
     /// The times.
     pub times: Times,
 }
@@ -140,6 +147,10 @@ pub struct Client {
     started: Instant,
     /// Position in `settings.servers` of the next attempt.
     next_server: usize,
+    /// When what changed is to be written, if anything has.
+    save_at: Option<Instant>,
+    /// The write that is under way.
+    saving: Option<JoinHandle<()>>,
 }
 
 /// Why a stream ended.
@@ -178,7 +189,7 @@ impl Client {
             ..Status::default()
         };
         let (status, watched_status) = watch::channel(Arc::new(status));
-        let client = Client {
+        let mut client = Client {
             settings,
             resources,
             of_file,
@@ -187,12 +198,62 @@ impl Client {
             received: Instant::now(),
             started: Instant::now(),
             next_server: 0,
+            save_at: None,
+            saving: None,
         };
+        client.restore();
         let watched = Watched {
             parts: watched_parts,
             status: watched_status,
         };
         (client, watched)
+    }
+
+    /// Begins with what was kept, until a control plane says otherwise.
+    fn restore(&mut self) {
+        let Some(path) = &self.settings.cache else {
+            return;
+        };
+        self.resources.keep();
+        match cache::read(path) {
+            Ok(kept) => {
+                let (all, path) = (kept.len(), path.display());
+                let restored = self.resources.restore(kept);
+                tracing::info!(
+                    "xDS: {restored} of {all} resources from {path}, until a control plane answers"
+                );
+                self.publish();
+                self.show(|_| {});
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!("xDS: cannot read {}: {error}", path.display()),
+        }
+    }
+
+    /// Writes what changed, if it is time, on a thread for such things.
+    fn save(&mut self) {
+        let Some(path) = self.settings.cache.clone() else {
+            return;
+        };
+        let is_time = self.save_at.is_some_and(|at| at <= Instant::now());
+        if !is_time {
+            return;
+        }
+        if self
+            .saving
+            .as_ref()
+            .is_some_and(|saving| !saving.is_finished())
+        {
+            self.save_at = Some(Instant::now() + SAVE_PAUSE);
+            return;
+        }
+        self.save_at = None;
+        let kept = self.resources.kept().cloned().collect();
+        self.saving = Some(tokio::task::spawn_blocking(move || {
+            if let Err(error) = cache::write(&path, kept) {
+                tracing::warn!("xDS: cannot write {}: {error}", path.display());
+            }
+        }));
     }
 
     /// Runs until nobody wants to know any more: every receiver of parts is dropped.
@@ -355,11 +416,13 @@ impl Client {
         if let Err(url) = self.resources.receive(response) {
             tracing::warn!("xDS: a response of type `{url}` was not asked for");
         }
+        self.save_at.get_or_insert(Instant::now() + SAVE_PAUSE);
         self.publish();
         self.show(|_| {});
     }
 
     fn elapsed(&mut self) {
+        self.save();
         let now = self.now();
         self.resources.elapsed(now);
         self.publish();
@@ -396,8 +459,10 @@ impl Client {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let deadline = self.resources.deadline()?;
-        self.started.checked_add(deadline)
+        let deadline = self.resources.deadline();
+        let deadline = deadline.and_then(|deadline| self.started.checked_add(deadline));
+        let save_at = self.save_at.filter(|_| self.settings.cache.is_some());
+        deadline.into_iter().chain(save_at).min()
     }
 
     fn now(&self) -> Duration {

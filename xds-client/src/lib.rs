@@ -15,6 +15,7 @@
 
 pub mod ads;
 mod backoff;
+mod cache;
 pub mod document;
 pub mod etcd;
 pub mod graph;

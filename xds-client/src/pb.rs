@@ -12,6 +12,8 @@ pub(crate) mod etcd;
 pub(crate) mod healing;
 pub(crate) mod message;
 
+use crate::resources::RawResource;
+
 pub(crate) use tonic::{
     Request, Response, Status, Streaming, async_trait,
     metadata::MetadataValue,
@@ -23,7 +25,39 @@ pub(crate) fn decode_resource(bytes: &[u8]) -> Result<discovery::Resource, prost
     prost::Message::decode(bytes)
 }
 
-/// The same, the other way round.
+/// Resources with their names and versions as one message, and back.
+pub(crate) fn encode_kept(resources: Vec<RawResource>) -> Vec<u8> {
+    let resources = resources.into_iter().map(|raw| discovery::Resource {
+        version: raw.version,
+        resource: Some(discovery::Any {
+            type_url: raw.type_url,
+            value: raw.bytes,
+        }),
+        name: raw.name,
+    });
+    let message = discovery::DeltaDiscoveryResponse {
+        resources: resources.collect(),
+        ..Default::default()
+    };
+    prost::Message::encode_to_vec(&message)
+}
+
+/// See [`encode_kept`].
+pub(crate) fn decode_kept(bytes: &[u8]) -> Result<Vec<RawResource>, prost::DecodeError> {
+    let message: discovery::DeltaDiscoveryResponse = prost::Message::decode(bytes)?;
+    let resources = message.resources.into_iter().map(|one| {
+        let held = one.resource.unwrap_or_default();
+        RawResource {
+            name: one.name,
+            version: one.version,
+            type_url: held.type_url,
+            bytes: held.value,
+        }
+    });
+    Ok(resources.collect())
+}
+
+/// The wrapper of a resource, put into an `Any`.
 #[cfg(test)]
 pub(crate) fn wrap(resource: &discovery::Resource) -> discovery::Any {
     discovery::Any {

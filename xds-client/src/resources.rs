@@ -98,6 +98,8 @@ pub struct Resources {
     subscriptions: Vec<Subscription>,
     told: BTreeMap<ResourceType, Told>,
     graph: Graph,
+    /// The accepted resources as they came, by type and name; only if they are to be kept.
+    kept: Option<BTreeMap<(ResourceType, String), RawResource>>,
     /// Clusters that the file brings.
     of_file: Arc<BTreeSet<Arc<str>>>,
 }
@@ -117,8 +119,53 @@ impl Resources {
             subscriptions: ResourceType::ALL.map(subscription).into(),
             told: ResourceType::ALL.map(|one| (one, Told::default())).into(),
             graph: Graph::default(),
+            kept: None,
             of_file,
         }
+    }
+
+    /// Keeps what is accepted as it came, for [`Self::kept`].
+    pub fn keep(&mut self) {
+        self.kept.get_or_insert_default();
+    }
+
+    /// What was accepted and is held, as it came.
+    pub fn kept(&self) -> impl Iterator<Item = &RawResource> {
+        self.kept.iter().flat_map(BTreeMap::values)
+    }
+
+    /// Holds what was [kept](Self::kept) in an earlier life, as far as it is taken today. How much that was.
+    pub fn restore(&mut self, kept: Vec<RawResource>) -> usize {
+        let mut restored = 0;
+        // What others refer to is asked for by them, so that they come first.
+        for resource_type in [
+            ResourceType::Cluster,
+            ResourceType::Listener,
+            ResourceType::Endpoint,
+            ResourceType::Route,
+        ] {
+            for raw in kept
+                .iter()
+                .filter(|raw| raw.type_url == resource_type.url())
+            {
+                let told = self.told.entry(resource_type).or_default();
+                let read = read(resource_type, raw.clone(), told);
+                let Ok(value) = read.value else { continue };
+                if !self
+                    .subscription(resource_type)
+                    .restore(&read.name, &raw.version)
+                {
+                    continue;
+                }
+                if let Some(kept) = &mut self.kept {
+                    kept.insert((resource_type, read.name.clone()), raw.clone());
+                }
+                restored += 1;
+                let name = read.name;
+                self.apply(resource_type, vec![Update::Set { name, value }]);
+            }
+        }
+        restored
     }
 
     /// A stream was made.
@@ -174,10 +221,19 @@ impl Resources {
         let resource_type = subscription.resource_type();
         let told = self.told.entry(resource_type).or_default();
         told.responses += 1;
-        let resources = response
-            .resources
-            .into_iter()
-            .map(|raw| read(resource_type, raw, told));
+        let mut raw: BTreeMap<String, RawResource> = BTreeMap::new();
+        let is_kept = self.kept.is_some();
+        let resources = response.resources.into_iter().map(|one| {
+            let copy = is_kept.then(|| one.clone());
+            let read = read(resource_type, one, told);
+            // Of two of one name the first is taken.
+            if let Some(copy) = copy {
+                let name = read.name.clone();
+                raw.entry(read.name.clone())
+                    .or_insert(RawResource { name, ..copy });
+            }
+            read
+        });
         let decoded = Response {
             version: response.version,
             nonce: response.nonce,
@@ -197,6 +253,18 @@ impl Resources {
             .count() as u64;
         if let Some(error) = subscription.error() {
             told.last_error = Some(error.to_owned());
+        }
+        if let Some(kept) = &mut self.kept {
+            for update in &updates {
+                match update {
+                    Update::Set { name, .. } => {
+                        let raw = raw.remove(name);
+                        kept.extend(raw.map(|raw| ((resource_type, name.clone()), raw)));
+                    }
+                    Update::Removed { name } => drop(kept.remove(&(resource_type, name.clone()))),
+                    Update::Missing { .. } => {}
+                }
+            }
         }
         self.apply(resource_type, updates);
         Ok(())
@@ -296,6 +364,9 @@ impl Resources {
             for name in gone {
                 told.errors.remove(name);
                 told.warnings.remove(name);
+                if let Some(kept) = &mut self.kept {
+                    kept.remove(&(refers_to, name.clone()));
+                }
             }
         }
     }

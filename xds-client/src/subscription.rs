@@ -307,6 +307,15 @@ impl Subscription {
         }
     }
 
+    /// Holds a resource that was accepted in an earlier life. Whether it is held then: it has to be asked for.
+    pub fn restore(&mut self, name: &str, version: &str) -> bool {
+        let takes = self.wants(name) && !self.is_full(name);
+        if takes {
+            self.held.insert(name.to_owned(), version.to_owned());
+        }
+        takes
+    }
+
     /// No longer asks for a resource; what was held under the name is forgotten without an update,
     /// since the caller has just let go of it.
     pub fn unsubscribe(&mut self, name: &str) {

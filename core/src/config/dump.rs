@@ -501,6 +501,7 @@ fn xds(xds: &Xds) -> Object {
     object.put("protocol", xds.protocol.word());
     object.put_opt("cluster", xds.cluster.as_deref());
     object.put_opt("token_file", xds.token_file.as_deref());
+    object.put_opt("cache", xds.cache.as_deref());
     object
 }
 

@@ -142,6 +142,7 @@ fn settings(servers: &[SocketAddr], variant: Variant) -> Settings {
             zone: "z1".into(),
         },
         token: Some("secret".into()),
+        cache: None,
         times: Times {
             answer: Duration::from_millis(300),
             backoff_min: Duration::from_millis(10),
@@ -327,4 +328,51 @@ async fn a_client_ends_when_nobody_watches() {
     let (client, watched) = Client::new(settings(&[nobody], Variant::Delta), of_file);
     drop(watched);
     timeout(PATIENCE, client.run()).await.unwrap();
+}
+
+/// Goal: what was accepted outlives the process: the next one begins with it, says so to the control plane, and what
+/// was removed or is broken does not come back. Method: a client that ends, its file, and one that starts without any
+/// server, then with one.
+#[tokio::test]
+async fn the_last_good_is_kept_on_disk() {
+    let folder = std::env::temp_dir().join(format!("tidegate-xds-cache-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("cache.binpb");
+    let with_cache = |servers: &[SocketAddr]| Settings {
+        cache: Some(path.clone()),
+        ..settings(servers, Variant::Delta)
+    };
+    let mut server = Server::start().await;
+    let mut watched = start(with_cache(&[server.address]));
+    let stream = server.delta.recv().await.unwrap();
+    stream
+        .answers
+        .send(Ok(delta_clusters("n1", &["a", "b"])))
+        .unwrap();
+    let mut gone = delta_clusters("n2", &[]);
+    gone.removed_resources = vec!["b".into()];
+    stream.answers.send(Ok(gone)).unwrap();
+    part(&mut watched, |part| part.clusters.len() == 1).await;
+    while std::fs::metadata(&path).is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(watched);
+
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut watched = start(with_cache(&[nobody.local_addr().unwrap(), server.address]));
+    part(&mut watched, |part| {
+        part.clusters.contains_key("a") && part.clusters.len() == 1
+    })
+    .await;
+    let mut stream = server.delta.recv().await.unwrap();
+    let first = stream.request().await;
+    assert_eq!(
+        first.initial_resource_versions,
+        [("a".into(), "7".into())].into()
+    );
+
+    std::fs::write(&path, [0xff; 9]).unwrap();
+    let watched = start(with_cache(&[nobody.local_addr().unwrap()]));
+    assert!(watched.parts.borrow().is_none());
+    std::fs::remove_dir_all(&folder).unwrap();
 }

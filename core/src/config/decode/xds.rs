@@ -16,5 +16,6 @@ pub(super) fn xds(fields: &Fields<'_>) -> Xds {
             checked_opt(fields.report, "cluster", &text, plain).unwrap_or_default()
         }),
         token_file: fields.text("token_file").map(|text| text.text.into()),
+        cache: fields.text("cache").map(|text| text.text.into()),
     }
 }

@@ -192,6 +192,12 @@ pub(in super::super) static XDS: Section = Section {
             "A file whose first line is the token that the control planes ask for.",
         )
         .absent("none is shown"),
+        Field::new(
+            "cache",
+            Kind::Text("a path", TEXT_MAX),
+            "A file where the last good resources are kept: a start while no control plane answers begins with them.",
+        )
+        .absent("such a start has the file's part alone"),
     ],
     planned: &[
         (

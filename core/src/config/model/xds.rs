@@ -13,6 +13,8 @@ pub struct Xds {
     pub cluster: Option<Arc<str>>,
     /// A file whose first line is the token that they ask for.
     pub token_file: Option<Arc<str>>,
+    /// A file where the last good resources are kept for the next start.
+    pub cache: Option<Arc<str>>,
 }
 
 /// The variants of the protocol.
