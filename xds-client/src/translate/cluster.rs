@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tidegate_core::config::{
-    model::{Balance, Cluster, Endpoints, HealthCheck, Probe},
+    model::{Balance, Cluster, Endpoints, HealthCheck, Probe, UpstreamProtocol},
     value,
 };
 
@@ -18,8 +18,15 @@ pub(super) fn cluster(node: &Node<'_>) -> Translated {
     }
     circuit(node, &mut config);
     healing(node, &mut config);
-    config.health = health(node);
     http_options(node, &mut config);
+    config.health = health(node);
+    let calls = config.health.as_ref().map(|health| &health.probe);
+    if matches!(calls, Some(Probe::Grpc { .. })) && config.protocol != UpstreamProtocol::Http2 {
+        node.refuse(
+            "health_checks",
+            "gRPC needs `http2_protocol_options` towards the endpoints",
+        );
+    }
     for policy in ["round_robin_lb_config", "least_request_lb_config"] {
         let slow_start = node
             .node(policy)
@@ -201,17 +208,20 @@ fn health(node: &Node<'_>) -> Option<HealthCheck> {
 }
 
 fn probe(check: &Node<'_>) -> Probe {
+    if let Some(grpc) = check.node("grpc_health_check") {
+        return Probe::Grpc {
+            service: grpc.text("service_name").into(),
+            host: authority(&grpc, "authority"),
+        };
+    }
     let Some(http) = check.node("http_health_check") else {
         if !check.has("tcp_health_check") {
-            check.refuse("", "is neither an HTTP nor a TCP health check");
+            check.refuse("", "is neither an HTTP, nor a gRPC, nor a TCP health check");
         }
         return Probe::Tcp;
     };
     let path = http.checked("path", value::path_and_query(http.text("path")));
-    let host = match http.text("host") {
-        "" => None,
-        host => http.checked("host", value::authority(host)),
-    };
+    let host = authority(&http, "host");
     let ranges = http.nodes("expected_statuses");
     let expect = ranges.iter().filter_map(|range| {
         // `end` is not a part of it.
@@ -229,6 +239,13 @@ fn probe(check: &Node<'_>) -> Probe {
         } else {
             expect
         },
+    }
+}
+
+fn authority(node: &Node<'_>, field: &str) -> Option<Arc<str>> {
+    match node.text(field) {
+        "" => None,
+        host => node.checked(field, value::authority(host)),
     }
 }
 
@@ -260,8 +277,16 @@ fn http_options(node: &Node<'_>, config: &mut Cluster) {
             }
         }
         let explicit = options.node("explicit_http_config");
-        if explicit.is_none_or(|explicit| !explicit.has("http_protocol_options")) {
-            options.refuse("", "only `explicit_http_config.http_protocol_options` is supported: endpoints are spoken to in HTTP/1.1");
+        let version = explicit.and_then(|explicit| {
+            explicit.which(&["http_protocol_options", "http2_protocol_options"])
+        });
+        match version {
+            Some("http2_protocol_options") => config.protocol = UpstreamProtocol::Http2,
+            Some(_) => {}
+            None => options.refuse(
+                "",
+                "only an `explicit_http_config` of HTTP/1.1 or HTTP/2 is supported",
+            ),
         }
     }
 }

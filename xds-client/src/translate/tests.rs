@@ -141,6 +141,33 @@ fn defaults_are_envoys() {
     assert_eq!(forward.retry, None);
 }
 
+/// Goal: endpoints are spoken to in HTTP/2 where a cluster says so, and asked for their health by gRPC. Method: such a
+/// cluster, and one that asks by gRPC without HTTP/2.
+#[test]
+fn endpoints_in_http2_are_taken() {
+    let mut json = json!({ "name": "a", "type": "STATIC",
+        "health_checks": [{ "timeout": "1s", "interval": "2s", "healthy_threshold": 1, "unhealthy_threshold": 1,
+            "grpc_health_check": { "service_name": "pay", "authority": "pay.example" } }] });
+    let without = refused(&of(ResourceType::Cluster, json.clone()));
+    assert_eq!(
+        without,
+        ["health_checks: gRPC needs `http2_protocol_options` towards the endpoints"]
+    );
+    json["typed_extension_protocol_options"] = json!({ "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": { "http2_protocol_options": {} } } });
+    let config = cluster(json).config;
+    assert_eq!(config.protocol, model::UpstreamProtocol::Http2);
+    let probe = config.health.unwrap().probe;
+    assert_eq!(
+        probe,
+        Probe::Grpc {
+            service: "pay".into(),
+            host: Some("pay.example".into())
+        }
+    );
+}
+
 /// Goal: names are looked up, one a cluster; addresses are not. Method: each.
 #[test]
 fn names_are_looked_up() {

@@ -155,6 +155,7 @@ pub(super) const TABLE: &[Support] = &[
             "unhealthy_threshold",
             "healthy_threshold",
             "http_health_check",
+            "grpc_health_check",
             "tcp_health_check",
         ],
         ignored: &[
@@ -181,6 +182,11 @@ pub(super) const TABLE: &[Support] = &[
             "retriable_statuses",
             "every other status counts as a failure",
         )],
+    },
+    Support {
+        kind: "envoy.config.core.v3.HealthCheck.GrpcHealthCheck",
+        taken: &["service_name", "authority"],
+        ignored: &[],
     },
     Support {
         kind: "envoy.config.core.v3.HealthCheck.TcpHealthCheck",
