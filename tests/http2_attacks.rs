@@ -202,6 +202,37 @@ fn windows_kept_shut() {
     );
 }
 
+/// Goal: a client that keeps its windows shut does not use the shard's budget up: others are served, and what is held
+/// for it is given up long before the idle time-out. Method: more large answers into windows of zero than the budget
+/// has room for; others meanwhile, each on a connection of its own.
+#[test]
+fn windows_kept_shut_beyond_the_budget() {
+    let origin = Origin::echo();
+    let proxy = Proxy::start(format!(
+        "limits: {{ buffers: 1MiB }}\nlisteners:\n  web: {{ bind: 127.0.0.1:0, routes: [{{ to: app, timeout: off }}], \
+         timeouts: {{ idle: 10m }} }}\nclusters:\n  app: {{ endpoints: {{ static: ['{origin}'] }} }}\n"
+    ));
+    let mut attacker = Frames::connect_with(proxy.web(), &[(4, 0)]);
+    for number in 0..80 {
+        attacker.send(get(number * 2 + 1, "/bytes/1000000"));
+    }
+    // Its answers have begun, so all that can be held is.
+    for _ in 0..80 {
+        attacker.until_kind(frames::HEADERS);
+    }
+    for _ in 0..20 {
+        let mut bystander = Frames::connect(proxy.web());
+        bystander.send(get(1, "/bytes/3"));
+        assert_eq!(bystander.until_end(1).payload, pattern(3));
+    }
+    // On the smallest ring an answer holds too little for that.
+    if !common::small_ring() {
+        let given_up = |entry: &&serde_json::Value| entry["tidegate.reason"] == "buffer_budget";
+        let log = proxy.access_log(21);
+        assert!(log.iter().any(|entry| given_up(&entry)), "{log:?}");
+    }
+}
+
 /// Goal: a client that opens its windows and does not read the socket has its answers wait for the idle
 /// time-out, no longer, and they do not pile up. Method: large answers that nobody takes.
 #[test]

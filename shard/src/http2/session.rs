@@ -136,7 +136,7 @@ impl Session {
                 Poll::Ready(Ok(())) if self.is_drained() => return Poll::Ready(End::Drained),
                 _ => {}
             }
-            ready!(self.driver.poll_heap(cx));
+            ready!(socket.poll_heap(cx));
             let Ok(Some(chunk)) = ready!(socket.poll_receive(cx)) else {
                 return Poll::Ready(End::Gone);
             };

@@ -221,10 +221,12 @@ impl FrameDownload {
                 Poll::Pending => {
                     let has_moved = chunk.len() < before;
                     upstream.put_back(chunk);
-                    return match has_moved {
-                        true => Poll::Ready(Ok(())),
-                        false => Poll::Pending,
-                    };
+                    if has_moved {
+                        return Poll::Ready(Ok(()));
+                    }
+                    // What waits for a window may be given up, for want of room.
+                    let error = ready!(upstream.poll_failed(cx));
+                    return Poll::Ready(Err(Refusal::of_upstream(&error)));
                 }
             }
         }

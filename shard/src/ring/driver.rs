@@ -146,7 +146,7 @@ impl Driver {
         inner.relieve_stalled();
         wakes.append(&mut inner.cut);
         if !inner.is_heap_short() {
-            wakes.append(&mut inner.heap_waiters);
+            wakes.extend(inner.heap_waiters.drain(..).map(|(waker, _)| waker));
         }
         let turn_ns = before_ns.saturating_sub(began_ns);
         inner.stats.turns += 1;
@@ -195,15 +195,16 @@ impl Driver {
         inner.heap_bytes = inner.heap_bytes.saturating_sub(bytes);
     }
 
-    /// Waits until the shard's budget has room for a large buffer on the heap.
-    pub(crate) fn poll_heap(&self, cx: &Context<'_>) -> Poll<()> {
+    /// Waits until the shard's budget has room for a large buffer on the heap; for the reader of the socket in this
+    /// place.
+    pub(super) fn poll_heap(&self, cx: &Context<'_>, index: u32) -> Poll<()> {
         let mut inner = self.inner.borrow_mut();
         if !inner.is_heap_short() {
             return Poll::Ready(());
         }
-        let waits = |waker: &Waker| waker.will_wake(cx.waker());
+        let waits = |(waker, _): &(Waker, u32)| waker.will_wake(cx.waker());
         if !inner.heap_waiters.iter().any(waits) {
-            inner.heap_waiters.push(cx.waker().clone());
+            inner.heap_waiters.push((cx.waker().clone(), index));
         }
         Poll::Pending
     }
@@ -353,7 +354,7 @@ pub(super) struct Inner {
     /// Readers of connections that were cut, to be told at the end of the turn.
     pub(super) cut: Vec<Waker>,
     /// Tasks that wait for room in the shard's budget.
-    pub(super) heap_waiters: Vec<Waker>,
+    pub(super) heap_waiters: Vec<(Waker, u32)>,
     /// When stalled sends were last looked for.
     pub(super) relieved_at_ns: u64,
     /// When the alarm that is set goes off.

@@ -144,7 +144,7 @@ impl Inner {
             if slot.begin_relief(before_ns, heap_before_ns) {
                 sending.push(index);
             }
-            if slot.has_unread_since(before_ns) {
+            if slot.has_unread_since(before_ns, heap_before_ns) {
                 unread.push(index);
             }
         });
@@ -158,7 +158,8 @@ impl Inner {
         }
     }
 
-    /// Moves what was received and is not read to the heap; or cuts the connection, as with sends.
+    /// Moves what was received and is not read to the heap; or cuts the connection, as with sends: an answer that
+    /// waits for a window which its client keeps shut lies here, at its endpoint's socket.
     fn relieve_unread(&mut self, index: u32) {
         let now_ns = self.now_ns;
         let Some(slot) = self.sockets.get_mut(index) else {
@@ -174,11 +175,14 @@ impl Inner {
                 chunk
             });
         }
-        let is_stuck = kept.iter().any(|chunk| chunk.provided().is_some());
+        let is_stuck =
+            kept.iter().any(|chunk| chunk.provided().is_some()) || self.heap_is_used_up();
+        // Who is to read it would, if there was room.
+        let is_read = self.heap_waiters.iter().any(|(_, of)| *of == index);
         let Some(slot) = self.sockets.get_mut(index) else {
             return;
         };
-        if is_stuck && stalled_ns >= CUT_AFTER_NS {
+        if is_stuck && !is_read && stalled_ns >= CUT_AFTER_NS {
             slot.end = Some(End::Failed(libc::ENOBUFS));
             slot.received_bytes = 0;
             let waker = slot.reader.take();
@@ -287,9 +291,10 @@ impl SocketSlot {
         true
     }
 
-    /// Whether provided buffers received before `before_ns` wait for a reader.
-    fn has_unread_since(&self, before_ns: u64) -> bool {
-        self.received_at_ns < before_ns
-            && self.received.iter().any(|chunk| chunk.provided().is_some())
+    /// Whether provided buffers received before `before_ns`, or heap since `heap_before_ns`, wait for a reader.
+    fn has_unread_since(&self, before_ns: u64, heap_before_ns: u64) -> bool {
+        let holds = |what: fn(&RawChunk) -> bool| self.received.iter().any(what);
+        self.received_at_ns < before_ns && holds(|chunk| chunk.provided().is_some())
+            || self.received_at_ns < heap_before_ns && holds(|chunk| chunk.heap_bytes() > 0)
     }
 }

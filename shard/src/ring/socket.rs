@@ -198,6 +198,12 @@ impl Socket {
         taken.flatten().unwrap_or(0)
     }
 
+    /// Waits until the shard's budget has room for a large buffer on the heap. Meanwhile the socket is none that
+    /// nobody reads.
+    pub(crate) fn poll_heap(&self, cx: &Context<'_>) -> Poll<()> {
+        self.driver.poll_heap(cx, self.index)
+    }
+
     /// The driver it is on.
     pub(crate) fn driver(&self) -> &Rc<Driver> {
         &self.driver

@@ -94,7 +94,7 @@ impl Encrypted {
                 return Poll::Ready(Ok(Some(chunk)));
             }
             if state.input.is_pending() {
-                ready!(socket.driver().poll_heap(cx));
+                ready!(socket.poll_heap(cx));
             }
             if let Some(chunk) = state.decrypt(socket)? {
                 return Poll::Ready(Ok(Some(chunk)));

@@ -179,6 +179,11 @@ impl Stream {
         self.socket.poll_failed(cx)
     }
 
+    /// See [`Socket::poll_heap`].
+    pub(crate) fn poll_heap(&self, cx: &Context<'_>) -> Poll<()> {
+        self.socket.poll_heap(cx)
+    }
+
     /// Hands `payload` on, after what is being sent already. It returns once the payload is under way; an
     /// error of it shows at the next call.
     pub(crate) async fn send(&self, payload: Payload) -> io::Result<()> {

@@ -113,6 +113,14 @@ impl Callee<'_> {
         }
     }
 
+    /// Resolves when the connection or the stream has failed; to be asked where nothing is read.
+    pub(crate) fn poll_failed(self, cx: &Context<'_>) -> Poll<io::Error> {
+        match self {
+            Callee::Http1(stream) => stream.poll_failed(cx),
+            Callee::Http2(stream) => stream.poll_failed(cx),
+        }
+    }
+
     /// Puts bytes back that are to be read next.
     pub(crate) fn put_back(self, chunk: Chunk) {
         match self {
