@@ -1,6 +1,12 @@
 //! The control plane's part of the configuration: the client that brings it, and how it stands beside the file.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use tidegate_core::config::{
     CLUSTERS_MAX, LISTENERS_MAX,
@@ -189,6 +195,31 @@ pub(crate) fn merge(file: &Config, part: &Part) -> (Config, Vec<String>) {
     (config, refused)
 }
 
+/// What changed, by name: `cluster pay changed`. Not more, since a part may bring ten thousand endpoints at a time.
+pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
+    let mut changes = named("listener", &old.listeners, &new.listeners);
+    changes.extend(named("cluster", &old.clusters, &new.clusters));
+    changes
+}
+
+fn named<T: PartialEq>(
+    kind: &str,
+    old: &BTreeMap<Arc<str>, T>,
+    new: &BTreeMap<Arc<str>, T>,
+) -> Vec<String> {
+    let names: BTreeSet<&Arc<str>> = old.keys().chain(new.keys()).collect();
+    let change = |name: &Arc<str>| {
+        let what = match (old.get(name), new.get(name)) {
+            (None, Some(_)) => "added",
+            (Some(_), None) => "removed",
+            (before, after) if before != after => "changed",
+            _ => return None,
+        };
+        Some(format!("{kind} {name} {what}"))
+    };
+    names.into_iter().filter_map(change).collect()
+}
+
 /// A route may name a cluster that the file had until now: until the part follows, it leads nowhere.
 fn complete(config: &mut Config) {
     let named = config
@@ -273,6 +304,31 @@ mod tests {
             listeners,
             clusters,
         }
+    }
+
+    /// Goal: a change is told by names. Method: one of each kind, and one that stays.
+    #[test]
+    fn changes_go_by_names() {
+        let text = |first: &str, weight: u32| {
+            file(&format!(
+                "
+listeners: {{ l: {{ bind: 127.0.0.1:81, protocol: tcp, to: stays }} }}
+clusters:
+  {first}: {{ endpoints: {{ static: [10.0.0.1:80] }} }}
+  other: {{ endpoints: {{ static: [ {{ address: 10.0.0.1:80, weight: {weight} }} ] }} }}
+  stays: {{ endpoints: {{ static: [10.0.0.1:80] }} }}
+"
+            ))
+        };
+        let told = changes(&text("a", 1), &text("b", 2));
+        assert_eq!(
+            told,
+            [
+                "cluster a removed",
+                "cluster b added",
+                "cluster other changed"
+            ]
+        );
     }
 
     /// Goal: whatever the file becomes, no route names a cluster that is not there. Method: a part that refers to a

@@ -73,7 +73,7 @@ impl Coordinator {
         if *merged == *self.configured {
             return;
         }
-        let changes = tidegate_core::config::diff(&self.configured, &merged);
+        let changes = xds::changes(&self.configured, &merged);
         let config = self.with_changes(merged);
         let source = self.status.live().source.clone();
         self.install(config, source, opened).await;
