@@ -1,6 +1,6 @@
 //! Which fields of the Envoy API are taken, which are ignored and why; all others are refused.
 //!
-//! The table is the one place where a field is known: [`review`] goes through a resource by it before it is
+//! The table is the one place where a field is known: `review` goes through a resource by it before it is
 //! translated, and [`matrix`] is the reference page.
 
 mod clusters;

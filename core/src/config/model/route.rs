@@ -23,7 +23,7 @@ pub struct Route {
     pub matches: RouteMatch,
     /// How many may take it: each of these has to let a request in.
     pub rate_limits: Vec<RateLimit>,
-    /// What the [`RateLimitService`] is asked about them.
+    /// What the [`RateLimitService`](super::RateLimitService) is asked about them.
     pub global_rate_limits: Vec<Descriptor>,
     /// What happens to them.
     pub action: RouteAction,
