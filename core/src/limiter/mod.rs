@@ -34,7 +34,7 @@ use backlog::Backlog;
 use baseline::{Baseline, Usage};
 use decision::{Share, split};
 use regulator::{DRAIN_PATIENCE, Regulator};
-use watermark::{AT_ONCE, Phase, Reading, Sample, Targets, Trigger};
+use watermark::{AT_ONCE, Phase, Reading, Sample, Signal, Targets, Trigger};
 
 /// Which requests are refused last: the order of the variants is the order of shedding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -205,6 +205,8 @@ struct Situation {
     is_over: bool,
     /// Long enough for another unit to be limited.
     lasts: bool,
+    /// Requests pile up: units that have part in it may be limited at once.
+    surges: bool,
     /// What came in before there were limits is still worked on: what comes now would wait behind it for longer
     /// than it is worth, and so would whoever comes after it.
     drains: bool,
@@ -286,7 +288,7 @@ impl Limiter {
         self.backlog.record(usages, tick_s);
         let phase = self.trigger.step(reading.watermark, self.backlog.surges());
         self.record(units, tick_s, phase, reading.watermark);
-        let situation = self.situation(units, phase, reading.watermark);
+        let situation = self.situation(units, phase, reading);
         for (k, (priority, _)) in units.iter().enumerate() {
             self.regulate(k, *priority, &situation);
         }
@@ -331,15 +333,17 @@ impl Limiter {
         &mut self,
         units: &[(Priority, Vec<Usage>)],
         phase: Phase,
-        watermark: f64,
+        reading: Reading,
     ) -> Situation {
+        let watermark = reading.watermark;
         let is_over = watermark > 1.0;
         count_while(is_over, &mut self.over_ticks);
-        let is_long = phase == Phase::Overloaded && is_over && self.backlog.is_long();
-        count_while(is_long, &mut self.drain_ticks);
+        // What waits for a CPU, everybody waits behind. What waits for something else may be in nobody's way.
+        let queues = matches!(reading.dominant, Some(Signal::Cpu | Signal::PsiCpu));
+        let is_over_cpu = phase == Phase::Overloaded && is_over && queues;
+        count_while(is_over_cpu && self.backlog.is_long(), &mut self.drain_ticks);
         // Around the watermark single ticks are over it: noise is no reason to hold back who was not.
-        let is_clear = watermark > AT_ONCE || self.backlog.surges();
-        let lasts = self.over_ticks >= BEGIN_TICKS || is_clear;
+        let lasts = self.over_ticks >= BEGIN_TICKS || watermark > AT_ONCE;
         let victims = baseline::victims(&self.baselines);
         let critical_pays = self.critical_pays(units, &victims, lasts);
         let turn = match phase {
@@ -354,6 +358,7 @@ impl Limiter {
             phase,
             is_over,
             lasts,
+            surges: self.backlog.surges(),
             drains: (1..=DRAIN_PATIENCE).contains(&self.drain_ticks),
             critical_pays,
             turn,
@@ -389,7 +394,7 @@ impl Limiter {
         }
         let lasts = match is_critical {
             true => self.critical_ticks >= CRITICAL_TICKS,
-            false => now.lasts,
+            false => now.lasts || (now.surges && baseline.in_flight() > baseline.start()),
         };
         let begins = lasts && now.phase == Phase::Overloaded && now.victims.contains(&k);
         let floor = self.policy.floor_of(priority, now.critical_pays);
@@ -405,8 +410,10 @@ impl Limiter {
     ) -> bool {
         let mut regulators = self.regulators.iter().zip(units).enumerate();
         regulators.any(|(k, (regulator, (priority, _)))| {
-            let is_limited = regulator.limit().is_some() || (lasts && victims.contains(&k));
-            *priority == Priority::Critical && is_limited
+            // One that waits for a backlog is let in with its end, whatever others give.
+            let is_limited = regulator.limit().is_some() && !regulator.is_paused();
+            let would_be = lasts && victims.contains(&k);
+            *priority == Priority::Critical && (is_limited || would_be)
         })
     }
 
