@@ -33,6 +33,8 @@ pub(crate) struct Healing {
 pub(crate) struct ClusterHealing {
     /// Whether what is found is acted on.
     pub(crate) mode: PolicyMode,
+    /// By which section of the file endpoints are judged.
+    pub(crate) judged_by: &'static str,
     /// In the order of the snapshot.
     pub(crate) nodes: Vec<NodeView>,
     /// Ejections by [`Cause`].
@@ -94,6 +96,7 @@ impl Healing {
                 .entry(name.clone())
                 .or_insert_with(ClusterHealing::unseen);
             cluster.mode = ward.heal().mode;
+            cluster.judged_by = ward.heal().section();
             cluster.nodes.clear();
             cluster.nodes.extend(ward.nodes());
         }
@@ -124,6 +127,7 @@ impl ClusterHealing {
             ejections: zeros(&Cause::ALL.map(Cause::word)),
             kept_in: zeros(&Guard::ALL.map(Guard::word)),
             mode: PolicyMode::default(),
+            judged_by: "",
             nodes: Vec::new(),
             recoveries: 0,
         }

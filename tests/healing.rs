@@ -30,6 +30,7 @@ enum Does {
     Answer,
     Reset,
     Fail,
+    Unavailable,
     Hang,
 }
 
@@ -52,6 +53,11 @@ impl Node {
                     does if does == Does::Fail as u8 => {
                         let answer =
                             "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
+                        peer.wire.send(answer)?;
+                    }
+                    does if does == Does::Unavailable as u8 => {
+                        let answer =
+                            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
                         peer.wire.send(answer)?;
                     }
                     does if does == Does::Hang as u8 => {
@@ -165,6 +171,48 @@ fn dead_node_leaves_and_comes_back() {
     send(&proxy, 20);
     assert_eq!(nodes[1].requests() - before, 10);
     assert!(events(&proxy, &nodes[0]).is_empty());
+}
+
+/// Goal: Envoy's fields, as they are, take a node out after so many failures in a row of their kind, on the shard that
+/// sees them at once, and it comes back as every node does (H3, H11). Method: one of two nodes fails in a way, for
+/// each of the kinds; requests are counted at the node.
+#[test]
+fn envoys_fields_are_honoured() {
+    let split = "split_external_local_origin_errors: true, consecutive_local_origin_failure: 2";
+    let gateway = "consecutive_5xx: 100, consecutive_gateway_failure: 4, enforcing_consecutive_gateway_failure: 100";
+    for (does, fields, failures, cause) in [
+        (Does::Fail, "consecutive_5xx: 3", 3, "consecutive_5xx"),
+        (Does::Unavailable, gateway, 4, "consecutive_gateway_failure"),
+        // One is sent again, since it met a pooled connection that might have been closed before.
+        (Does::Reset, split, 3, "consecutive_local_origin_failure"),
+    ] {
+        let nodes = [Node::start(), Node::start()];
+        let outlier = format!(
+            "    outlier_detection: {{ {fields}, base_ejection_time: 300ms, interval: 1s }}\n"
+        );
+        let proxy = Proxy::start(config(&nodes, &outlier));
+        send(&proxy, 20);
+        nodes[1].set(does);
+        let before = nodes[1].requests();
+        send(&proxy, 40);
+        assert_eq!(nodes[1].requests() - before, failures, "{cause}");
+        let expected = format!("ejected {cause}");
+        eventually("an ejection", || {
+            (*events(&proxy, &nodes[1]).first()? == expected).then_some(())
+        });
+        nodes[1].set(Does::Answer);
+        eventually("a recovery", || {
+            send(&proxy, 5);
+            (state(&proxy, &nodes[1]) == "healthy").then_some(())
+        });
+        let judged_by = &healing(&proxy)["clusters"][0]["judged_by"];
+        assert_eq!(judged_by, "outlier_detection");
+        let metrics = proxy.admin_get("/metrics").text();
+        let line =
+            format!("tidegate_healing_ejections_total{{cluster=\"app\",cause=\"{cause}\"}} 1");
+        assert!(metrics.contains(&line), "{line}");
+        assert!(events(&proxy, &nodes[0]).is_empty());
+    }
 }
 
 /// Goal: a node that answers half of its calls with 500 is found by its rate, as its peer has none (H8).

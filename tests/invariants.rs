@@ -443,8 +443,9 @@ fn every_counter_is_moved_somewhere() {
     let code: String = sources
         .iter()
         .filter(|(path, _)| path.starts_with("shard/src/") && !is_test_file(path))
-        // What shards count of a rate limit is counted where its tokens are.
+        // What shards count of a rate limit is counted where its tokens are; of a row of failures, where rows are.
         .chain(sources.get_key_value("core/src/limiter/bucket.rs"))
+        .chain(sources.get_key_value("core/src/healing/outlier.rs"))
         .map(|(_, source)| code_only(source))
         .collect();
     // Failures of endpoints are counted by class there, and read below.
@@ -463,6 +464,8 @@ fn every_counter_is_moved_somewhere() {
 fn files_are_short() {
     let mut long: Vec<(usize, String)> = sources()
         .into_iter()
+        // Nobody reads what a compiler of protos has written.
+        .filter(|(_, source)| !source.starts_with("//! Generated from"))
         .map(|(path, source)| (source.lines().count(), path))
         .filter(|(lines, _)| *lines > 600)
         .collect();

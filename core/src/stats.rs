@@ -387,8 +387,10 @@ slab! {
         Gauge requests_active,
         /// Answers that were not a failure.
         Counter succeeded,
-        /// Answers with a status of 5xx, refusals for overload aside.
+        /// Answers with a status of 5xx, those of the next two aside.
         Counter failed_5xx,
+        /// Answers with a status of 502, 503 or 504, refusals for overload aside.
+        Counter failed_gateway,
         /// Answers by which the endpoint's own proxy refused for overload.
         Counter failed_overloaded,
         /// Connections that were refused or failed.
@@ -421,6 +423,18 @@ slab! {
         Gauge failures_in_row,
         /// Shards that keep requests from it for such failures, until the coordinator has decided.
         Gauge quarantined,
+        /// With `outlier_detection`: failures since the last success, by the shard that has most.
+        Gauge errors_in_row,
+        /// The same, of answers of 502, 503 and 504, and of what is no answer unless that is split off.
+        Gauge gateway_failures_in_row,
+        /// The same, of what is no answer, if that is split off.
+        Gauge local_failures_in_row,
+        /// Rows of `consecutive_5xx` failures.
+        Counter rows_5xx,
+        /// Rows of `consecutive_gateway_failure` gateway failures.
+        Counter rows_gateway_failure,
+        /// Rows of `consecutive_local_origin_failure` failures that are no answer.
+        Counter rows_local_failure,
         /// Requests that an ejected endpoint was tried out with, and that it answered.
         Counter trials_succeeded,
         /// Requests that an ejected endpoint was tried out with, and that failed.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tidegate_core::{
     config::{self, Diagnostic, model::*},
-    healing::ejection,
+    healing::{ejection, outlier::Outlier},
     limiter::{Policy, Priority, bucket::Rate, watermark::Signal},
 };
 
@@ -319,6 +319,57 @@ fn every_key_of_the_process_lands_in_its_field() {
     };
     assert_eq!(config.clusters["named"].endpoints, named);
     let database = &config.clusters["database"];
+    let outlier = Outlier {
+        consecutive_5xx: 7,
+        enforcing_consecutive_5xx: 90,
+        consecutive_gateway_failure: 4,
+        enforcing_consecutive_gateway_failure: 80,
+        split_external_local_origin_errors: true,
+        consecutive_local_origin_failure: 3,
+        enforcing_consecutive_local_origin_failure: 70,
+        interval: Duration::from_secs(2),
+        success_rate_minimum_hosts: 3,
+        success_rate_request_volume: 60,
+        success_rate_stdev_factor: 1500,
+        enforcing_success_rate: 60,
+        enforcing_local_origin_success_rate: 50,
+        failure_percentage_threshold: 75,
+        failure_percentage_minimum_hosts: 2,
+        failure_percentage_request_volume: 30,
+        enforcing_failure_percentage: 40,
+        enforcing_failure_percentage_local_origin: 30,
+    };
+    let as_envoy = |outlier| Heal {
+        ejection: ejection::Settings {
+            max_ejection_percent: 25,
+            base_ejection: Duration::from_secs(4),
+            backoff: ejection::Backoff::Multiplied {
+                jitter: Duration::from_millis(500),
+            },
+            max_ejection: Duration::from_secs(60),
+            forgive_after: Duration::from_secs(2),
+            outlier: Some(outlier),
+            ..ejection::Settings::default()
+        },
+        ..Heal::default()
+    };
+    assert_eq!(database.heal, Some(as_envoy(outlier)));
+    let all_defaults = parse(
+        "version: 1\nclusters: { a: { endpoints: { static: [10.0.0.1:80] }, outlier_detection: { \
+         base_ejection_time: 10m } } }\n",
+    );
+    let heal = all_defaults.0.clusters["a"].heal.clone().unwrap();
+    assert_eq!(heal.ejection.outlier, Some(Outlier::default()));
+    let times = (
+        heal.ejection.max_ejection,
+        heal.ejection.max_ejection_percent,
+    );
+    assert_eq!(times, (Duration::from_secs(600), 10));
+    let (_, warnings) = parse(
+        "version: 1\nclusters: { a: { endpoints: { static: [10.0.0.1:80] }, outlier_detection: { \
+         max_ejection_time: 1s } } }\n",
+    );
+    assert!(warnings.iter().any(|found| found.code == "TG-C105"));
     assert_eq!(database.proxy_protocol, Some(ProxyProtocolOut::V2));
     assert_eq!(
         (database.balance, database.slow_start),

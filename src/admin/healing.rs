@@ -136,6 +136,7 @@ fn write_text(out: &mut String, status: &Status) -> std::fmt::Result {
 fn totals(cluster: &ClusterHealing) -> Map<String, Value> {
     Map::from_iter([
         ("mode".to_owned(), json!(cluster.mode.word())),
+        ("judged_by".to_owned(), json!(cluster.judged_by)),
         ("ejections".to_owned(), json!(cluster.ejections)),
         ("kept_in".to_owned(), json!(cluster.kept_in)),
         ("recoveries".to_owned(), json!(cluster.recoveries)),

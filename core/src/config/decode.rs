@@ -26,6 +26,7 @@ mod cluster;
 mod global;
 mod listener;
 mod matching;
+mod outlier;
 mod route;
 mod secret;
 mod tls;

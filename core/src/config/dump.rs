@@ -20,6 +20,7 @@ use super::{
 };
 use crate::limiter::{Priority, watermark::Signal};
 
+mod heal;
 mod health;
 mod limit;
 mod tls;
@@ -489,7 +490,9 @@ fn cluster(cluster: &Cluster) -> Value {
     object.put_opt("tls", cluster.tls.as_deref().map(tls::cluster));
     let max_age = cluster.max_connection_age.map(format_duration);
     object.put("max_connection_age", or_off(max_age));
-    object.put_opt("heal", cluster.heal.as_ref().map(heal));
+    if let Some(heal) = &cluster.heal {
+        heal::put_heal(&mut object, heal);
+    }
     let limit = cluster.adaptive_limit.as_deref().map(limit::adaptive_limit);
     object.put_opt("adaptive_limit", limit);
     object.into()
@@ -533,19 +536,6 @@ fn center(center: &Center) -> Object {
         hook.put("timeout", duration(restart.timeout));
         object.put("restart", hook);
     }
-    object
-}
-
-fn heal(heal: &Heal) -> Object {
-    let mut object = Object::default();
-    let ejection = &heal.ejection;
-    object.put("mode", heal.mode.word());
-    object.put("max_ejection_percent", ejection.max_ejection_percent);
-    object.put("common_mode_percent", ejection.common_mode_percent);
-    object.put("base_ejection", duration(ejection.base_ejection));
-    object.put("max_ejection", duration(ejection.max_ejection));
-    object.put("forgive_after", duration(ejection.forgive_after));
-    object.put("slow_start", duration(heal.slow_start));
     object
 }
 

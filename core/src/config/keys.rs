@@ -7,6 +7,7 @@ use super::shape::{Field, Kind, Section};
 mod cluster;
 mod global;
 mod listener;
+mod outlier;
 mod route;
 mod tls;
 mod top;
@@ -14,6 +15,7 @@ mod top;
 pub(super) use cluster::*;
 pub(super) use global::*;
 pub(super) use listener::*;
+pub(super) use outlier::*;
 pub(super) use route::*;
 pub(super) use tls::*;
 pub(super) use top::*;
@@ -115,6 +117,7 @@ pub(super) static SECTIONS: &[&Section] = &[
     &ADAPTIVE_LIMIT,
     &TARGETS,
     &HEAL,
+    &OUTLIER_DETECTION,
     &HEALTH,
     &TCP_PROBE,
     &HTTP_PROBE,
@@ -126,8 +129,7 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("address", "bind"),
     ("listen", "bind"),
     ("port", "bind"),
-    ("outlier", "heal"),
-    ("outlier_detection", "heal"),
+    ("outlier", "outlier_detection"),
     ("lb", "balance"),
     ("lb_policy", "balance"),
     ("load_balancing", "balance"),

@@ -12,8 +12,10 @@ use crate::{
 /// What a call failed of (H2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The answer's status is 5xx.
+    /// The answer's status is 5xx, and none of the next.
     Status,
+    /// The answer's status is 502, 503 or 504: something behind the endpoint, or in it, is not there.
+    Gateway,
     /// The endpoint's own proxy refused for overload: a fault only of a node that is overloaded alone (H13).
     Overloaded,
     /// The connection was refused, or failed otherwise.
@@ -32,8 +34,9 @@ pub enum Fault {
 
 impl Fault {
     /// Every class.
-    pub const ALL: [Fault; 8] = [
+    pub const ALL: [Fault; 9] = [
         Fault::Status,
+        Fault::Gateway,
         Fault::Overloaded,
         Fault::Connect,
         Fault::ConnectTimeout,
@@ -47,6 +50,7 @@ impl Fault {
     pub const fn word(self) -> &'static str {
         match self {
             Fault::Status => "failed_5xx",
+            Fault::Gateway => "failed_gateway",
             Fault::Overloaded => "failed_overloaded",
             Fault::Connect => "failed_connect",
             Fault::ConnectTimeout => "failed_connect_timeout",
@@ -59,7 +63,7 @@ impl Fault {
 
     /// Whether a process that is up does not show it.
     pub const fn is_hard(self) -> bool {
-        !matches!(self, Fault::Status | Fault::Overloaded)
+        !matches!(self, Fault::Status | Fault::Gateway | Fault::Overloaded)
     }
 }
 
@@ -87,6 +91,7 @@ impl EndpointCounters {
     pub const fn failures(&self, fault: Fault) -> &Counter {
         match fault {
             Fault::Status => &self.failed_5xx,
+            Fault::Gateway => &self.failed_gateway,
             Fault::Overloaded => &self.failed_overloaded,
             Fault::Connect => &self.failed_connect,
             Fault::ConnectTimeout => &self.failed_connect_timeout,
@@ -108,10 +113,12 @@ impl EndpointCounters {
 struct Seen {
     succeeded: u64,
     failed_status: u64,
+    failed_gateway: u64,
     failed_overloaded: u64,
     failed_hard: u64,
     trials_succeeded: u64,
     trials_failed: u64,
+    rows: [u64; 3],
     latency: [u64; sketch::BUCKETS],
 }
 
@@ -124,10 +131,12 @@ impl Seen {
         Seen {
             succeeded: counters.succeeded.get(),
             failed_status: counters.failed_5xx.get(),
+            failed_gateway: counters.failed_gateway.get(),
             failed_overloaded: counters.failed_overloaded.get(),
             failed_hard: counters.failed_hard(),
             trials_succeeded: counters.trials_succeeded.get(),
             trials_failed: counters.trials_failed.get(),
+            rows: counters.rows().map(|row| row.full.get()),
             latency,
         }
     }
@@ -162,11 +171,13 @@ impl Tally {
             let succeeded = since(|s| s.succeeded);
             let overloaded = since(|s| s.failed_overloaded);
             let hard = since(|s| s.failed_hard);
-            let failed = hard + overloaded + since(|s| s.failed_status);
+            let (status, gateway) = (since(|s| s.failed_status), since(|s| s.failed_gateway));
+            let failed = hard + overloaded + status + gateway;
             *total = succeeded + failed;
             calls.succeeded += succeeded;
             calls.failed += failed;
             calls.failed_hard += hard;
+            calls.failed_gateway += gateway;
             calls.overloaded += overloaded;
             calls.waiting += counters.requests_waiting.get();
             calls.trials_succeeded += since(|s| s.trials_succeeded);
@@ -175,6 +186,16 @@ impl Tally {
                 let in_row = counters.failures_in_row.get();
                 // Which shard's success was the last is not known: the kindest reading.
                 trailing = Some(trailing.map_or(in_row, |least: u64| least.min(in_row)));
+            }
+            // What ends each kind of row: see `outlier`.
+            let ends = [succeeded, succeeded + status, succeeded + status + gateway];
+            let rows = counters.rows().into_iter().zip(ends).zip(seen.rows);
+            for (calls, ((row, ends), full)) in calls.rows.iter_mut().zip(rows) {
+                calls.full += row.full.get().saturating_sub(full);
+                if ends > 0 {
+                    let length = row.length.get();
+                    calls.trailing = Some(calls.trailing.map_or(length, |one| one.min(length)));
+                }
             }
             let pairs = now.latency.iter().zip(&seen.latency);
             for (bucket, (new, old)) in buckets.iter_mut().zip(pairs) {

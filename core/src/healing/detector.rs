@@ -8,6 +8,8 @@
 //! * [`Slow`]: answers, but far later than the others: a grey failure.
 //! * [`Stalled`]: takes requests and answers none: it hangs, which a deadline would tell much later.
 
+use super::outlier::RowCalls;
+
 /// What a node's calls came to in one tick, all shards together.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Calls {
@@ -17,6 +19,8 @@ pub struct Calls {
     pub failed: u64,
     /// Of these, the ones that a healthy process does not show: refused, reset, timed out, broken protocol.
     pub failed_hard: u64,
+    /// Of the failures, the answers of 502, 503 and 504.
+    pub failed_gateway: u64,
     /// Of the failures, the ones by which the node's own proxy refused for overload (H13).
     pub overloaded: u64,
     /// Failures since the last success, on the shard that saw that success.
@@ -29,12 +33,20 @@ pub struct Calls {
     pub trials_succeeded: u64,
     /// The same, failed.
     pub trials_failed: u64,
+    /// Failures in a row, as Envoy counts them.
+    pub rows: [RowCalls; 3],
 }
 
 impl Calls {
     /// Calls in all.
     pub fn total(&self) -> u64 {
         self.succeeded + self.failed
+    }
+
+    /// Failures that are answers of 5xx, those that count apart aside.
+    pub fn failed_status(&self) -> u64 {
+        let others = self.failed_hard + self.failed_gateway + self.overloaded;
+        self.failed.saturating_sub(others)
     }
 
     /// Calls that were answered, whatever with.

@@ -10,210 +10,12 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use super::{
+    detector::{Calls, Rate, Run, Sequential, Slow, Stalled},
+    outlier::{Sweep, Watch},
+};
 
-use super::detector::{Calls, Rate, Run, Sequential, Slow, Stalled};
-
-/// Settings of a group. The defaults are complete.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// Nodes that may be out at once, in percent; the last one never is.
-    pub max_ejection_percent: u32,
-    /// More nodes than this sick at once, in percent, is not a matter of nodes.
-    pub common_mode_percent: u32,
-    /// The first time out; doubled with every further one.
-    pub base_ejection: Duration,
-    /// The longest.
-    pub max_ejection: Duration,
-    /// How long a node must be well before its times out are forgotten, one by one.
-    pub forgive_after: Duration,
-    /// How long a node on probation may wait for a request to be tried with.
-    pub probation: Duration,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            // Envoy's default of 10 % lets half of a pair of nodes never be ejected; one node always may.
-            max_ejection_percent: 50,
-            common_mode_percent: 30,
-            base_ejection: Duration::from_secs(1),
-            max_ejection: Duration::from_secs(300),
-            forgive_after: Duration::from_secs(60),
-            probation: Duration::from_secs(30),
-        }
-    }
-}
-
-/// Where a node stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum State {
-    /// Takes requests.
-    #[default]
-    Healthy,
-    /// A detector has fired, and a guard keeps the node in.
-    Suspect,
-    /// Takes no requests until then.
-    Ejected {
-        /// On the clock that is passed to [`Group::tick`].
-        until: Duration,
-    },
-    /// Takes one request, to be tried with.
-    Probation {
-        /// Until then.
-        until: Duration,
-    },
-}
-
-/// Which detector fired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Cause {
-    /// Hard failures in a row.
-    #[serde(rename = "failures_in_row")]
-    Run,
-    /// More failures than the peers.
-    #[serde(rename = "failure_rate")]
-    Rate,
-    /// Slower than the peers.
-    Latency,
-    /// Requests wait, and none is answered.
-    Stall,
-    /// It failed on probation.
-    Probation,
-    /// An operator asked for it.
-    #[serde(rename = "by_hand")]
-    Hand,
-}
-
-impl Cause {
-    /// Every cause.
-    pub const ALL: [Cause; 6] = [
-        Cause::Run,
-        Cause::Rate,
-        Cause::Latency,
-        Cause::Stall,
-        Cause::Probation,
-        Cause::Hand,
-    ];
-
-    /// The word in metrics, logs and reports.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Cause::Run => "failures_in_row",
-            Cause::Rate => "failure_rate",
-            Cause::Latency => "latency",
-            Cause::Stall => "stall",
-            Cause::Probation => "probation",
-            Cause::Hand => "by_hand",
-        }
-    }
-}
-
-/// Why a sick node is kept in (H10).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Guard {
-    /// There would be none left.
-    LastNode,
-    /// `max_ejection_percent` are out.
-    #[serde(rename = "max_ejection_percent")]
-    Percent,
-    /// The rest could not bear the load.
-    Capacity,
-    /// Too many are sick at once: what they depend on is.
-    #[serde(rename = "dependency")]
-    CommonMode,
-}
-
-impl Guard {
-    /// Every guard.
-    pub const ALL: [Guard; 4] = [
-        Guard::LastNode,
-        Guard::Percent,
-        Guard::Capacity,
-        Guard::CommonMode,
-    ];
-
-    /// The word in metrics, logs and reports. A common fault is one of a `dependency`, as far as is known
-    /// here; one of `capacity` if it is of load.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Guard::LastNode => "last_node",
-            Guard::Percent => "max_ejection_percent",
-            Guard::Capacity => "capacity",
-            Guard::CommonMode => "dependency",
-        }
-    }
-}
-
-/// What the decision rests on, in numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Evidence {
-    /// Calls of the last seconds, and failures among them.
-    pub own: Rate,
-    /// The same of the peers.
-    pub peers: Rate,
-    /// Hard failures in a row.
-    pub run: u64,
-    /// Median latency of the last answers, in seconds.
-    pub latency_s: Option<f64>,
-    /// The same of the peers.
-    pub peers_latency_s: Option<f64>,
-    /// Requests that waited for an answer.
-    pub waiting: u64,
-}
-
-/// What changed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Event {
-    /// Sick, but kept in.
-    Suspected {
-        /// Position in the group.
-        node: usize,
-        /// What was found.
-        cause: Cause,
-        /// What keeps it in.
-        guard: Guard,
-        /// The numbers.
-        evidence: Evidence,
-    },
-    /// Out.
-    Ejected {
-        /// Position in the group.
-        node: usize,
-        /// What was found.
-        cause: Cause,
-        /// For how long.
-        penalty: Duration,
-        /// How often lately, this time included.
-        times: u32,
-        /// The numbers.
-        evidence: Evidence,
-    },
-    /// May take one request.
-    Probation {
-        /// Position in the group.
-        node: usize,
-    },
-    /// In again.
-    Recovered {
-        /// Position in the group.
-        node: usize,
-    },
-}
-
-impl Event {
-    /// Position in the group.
-    pub fn node(&self) -> usize {
-        match self {
-            Event::Suspected { node, .. }
-            | Event::Ejected { node, .. }
-            | Event::Probation { node }
-            | Event::Recovered { node } => *node,
-        }
-    }
-}
+pub use super::event::{Backoff, Cause, Event, Evidence, Guard, Settings, State};
 
 /// Seconds over which rates are remembered.
 const MEMORY_S: f64 = 10.0;
@@ -231,6 +33,7 @@ struct Node {
     sequential: Sequential,
     slow: Slow,
     stalled: Stalled,
+    watch: Watch,
     rate: Rate,
     /// The same over a second, this tick included.
     recent: Rate,
@@ -253,7 +56,7 @@ impl Node {
         Evidence {
             own: self.rate,
             peers: all.without(self.rate),
-            run: self.run.len(),
+            run: self.run.len().max(self.watch.longest),
             latency_s: self.latency_s,
             peers_latency_s: self.peers_latency_s,
             waiting: self.waiting,
@@ -266,6 +69,8 @@ impl Node {
 pub struct Group {
     settings: Settings,
     nodes: Vec<Node>,
+    /// Where nodes are judged as Envoy does.
+    sweep: Sweep,
 }
 
 impl Group {
@@ -274,6 +79,7 @@ impl Group {
         Group {
             settings,
             nodes: vec![Node::default(); nodes],
+            sweep: Sweep::default(),
         }
     }
 
@@ -377,7 +183,8 @@ impl Group {
         random: &mut impl FnMut() -> u64,
     ) -> Vec<Event> {
         let mut events = Vec::new();
-        let found = self.detect(tick, calls);
+        let own = self.detect(tick, calls);
+        let found = self.detect_as_envoy(tick, calls).unwrap_or(own);
         let guard = self.common_mode(&found);
         for (k, cause) in found.iter().enumerate() {
             let Some(state) = self.nodes.get(k).map(|node| node.state) else {
@@ -403,6 +210,7 @@ impl Group {
                     Some(cause) => match guard
                         .or_else(|| self.peers_guard(k))
                         .or_else(|| self.guard(k, watermark))
+                        .or_else(|| self.leniency(*cause, random))
                     {
                         Some(guard) => self.suspect(k, *cause, guard, &mut events),
                         None => self.eject(k, now, *cause, random, &mut events),
@@ -450,6 +258,27 @@ impl Group {
                 first.map(|(_, cause)| cause)
             })
             .collect()
+    }
+
+    /// What Envoy's fields find of each node, if they are what it is judged by.
+    fn detect_as_envoy(&mut self, tick: Duration, calls: &[Calls]) -> Option<Vec<Option<Cause>>> {
+        let settings = self.settings.outlier.as_ref()?;
+        let nothing = Calls::default();
+        let nodes = self.nodes.iter_mut().enumerate();
+        let rows: Vec<Option<Cause>> = nodes
+            .map(|(k, node)| node.watch.step(calls.get(k).unwrap_or(&nothing), settings))
+            .collect();
+        let watches = self.nodes.iter_mut().map(|node| &mut node.watch);
+        let mut rates = self.sweep.step(tick, settings, watches);
+        rates.resize(rows.len(), None);
+        let found = rows.into_iter().zip(rates);
+        Some(found.map(|(row, rate)| row.or(rate)).collect())
+    }
+
+    /// Envoy's `enforcing_…`: of so many of a hundred that are found, one is let off.
+    fn leniency(&self, cause: Cause, random: &mut impl FnMut() -> u64) -> Option<Guard> {
+        let percent = self.settings.outlier.as_ref()?.enforcing(cause);
+        (percent < 100 && random() % 100 >= u64::from(percent)).then_some(Guard::Enforcing)
     }
 
     /// Many at once, and more than one: it is not the nodes. Those that are half-way to being called sick
@@ -560,10 +389,16 @@ impl Group {
     ) {
         let (base, most) = (self.settings.base_ejection, self.settings.max_ejection);
         let times = self.nodes.get(k).map_or(0, |node| node.times);
-        let doubled = base.saturating_mul(1 << times.min(20)).min(most);
-        // Up to a quarter longer, so that nodes that went together do not come back together.
-        let jitter = (random() >> 11) as f64 / (1u64 << 53) as f64;
-        let penalty = doubled.mul_f64(1.0 + jitter / 4.0).min(most);
+        let part = (random() >> 11) as f64 / (1u64 << 53) as f64;
+        let penalty = match self.settings.backoff {
+            Backoff::Doubled => {
+                let doubled = base.saturating_mul(1 << times.min(20)).min(most);
+                doubled.mul_f64(1.0 + part / 4.0).min(most)
+            }
+            Backoff::Multiplied { jitter } => {
+                base.saturating_mul(times.saturating_add(1)).min(most) + jitter.mul_f64(part)
+            }
+        };
         events.push(self.put_out(k, now, cause, penalty));
     }
 
@@ -603,6 +438,7 @@ impl Group {
         if let Some(node) = self.nodes.get_mut(k) {
             node.state = State::Healthy;
             node.well_since = now;
+            node.watch = Watch::default();
             events.push(Event::Recovered { node: k });
         }
     }

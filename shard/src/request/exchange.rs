@@ -355,6 +355,7 @@ impl<'a> Exchange<'a> {
             503 if is_overload(response.field(head, REASON_HEADER)) => {
                 Fate::Failed(Fault::Overloaded)
             }
+            502..=504 => Fate::Failed(Fault::Gateway),
             _ => Fate::Failed(Fault::Status),
         }
     }

@@ -241,11 +241,13 @@ fn count_failure(endpoint: &Endpoint, reason: Reason) {
     let Some(counters) = endpoint.counters() else {
         return;
     };
-    counters.fail(match reason {
+    let fault = match reason {
         Reason::ConnectTimeout => Fault::ConnectTimeout,
         Reason::UpstreamTls | Reason::SecretMissing => Fault::Tls,
         _ => Fault::Connect,
-    });
+    };
+    counters.fail(fault);
+    endpoint.note_row(Some(fault));
 }
 
 fn connect_reason(error: &io::Error) -> Reason {

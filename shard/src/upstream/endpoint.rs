@@ -14,6 +14,7 @@ use tidegate_core::{
         replacement::{Make, Old, Pace, Plan, Standing, Target, plan},
         rollout::LinkKind,
     },
+    healing::{counter::Fault, outlier::Rows},
     id::{EndpointId, ShardId},
     snapshot,
     stats::{EndpointCounters, PerShard},
@@ -54,6 +55,10 @@ pub(crate) struct Endpoint {
     pub(super) warming: Cell<u32>,
     /// Why the last handshake failed, in words.
     fault: Cell<&'static str>,
+    /// What rows of failures are counted by, where it is judged by them.
+    rows: Cell<Option<Rows>>,
+    /// One of them is long enough, and was not looked at yet.
+    has_full_row: Cell<bool>,
 }
 
 impl Endpoint {
@@ -73,12 +78,33 @@ impl Endpoint {
             round: RefCell::default(),
             warming: Cell::new(0),
             fault: Cell::new(""),
+            rows: Cell::new(None),
+            has_full_row: Cell::new(false),
         })
     }
 
     /// This shard's counters of it.
     pub(crate) fn counters(&self) -> Option<&EndpointCounters> {
         self.counters.get(self.shard)
+    }
+
+    /// Counts what came of a call, or of a connection for it: `None` is an answer that is no failure.
+    pub(super) fn note_row(&self, fault: Option<Fault>) {
+        if let Some((rows, counters)) = self.rows.get().zip(self.counters()) {
+            let is_full = rows.count(fault, counters);
+            let was_full = self.has_full_row.get() && fault.is_some();
+            self.has_full_row.set(is_full || was_full);
+        }
+    }
+
+    /// Whether a row of failures is long enough since this was asked last.
+    pub(super) fn take_full_row(&self) -> bool {
+        self.has_full_row.take()
+    }
+
+    /// What rows of failures are counted by from now on.
+    pub(super) fn set_rows(&self, rows: Option<Rows>) {
+        self.rows.set(rows);
     }
 
     /// Why the last TLS handshake with it failed, in words; empty if none did.

@@ -26,7 +26,7 @@ use std::{
 use tidegate_core::{
     balancer::{Balancer, EndpointInput, Outcome},
     config::model,
-    healing::{counter::Fault, detector::RUN},
+    healing::{counter::Fault, detector::RUN, outlier::Rows},
     id::{EndpointId, ShardId},
     message::Availability,
     snapshot,
@@ -94,6 +94,7 @@ impl Cluster {
             .map(|e| Endpoint::new(e, shard))
             .collect();
         let config = &cluster.config;
+        endpoints.iter().for_each(|e| e.set_rows(rows(config)));
         let inputs = inputs(cluster);
         let mut balancer = Balancer::new(config.balance, config.slow_start, &inputs, now);
         balancer.set_return_ramp(return_ramp(config));
@@ -129,6 +130,7 @@ impl Cluster {
             .for_each(|gone| gone.leave(now));
         for (endpoint, described) in new.iter().zip(&cluster.endpoints) {
             endpoint.stay(described.id);
+            endpoint.set_rows(rows(&cluster.config));
         }
         *self.endpoints.borrow_mut() = new;
         let config = &cluster.config;
@@ -163,6 +165,9 @@ impl Cluster {
         }
         let endpoints = self.endpoints.borrow();
         let counters = endpoints.get(endpoint.index()).and_then(|e| e.counters());
+        if availability == Availability::Available {
+            counters.iter().for_each(|c| c.forget_rows());
+        }
         if let Some(counters) = counters.filter(|c| c.quarantined.get() > 0) {
             counters.quarantined.set(0);
             counters.failures_in_row.set(0);
@@ -174,10 +179,10 @@ impl Cluster {
         self.balancer.borrow_mut().set_prior(endpoint, share, now);
     }
 
-    /// Keeps requests from an endpoint that failed `in_row` times, if that is enough and another one is there,
-    /// until the coordinator confirms or reverts it at its next tick (H3).
-    fn quarantine(&self, id: EndpointId, counters: &EndpointCounters, in_row: u64, now: Duration) {
-        if in_row < RUN || !self.heals.get() || counters.quarantined.get() > 0 {
+    /// Keeps requests from an endpoint that failed often enough in a row, if another one is there, until the
+    /// coordinator confirms or reverts it at its next tick (H3).
+    fn quarantine(&self, id: EndpointId, counters: &EndpointCounters, now: Duration) {
+        if counters.quarantined.get() > 0 {
             return;
         }
         let mut balancer = self.balancer.borrow_mut();
@@ -311,9 +316,13 @@ impl Ticket {
         let in_row = match fate {
             Fate::Answered => {
                 counters.succeed(latency.as_nanos() as u64);
+                self.endpoint.note_row(None);
                 0
             }
-            Fate::Failed(fault) => counters.fail(fault),
+            Fate::Failed(fault) => {
+                self.endpoint.note_row(Some(fault));
+                counters.fail(fault)
+            }
             Fate::NotConnected => counters.failures_in_row.get(),
             Fate::Unknown => return,
         };
@@ -324,10 +333,11 @@ impl Ticket {
             };
             trials.add(1);
         }
-        if in_row >= RUN
+        let is_run = in_row >= RUN && self.cluster.heals.get();
+        if (self.endpoint.take_full_row() || is_run)
             && let Some(id) = self.endpoint.id()
         {
-            self.cluster.quarantine(id, counters, in_row, now);
+            self.cluster.quarantine(id, counters, now);
         }
     }
 
@@ -357,10 +367,18 @@ impl Drop for Ticket {
     }
 }
 
-/// Whether shards may act on what they see of this cluster.
+/// Whether shards may act on what our own detectors would find of this cluster.
 fn heals(config: &model::Cluster) -> bool {
-    let mode = config.heal.as_ref().map(|heal| heal.mode);
-    mode == Some(model::PolicyMode::Enforce)
+    let heal = config.heal.as_ref();
+    heal.is_some_and(|heal| {
+        heal.mode == model::PolicyMode::Enforce && heal.ejection.outlier.is_none()
+    })
+}
+
+/// What rows of failures are counted by, if Envoy's fields say so.
+fn rows(config: &model::Cluster) -> Option<Rows> {
+    let outlier = config.heal.as_ref()?.ejection.outlier.as_ref()?;
+    Some(outlier.rows())
 }
 
 fn return_ramp(config: &model::Cluster) -> Duration {

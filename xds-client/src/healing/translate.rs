@@ -334,6 +334,13 @@ fn cause_to_pb(cause: Cause) -> pb::Cause {
         Cause::Probation => pb::Cause::Probation,
         Cause::Stall => pb::Cause::Stall,
         Cause::Hand => pb::Cause::Hand,
+        Cause::Consecutive5xx => pb::Cause::Consecutive5xx,
+        Cause::ConsecutiveGatewayFailure => pb::Cause::ConsecutiveGatewayFailure,
+        Cause::ConsecutiveLocalOriginFailure => pb::Cause::ConsecutiveLocalOriginFailure,
+        Cause::SuccessRate => pb::Cause::SuccessRate,
+        Cause::SuccessRateLocalOrigin => pb::Cause::SuccessRateLocalOrigin,
+        Cause::FailurePercentage => pb::Cause::FailurePercentage,
+        Cause::FailurePercentageLocalOrigin => pb::Cause::FailurePercentageLocalOrigin,
     }
 }
 
@@ -345,6 +352,13 @@ fn cause_from_pb(cause: pb::Cause) -> Result<Cause, Wrong> {
         pb::Cause::Probation => Ok(Cause::Probation),
         pb::Cause::Stall => Ok(Cause::Stall),
         pb::Cause::Hand => Ok(Cause::Hand),
+        pb::Cause::Consecutive5xx => Ok(Cause::Consecutive5xx),
+        pb::Cause::ConsecutiveGatewayFailure => Ok(Cause::ConsecutiveGatewayFailure),
+        pb::Cause::ConsecutiveLocalOriginFailure => Ok(Cause::ConsecutiveLocalOriginFailure),
+        pb::Cause::SuccessRate => Ok(Cause::SuccessRate),
+        pb::Cause::SuccessRateLocalOrigin => Ok(Cause::SuccessRateLocalOrigin),
+        pb::Cause::FailurePercentage => Ok(Cause::FailurePercentage),
+        pb::Cause::FailurePercentageLocalOrigin => Ok(Cause::FailurePercentageLocalOrigin),
         pb::Cause::Unspecified => Err("an unknown Cause"),
     }
 }
@@ -355,6 +369,7 @@ fn guard_to_pb(guard: Guard) -> pb::Guard {
         Guard::Percent => pb::Guard::Percent,
         Guard::Capacity => pb::Guard::Capacity,
         Guard::CommonMode => pb::Guard::CommonMode,
+        Guard::Enforcing => pb::Guard::Enforcing,
     }
 }
 
@@ -364,6 +379,7 @@ fn guard_from_pb(guard: pb::Guard) -> Result<Guard, Wrong> {
         pb::Guard::Percent => Ok(Guard::Percent),
         pb::Guard::Capacity => Ok(Guard::Capacity),
         pb::Guard::CommonMode => Ok(Guard::CommonMode),
+        pb::Guard::Enforcing => Ok(Guard::Enforcing),
         pb::Guard::Unspecified => Err("an unknown Guard"),
     }
 }

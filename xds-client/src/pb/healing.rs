@@ -277,6 +277,20 @@ pub enum Cause {
     Stall = 5,
     /// An operator asked for it.
     Hand = 6,
+    /// Envoy's outlier detection: failures in a row.
+    Consecutive5xx = 7,
+    /// Answers of 502, 503 or 504 in a row.
+    ConsecutiveGatewayFailure = 8,
+    /// Failures in a row that are no answers.
+    ConsecutiveLocalOriginFailure = 9,
+    /// Far less successful than the mean of all.
+    SuccessRate = 10,
+    /// The same, of what is no answer.
+    SuccessRateLocalOrigin = 11,
+    /// So many of a hundred fail.
+    FailurePercentage = 12,
+    /// The same, of what is no answer.
+    FailurePercentageLocalOrigin = 13,
 }
 impl Cause {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -292,6 +306,15 @@ impl Cause {
             Self::Probation => "CAUSE_PROBATION",
             Self::Stall => "CAUSE_STALL",
             Self::Hand => "CAUSE_HAND",
+            Self::Consecutive5xx => "CAUSE_CONSECUTIVE_5XX",
+            Self::ConsecutiveGatewayFailure => "CAUSE_CONSECUTIVE_GATEWAY_FAILURE",
+            Self::ConsecutiveLocalOriginFailure => {
+                "CAUSE_CONSECUTIVE_LOCAL_ORIGIN_FAILURE"
+            }
+            Self::SuccessRate => "CAUSE_SUCCESS_RATE",
+            Self::SuccessRateLocalOrigin => "CAUSE_SUCCESS_RATE_LOCAL_ORIGIN",
+            Self::FailurePercentage => "CAUSE_FAILURE_PERCENTAGE",
+            Self::FailurePercentageLocalOrigin => "CAUSE_FAILURE_PERCENTAGE_LOCAL_ORIGIN",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -304,6 +327,17 @@ impl Cause {
             "CAUSE_PROBATION" => Some(Self::Probation),
             "CAUSE_STALL" => Some(Self::Stall),
             "CAUSE_HAND" => Some(Self::Hand),
+            "CAUSE_CONSECUTIVE_5XX" => Some(Self::Consecutive5xx),
+            "CAUSE_CONSECUTIVE_GATEWAY_FAILURE" => Some(Self::ConsecutiveGatewayFailure),
+            "CAUSE_CONSECUTIVE_LOCAL_ORIGIN_FAILURE" => {
+                Some(Self::ConsecutiveLocalOriginFailure)
+            }
+            "CAUSE_SUCCESS_RATE" => Some(Self::SuccessRate),
+            "CAUSE_SUCCESS_RATE_LOCAL_ORIGIN" => Some(Self::SuccessRateLocalOrigin),
+            "CAUSE_FAILURE_PERCENTAGE" => Some(Self::FailurePercentage),
+            "CAUSE_FAILURE_PERCENTAGE_LOCAL_ORIGIN" => {
+                Some(Self::FailurePercentageLocalOrigin)
+            }
             _ => None,
         }
     }
@@ -316,6 +350,8 @@ pub enum Guard {
     Percent = 2,
     Capacity = 3,
     CommonMode = 4,
+    /// Of so many of a hundred that are found, one is let off.
+    Enforcing = 5,
 }
 impl Guard {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -329,6 +365,7 @@ impl Guard {
             Self::Percent => "GUARD_PERCENT",
             Self::Capacity => "GUARD_CAPACITY",
             Self::CommonMode => "GUARD_COMMON_MODE",
+            Self::Enforcing => "GUARD_ENFORCING",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -339,6 +376,7 @@ impl Guard {
             "GUARD_PERCENT" => Some(Self::Percent),
             "GUARD_CAPACITY" => Some(Self::Capacity),
             "GUARD_COMMON_MODE" => Some(Self::CommonMode),
+            "GUARD_ENFORCING" => Some(Self::Enforcing),
             _ => None,
         }
     }

@@ -60,9 +60,7 @@ pub(super) fn cluster(
         },
         tls: tls::cluster(&fields, name, protocol, senders, secrets),
         max_connection_age: fields.duration_or_off("max_connection_age"),
-        heal: fields
-            .section_opt("heal", &keys::HEAL)
-            .map(|fields| heal(&fields)),
+        heal: heal(&fields),
         adaptive_limit: fields
             .section_opt("adaptive_limit", &keys::ADAPTIVE_LIMIT)
             .map(|fields| Box::new(adaptive_limit(&fields))),
@@ -211,7 +209,25 @@ fn circuit(fields: &Fields<'_>) -> Circuit {
     }
 }
 
-fn heal(fields: &Fields<'_>) -> Heal {
+/// How the cluster heals: by our detectors, or by Envoy's fields.
+fn heal(fields: &Fields<'_>) -> Option<Heal> {
+    let own = fields.section_opt("heal", &keys::HEAL);
+    let envoys = fields.section_opt("outlier_detection", &keys::OUTLIER_DETECTION);
+    if own.is_some() && envoys.is_some() {
+        let message = "`heal` and `outlier_detection` exclude each other";
+        let span = fields.key_span("outlier_detection");
+        let problem = Problem::new(codes::EXCLUSIVE, span, message);
+        let help =
+            "keep one: `heal` finds what Envoy's fields find, and hangs and slowness as well";
+        fields
+            .report
+            .add(problem.label("one of the two").help(help));
+    }
+    let envoys = envoys.map(|fields| outlier::heal(&fields));
+    own.map(|fields| own_heal(&fields)).or(envoys)
+}
+
+fn own_heal(fields: &Fields<'_>) -> Heal {
     let ejection = ejection::Settings {
         max_ejection_percent: fields.integer("max_ejection_percent"),
         common_mode_percent: fields.integer("common_mode_percent"),

@@ -69,6 +69,12 @@ pub(in super::super) static CLUSTER: Section = Section {
         )
         .absent("endpoints are judged by `health` alone"),
         Field::new(
+            "outlier_detection",
+            Kind::Section(&OUTLIER_DETECTION),
+            "Self-healing by Envoy's fields, in place of `heal`.",
+        )
+        .absent("see `heal`"),
+        Field::new(
             "adaptive_limit",
             Kind::Section(&ADAPTIVE_LIMIT),
             "Holds back the requests that push the application's machine over its watermark, and only those. `{}` is \
@@ -358,14 +364,7 @@ pub(in super::super) static HEAL: Section = Section {
         )
         .default("5s", "its caches and pools are cold"),
     ],
-    planned: &[
-        ("consecutive_5xx", "Envoy's fields of outlier detection"),
-        ("interval", "Envoy's fields of outlier detection"),
-        ("base_ejection_time", "Envoy's fields of outlier detection; see `base_ejection`"),
-        ("max_ejection_time", "Envoy's fields of outlier detection; see `max_ejection`"),
-        ("split_external_local_origin_errors", "Envoy's fields of outlier detection"),
-        ("success_rate_minimum_hosts", "Envoy's fields of outlier detection"),
-    ],
+    planned: &[],
 };
 
 pub(in super::super) static HEALTH: Section = Section {

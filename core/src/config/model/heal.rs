@@ -34,3 +34,13 @@ pub struct Heal {
     /// An endpoint that comes back gets its share little by little over this time.
     pub slow_start: Duration,
 }
+
+impl Heal {
+    /// The section of the file that says so.
+    pub const fn section(&self) -> &'static str {
+        match self.ejection.outlier {
+            Some(_) => "outlier_detection",
+            None => "heal",
+        }
+    }
+}
