@@ -110,7 +110,7 @@ fn penalty(events: &[Event], expected: Cause) -> Duration {
     }
 }
 
-/// Goal: five failures in a row and no fewer; out for once the base time, then twice, and once again after two
+/// Goal: five failures in a row and no fewer; out for once the base time, twice, thrice, and once again after three
 /// intervals that it was well; the evidence has the row. Method: one of ten nodes fails, comes back, fails again.
 #[test]
 fn rows_eject_for_longer_and_longer() {
@@ -131,7 +131,13 @@ fn rows_eject_for_longer_and_longer() {
         Duration::from_secs(60)
     );
     nodes.bring_back(3);
-    for _ in 0..201 {
+    let third = nodes.tick(3, failed(5));
+    assert_eq!(
+        penalty(&third, Cause::Consecutive5xx),
+        Duration::from_secs(90)
+    );
+    nodes.bring_back(3);
+    for _ in 0..301 {
         assert_eq!(nodes.tick(3, answered(1)), []);
     }
     let forgiven = nodes.tick(3, failed(5));
@@ -139,6 +145,19 @@ fn rows_eject_for_longer_and_longer() {
         penalty(&forgiven, Cause::Consecutive5xx),
         Duration::from_secs(30)
     );
+}
+
+/// Goal: what a node does while it is out belongs to no row once it is back, even if no request has tried it. Method:
+/// four failures of requests that were under way, and a probation that nobody comes in.
+#[test]
+fn rows_begin_anew() {
+    let mut nodes = Nodes::new(10, settings(Outlier::default()));
+    penalty(&nodes.tick(3, failed(5)), Cause::Consecutive5xx);
+    assert_eq!(nodes.tick(3, failed(4)), []);
+    while nodes.state(3) != State::Healthy {
+        nodes.tick(3, Calls::default());
+    }
+    assert_eq!(nodes.tick(3, failed(4)), []);
 }
 
 /// Goal: up to the jitter longer, and never longer than the longest but for it (H11). Method: the highest number that
