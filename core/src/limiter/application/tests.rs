@@ -121,6 +121,27 @@ fn requests_in_flight_are_a_signal() {
     assert_eq!(told.reading.dominant, Some(Signal::InFlight));
     assert_eq!(told.reading.watermark, 2.0);
 }
+
+/// Goal: what the application says of its load is a signal, believed for two seconds after it was said last (L1).
+/// Method: two answers that say 1.4 and 1.6, then silence.
+#[test]
+fn the_applications_word_is_a_signal() {
+    let snapshot = compile(ROUTES, "", None);
+    let mut application = application(&snapshot);
+    enter(&snapshot, 0, 0, 2);
+    let shared = &snapshot.clusters[0].interfaces[0].shared;
+    let counters = shared.counters.get(ShardId(0)).unwrap();
+    counters.of(Priority::Normal).load_reports.add(2);
+    counters.of(Priority::Normal).load_permille.add(3_000);
+    for tick in 0..25 {
+        application.tick(&Sample::default(), TICK_S);
+        let said = application.sample().get(Signal::App);
+        assert_eq!(said, (tick < 20).then_some(1.5), "tick {tick}");
+        let reading = application.last().unwrap().reading;
+        assert_eq!(reading.dominant, said.map(|_| Signal::App), "tick {tick}");
+    }
+}
+
 /// Goal: what overloads is evidence, said at once and again while it lasts, with numbers (L12). Method: an
 /// overload of seconds; then none.
 #[test]
