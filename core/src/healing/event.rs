@@ -66,7 +66,7 @@ pub enum State {
     Suspect,
     /// Takes no requests until then.
     Ejected {
-        /// On the clock that is passed to [`Group::tick`].
+        /// On the clock that is passed to [`Group::tick`](super::ejection::Group::tick).
         until: Duration,
     },
     /// Takes one request, to be tried with.
