@@ -310,6 +310,23 @@ impl Samples {
 }
 
 impl Family {
+    /// One whose samples say what their labels are.
+    fn labelled(
+        name: &str,
+        kind: &'static str,
+        help: &str,
+        labels: &'static [&'static str],
+        read: fn(&Status) -> Vec<Sample>,
+    ) -> Family {
+        Family {
+            name: name.into(),
+            kind,
+            help: help.into(),
+            labels,
+            source: Source::Labelled(read),
+        }
+    }
+
     fn samples(&self, out: &mut String, samples: Vec<Sample>) -> fmt::Result {
         for (labels, value) in samples {
             let labels: Vec<&str> = labels.iter().map(String::as_str).collect();

@@ -5,18 +5,12 @@ use std::collections::BTreeMap;
 use tidegate_core::healing::ejection::State;
 use tidegate_xds::healing::client::Status as CenterStatus;
 
-use super::{Family, Sample, Source};
+use super::{Family, Sample};
 use crate::{admin::healing::word, healing::ClusterHealing, status::Status};
 
 /// Of clusters that heal; none of the others.
 pub(super) fn families() -> Vec<Family> {
-    let family = |name: &str, kind, help: &str, labels, source| Family {
-        name: name.into(),
-        kind,
-        help: help.into(),
-        labels,
-        source: Source::Labelled(source),
-    };
+    let family = Family::labelled;
     vec![
         family(
             "tidegate_healing_ejections_total",

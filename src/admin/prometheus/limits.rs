@@ -5,18 +5,12 @@ use tidegate_core::limiter::{
     watermark::{Phase, Signal},
 };
 
-use super::{Family, Sample, Source};
+use super::{Family, Sample};
 use crate::{limits::ClusterLimits, status::Status};
 
 /// Of clusters that are limited; none of the others.
 pub(super) fn families() -> Vec<Family> {
-    let family = |name: &str, kind, help: &str, labels, source| Family {
-        name: name.into(),
-        kind,
-        help: help.into(),
-        labels,
-        source: Source::Labelled(source),
-    };
+    let family = Family::labelled;
     let interface: &[&str] = &["cluster", "interface", "priority"];
     vec![
         family(

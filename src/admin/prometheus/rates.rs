@@ -3,22 +3,14 @@
 
 use tidegate_core::stats::{RateLimitCounters, RateLimitServiceCounters};
 
-use super::{Family, Sample, Source};
+use super::{Family, Sample};
 use crate::{admin::rates, status::Status};
 
 /// Of routes with `rate_limits`; none of the others.
 pub(super) fn families() -> Vec<Family> {
-    let family = |name: &str, help: &str, source| Family {
-        name: name.into(),
-        kind: "counter",
-        help: help.into(),
-        labels: &["listener", "route", "by"],
-        source: Source::Labelled(source),
-    };
-    let service = |name: &str, help: &str, source| Family {
-        labels: &["cluster"],
-        ..family(name, help, source)
-    };
+    let by_limit: &[&str] = &["listener", "route", "by"];
+    let family = |name, help, read| Family::labelled(name, "counter", help, by_limit, read);
+    let service = |name, help, read| Family::labelled(name, "counter", help, &["cluster"], read);
     vec![
         service(
             "tidegate_rate_limit_service_asked_total",

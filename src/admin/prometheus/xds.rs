@@ -2,18 +2,12 @@
 
 use tidegate_xds::{graph::State, resources::TypeStatus};
 
-use super::{Family, Sample, Source};
+use super::{Family, Sample};
 use crate::{status::Status, xds::Shown};
 
 /// With a control plane; none without one.
 pub(super) fn families() -> Vec<Family> {
-    let family = |name: &str, kind, help: &str, labels, source| Family {
-        name: name.into(),
-        kind,
-        help: help.into(),
-        labels,
-        source: Source::Labelled(source),
-    };
+    let family = Family::labelled;
     vec![
         family(
             "tidegate_xds_connected",
