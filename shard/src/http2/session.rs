@@ -395,17 +395,12 @@ impl Session {
     }
 
     fn on_trailers(&self, state: &mut State, id: StreamId) {
-        let Ok(at) = state.place(id) else { return };
-        let State {
-            connection,
-            streams,
-            ..
-        } = state;
-        let Some(slot) = streams.get(at) else { return };
+        let Some((head, slot)) = state.head_for(id) else {
+            return;
+        };
         let mut inbox = slot.inbox.borrow_mut();
         // Behind the lines there is an empty one.
-        let text = connection.head().text();
-        let lines = text.strip_suffix(b"\r\n").unwrap_or_default();
+        let lines = head.text().strip_suffix(b"\r\n").unwrap_or_default();
         let weight = inbox.push_trailers(lines);
         inbox.finish();
         drop(inbox);
@@ -414,14 +409,9 @@ impl Session {
     }
 
     fn on_response(&self, state: &mut State, id: StreamId, end_stream: bool) {
-        let Ok(at) = state.place(id) else { return };
-        let State {
-            connection,
-            streams,
-            ..
-        } = state;
-        let Some(slot) = streams.get(at) else { return };
-        let head = connection.head();
+        let Some((head, slot)) = state.head_for(id) else {
+            return;
+        };
         let is_final = !head.is_interim();
         let mut answer = Box::<Answer>::default();
         head.take_response(!end_stream, slot.kind, &mut answer.head, &mut answer.text);
@@ -463,6 +453,12 @@ impl State {
 
     fn place(&self, id: StreamId) -> Result<usize, usize> {
         self.streams.binary_search_by_key(&id, |slot| slot.id)
+    }
+
+    /// The head that was announced last, and the stream that it is of.
+    fn head_for(&mut self, id: StreamId) -> Option<(&mut HeaderBlock, &Rc<Slot>)> {
+        let slot = self.streams.get(self.place(id).ok()?)?;
+        Some((self.connection.head(), slot))
     }
 
     fn find(&self, id: StreamId) -> Option<&Rc<Slot>> {
