@@ -18,6 +18,7 @@ use super::{
     retry::Failure,
 };
 use crate::{
+    downstream::ClientStream,
     relay::{self, End, RelayLimits},
     ring::{Chunk, Payload},
     upstream::{Call, Leg},
@@ -127,7 +128,7 @@ impl<'a> Exchange<'a> {
         self.client.local.counters().upgrades.add(1);
         let sent = match self.caller {
             Caller::Http1(_) => self.switch(route, &chunk).await,
-            Caller::Http2(_) => self.accept(route, &chunk).await,
+            Caller::Http2(on) => self.accept(on, route, &chunk).await,
         };
         sent.map_err(|_| Reason::ClientGone)?;
         chunk.advance(self.scratch.response.len);
@@ -170,9 +171,8 @@ impl<'a> Exchange<'a> {
     async fn switch(&mut self, route: &Route, chunk: &Chunk) -> io::Result<()> {
         let is_made = self.scratch.response.tunnel;
         let (head, bytes) = self.head();
-        let protocol = self.upgrade().unwrap_or_default().to_vec();
+        let protocol = String::from_utf8_lossy(self.upgrade().unwrap_or_default()).into_owned();
         let accept = head.field(bytes, KEY).map(accept_of);
-        let protocol = String::from_utf8_lossy(&protocol);
         let made = [
             Some(("upgrade", &*protocol)),
             accept.as_deref().map(|accept| (ACCEPT, accept)),
@@ -202,10 +202,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Sends the 200. From an endpoint in HTTP/1 there is a 101, with an answer to a key that the client does not have.
-    async fn accept(&mut self, route: &Route, chunk: &Chunk) -> io::Result<()> {
-        let Caller::Http2(on) = self.caller else {
-            return Ok(());
-        };
+    async fn accept(&mut self, on: &ClientStream, route: &Route, chunk: &Chunk) -> io::Result<()> {
         let edits = &route.response_headers;
         let mut remove = edits.remove.clone();
         remove.push(Arc::from(ACCEPT));
