@@ -319,11 +319,8 @@ async fn get(connection: Connection, path: &str, host: &str) -> Result<http2::An
 /// Calls gRPC's health service.
 async fn call(connection: Connection, service: &str, host: &str) -> Result<(), String> {
     let line = line(&connection, b"POST", grpc::health::PATH, host);
-    let fields = [
-        ("content-type", "application/grpc"),
-        ("te", "trailers"),
-        USER_AGENT,
-    ];
+    let [content_type, te] = grpc::REQUEST_FIELDS;
+    let fields = [content_type, te, USER_AGENT];
     let question = grpc::health::question(service);
     let answer = http2::ask(connection, line, &fields, &question).await?;
     match (answer.status, answer.grpc_status) {

@@ -13,6 +13,10 @@ pub mod rate_limit_service;
 /// Bytes before a message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 
+/// The fields that a call has in its head, whatever is called.
+pub const REQUEST_FIELDS: [(&str, &str); 2] =
+    [("content-type", "application/grpc"), ("te", "trailers")];
+
 /// A message that is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;

@@ -3,6 +3,7 @@
 use std::{io, rc::Rc, time::Duration};
 
 use tidegate_codecs::{
+    grpc,
     http1::{BodyTracker, RequestKind, ResponseHead},
     http2::{FieldLine, RequestLine},
     limits::Http1Limits,
@@ -12,8 +13,6 @@ use tidegate_core::{healing::counter::Fault, reason::Reason};
 use super::{Call, Destination, Endpoint, Fate};
 use crate::http2::Stream;
 
-/// What gRPC asks with, beside the method.
-const FIELDS: [(&str, &str); 2] = [("content-type", "application/grpc"), ("te", "trailers")];
 /// Tries: a second one where the first has surely not been heard.
 const TRIES: usize = 2;
 
@@ -73,7 +72,8 @@ async fn ask_endpoint(
         path: question.path.as_bytes(),
         protocol: None,
     };
-    let fields = FIELDS.map(|(name, value)| FieldLine::new(name.as_bytes(), value.as_bytes()));
+    let fields =
+        grpc::REQUEST_FIELDS.map(|(name, value)| FieldLine::new(name.as_bytes(), value.as_bytes()));
     call.ask(line, fields.into_iter(), false, RequestKind::Other)
         .map_err(|e| lost(&e))?;
     let stream = call.stream().ok_or(Fate::Unknown)?;
