@@ -11,7 +11,7 @@
 
 mod common;
 
-use std::{net::SocketAddr, process::Command};
+use std::{net::SocketAddr, path::Path, process::Command};
 
 use common::{
     Origin, Proxy, eventually,
@@ -22,6 +22,27 @@ use common::{
 };
 
 const GRPC: (&str, &str) = ("content-type", "application/grpc+proto");
+
+/// A side of gRPC at `address`; in TLS if it has an identity.
+fn grpc_peer(
+    python: &Path,
+    authority: &Authority,
+    side: &str,
+    address: SocketAddr,
+    identity: Option<&Identity>,
+) -> Command {
+    let mut command = Command::new(python);
+    command.arg(peer::script("grpc_peer.py"));
+    command.args([side, &address.to_string()]);
+    if let Some(identity) = identity {
+        command.args([
+            &identity.certificate,
+            &identity.private_key,
+            &authority.pem(),
+        ]);
+    }
+    command
+}
 
 /// Goal: refusals are trailers that stand alone, with the status that gRPC has for them and the reason.
 /// Method: no route, an endpoint that is
@@ -110,17 +131,7 @@ fn grpc_end_to_end() {
         authority.secret("ca")
     );
     let grpc = |side: &str, address: SocketAddr, identity: Option<&Identity>| {
-        let mut command = Command::new(&python);
-        command.arg(peer::script("grpc_peer.py"));
-        command.args([side, &address.to_string()]);
-        if let Some(identity) = identity {
-            command.args([
-                &identity.certificate,
-                &identity.private_key,
-                &authority.pem(),
-            ]);
-        }
-        command
+        grpc_peer(&python, &authority, side, address, identity)
     };
     for is_secure in [false, true] {
         let identity = is_secure.then_some(&server);
@@ -162,17 +173,7 @@ fn health_is_asked_in_http2() {
     let client = authority.issue(&Leaf::client(CLIENT_ID));
     let serve = |identity: Option<&Identity>| {
         peer::Server::start(|_, address| {
-            let mut command = Command::new(&python);
-            command.arg(peer::script("grpc_peer.py"));
-            command.args(["server", &address.to_string()]);
-            if let Some(identity) = identity {
-                command.args([
-                    &identity.certificate,
-                    &identity.private_key,
-                    &authority.pem(),
-                ]);
-            }
-            command
+            grpc_peer(&python, &authority, "server", address, identity)
         })
     };
     let (plain, secure) = (serve(None), serve(Some(&server)));
