@@ -20,23 +20,12 @@ use std::{
     time::Duration,
 };
 
-use common::{Client, Origin, Proxy, assert_same_bytes, eventually, pattern};
+use common::{Client, Origin, Proxy, assert_same_bytes, pattern, settled};
 
 /// What one stalled body may cost the process, in KiB: the provided buffers that were never touched
 /// before (2 MiB of them for bodies), the connection's budget (32 KiB), and room for the allocator. The
 /// bodies below are 60 times as large.
 const STALLED_BODY_KIB: u64 = 3 << 10;
-
-/// Waits until a number stands still for a while: both sides have then filled what they could.
-fn settled(counter: &AtomicUsize) -> usize {
-    let mut last = (counter.load(Ordering::SeqCst), 0);
-    eventually("a stalled transfer", || {
-        common::pause(20);
-        let now = counter.load(Ordering::SeqCst);
-        last = (now, if now == last.0 { last.1 + 1 } else { 0 });
-        (last.1 >= 25 && now > 0).then_some(now)
-    })
-}
 
 /// Goal: a client that does not read stalls the origin, not the proxy's memory. Method: an answer of
 /// 200 MiB of which the client reads only the head; the origin gets stuck early, the process stays small;

@@ -28,7 +28,10 @@ pub mod proxy;
 pub mod tls;
 pub mod wire;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 pub use client::Client;
 pub use origin::Origin;
@@ -48,6 +51,17 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
         assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
         pause(5);
     }
+}
+
+/// Waits until a number stands still for a while: both sides have then filled what they could.
+pub fn settled(counter: &AtomicUsize) -> usize {
+    let mut last = (counter.load(Ordering::SeqCst), 0);
+    eventually("a stalled transfer", || {
+        pause(20);
+        let now = counter.load(Ordering::SeqCst);
+        last = (now, if now == last.0 { last.1 + 1 } else { 0 });
+        (last.1 >= 25 && now > 0).then_some(now)
+    })
 }
 
 /// Paces a peer that is slow on purpose, or a poll. Nothing else in the suite sleeps.

@@ -36,6 +36,8 @@ pub struct Setup {
     pub shards: Option<usize>,
     /// The limit of open files.
     pub open_files: Option<u64>,
+    /// The smallest ring, whatever the run has.
+    pub small_ring: bool,
     /// No access log: a long load would fill the disk with it.
     pub unlogged: bool,
     /// Another program in the place of the one that was built.
@@ -334,7 +336,7 @@ pub fn web_with(listener: &str, routes: &str, clusters: &[(&str, &Origin)]) -> S
 }
 
 fn whole(setup: &Setup, folder: &Path, config: &dyn fmt::Display) -> String {
-    let ring = if small_ring() {
+    let ring = if setup.small_ring || small_ring() {
         ", ring: { submission_entries: 8, completion_entries: 8, head_buffers: 4, body_buffers: 4 }"
     } else {
         ""

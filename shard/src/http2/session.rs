@@ -300,11 +300,13 @@ impl Session {
             self.weigh(&mut state);
             let waiting = std::mem::take(&mut state.waiting);
             drop(state);
-            ready!(socket.poll_send(cx, &mut Some(Payload::head(bytes).weighing())))?;
+            let sent = socket.poll_send(cx, &mut Some(Payload::head(bytes).weighing()));
+            // Whatever came of it: who waits for room learns of a failure, too.
             if !waiting.is_empty() {
                 waiting.into_iter().for_each(Waker::wake);
                 self.driver.mark_runnable();
             }
+            ready!(sent)?;
         }
     }
 

@@ -347,8 +347,13 @@ impl Stream {
         Ok(())
     }
 
+    /// Whether the connection's output has room.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.session.state.borrow().is_full()
+    }
+
     /// Waits until the connection's output has room.
-    fn poll_room(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         if let Some(gone) = self.slot.gone.get() {
             return Poll::Ready(Err(gone.error()));
         }

@@ -1,5 +1,7 @@
 //! The answer on its way to the client.
 
+use std::task::{Poll, ready};
+
 use tidegate_codecs::{
     grpc,
     http1::{Framing, ResponseEdits, Version, forward_response},
@@ -59,6 +61,7 @@ impl<'a> Exchange<'a> {
                 self.pass_bytes(client, callee, chunk, download, keep).await
             }
             Caller::Http2(on) => {
+                chunk = self.wait_for_room(on, callee, chunk).await?;
                 let download = FrameDownload::new(framing);
                 let is_call = self.is_grpc();
                 let status = self.scratch.response.field(&chunk, grpc::STATUS);
@@ -131,9 +134,7 @@ impl<'a> Exchange<'a> {
         mut download: FrameDownload,
         is_call: bool,
     ) -> Result<(Moved, Downloaded), Refusal> {
-        if !chunk.is_empty() {
-            upstream.put_back(chunk);
-        }
+        put_back_rest(upstream, chunk);
         let pace = self.pace();
         let streaming = download.run(self.caller, on, upstream, pace);
         let both = (self.upload).alongside(self.caller, upstream, pace, streaming);
@@ -142,6 +143,32 @@ impl<'a> Exchange<'a> {
         done.sent_bytes = on.stream.sent_bytes();
         self.note_grpc_status(is_call, download.trailer(grpc::STATUS));
         Ok((moved, done))
+    }
+
+    /// Waits until the connection's output takes a head. Meanwhile the one that begins `chunk` lies at the endpoint's
+    /// socket: a client that does not read must not keep the buffers that others receive in.
+    async fn wait_for_room(
+        &self,
+        on: &ClientStream,
+        upstream: Callee<'_>,
+        chunk: Chunk,
+    ) -> Result<Chunk, Refusal> {
+        if on.stream.has_room() {
+            return Ok(chunk);
+        }
+        upstream.put_back(chunk);
+        let waiting = std::future::poll_fn(|cx| {
+            if let Poll::Ready(room) = on.stream.poll_room(cx) {
+                return Poll::Ready(room.map_err(|e| Refusal::of_client(&e)));
+            }
+            let error = ready!(upstream.poll_failed(cx));
+            Poll::Ready(Err(Refusal::of_upstream(&error)))
+        });
+        let waited = on.deadline.bound(waiting).await;
+        waited.map_err(|_| Reason::IdleTimeout)??;
+        let received = std::future::poll_fn(|cx| upstream.poll_receive(cx)).await;
+        let received = received.map_err(|e| Refusal::of_upstream(&e))?;
+        received.ok_or(Reason::UpstreamReset.into())
     }
 
     /// What came of a call of gRPC is in the head, or in the trailers.
@@ -251,5 +278,12 @@ impl<'a> Exchange<'a> {
             endpoint.sent_bytes.add(self.upload.sent_bytes);
             endpoint.received_bytes.add(received);
         }
+    }
+}
+
+/// Puts back what follows a head. An empty piece would keep its buffer for as long as it lives.
+pub(super) fn put_back_rest(upstream: Callee<'_>, rest: Chunk) {
+    if !rest.is_empty() {
+        upstream.put_back(rest);
     }
 }

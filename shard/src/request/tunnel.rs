@@ -13,6 +13,7 @@ use tidegate_core::{reason::Reason, snapshot::Route};
 
 use super::{
     Next,
+    answer::put_back_rest,
     caller::Caller,
     exchange::{Exchange, Refusal},
     retry::Failure,
@@ -132,9 +133,7 @@ impl<'a> Exchange<'a> {
         };
         sent.map_err(|_| Reason::ClientGone)?;
         chunk.advance(self.scratch.response.len);
-        if !chunk.is_empty() {
-            callee.put_back(chunk);
-        }
+        put_back_rest(callee, chunk);
         let limits = RelayLimits {
             idle: self.http.timeouts.idle,
             until_ns: u64::MAX,
