@@ -17,11 +17,13 @@ use std::{
 };
 
 use common::{
-    Proxy,
+    Proxy, assert_same_bytes,
     frames::{
         self, CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GO_AWAY, HEADERS, PING,
         PREFACE, PRIORITY, PROTOCOL_ERROR, RESET, SETTINGS, WINDOW_UPDATE, block, frame,
     },
+    http2::{Http2, read_body, request, run},
+    pattern,
 };
 
 use Fate::{Ended, Lives, Reset};
@@ -220,5 +222,33 @@ fn answers_that_end_with_their_head() {
         let answer = client.get("/0");
         assert_eq!((answer.status, answer.text()), (status, String::new()));
     }
+    endpoint.join().unwrap();
+}
+
+/// Goal: an answer that came whole reaches a client that is slow to take it, though the endpoint has closed its
+/// connection since (RFC 9113, 9.1). Method: a client whose window opens when the proxy has lost the endpoint.
+#[test]
+fn answers_outlive_their_connection() {
+    const LEN: usize = 50_000;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = before(&[listener.local_addr().unwrap()]);
+    let endpoint = std::thread::spawn(move || {
+        let mut endpoint = accept(&listener);
+        endpoint.send(answer(0, &[]));
+        for piece in pattern(LEN).chunks(LEN / 5) {
+            endpoint.send(frame(DATA, 0, 1, piece));
+        }
+        endpoint.send(frame(DATA, END_STREAM, 1, &[]));
+    });
+    run(async {
+        let mut slow = h2::client::Builder::new();
+        slow.initial_window_size(1000);
+        let (mut client, _) = Http2::connect_with(proxy.web(), &slow).await;
+        let (answer, _) = client.begin(request("GET", "/0"), false).await.unwrap();
+        let answer = answer.await.unwrap();
+        proxy.wait_for_metric("tidegate_shard_links_plaintext", |links| links == 0.0);
+        let answer = read_body(answer).await.unwrap();
+        assert_same_bytes(&answer.body, &pattern(LEN));
+    });
     endpoint.join().unwrap();
 }

@@ -79,6 +79,11 @@ impl Inbox {
         self.end = End::Come;
     }
 
+    /// Whether all has come, read or not.
+    pub(super) fn is_whole(&self) -> bool {
+        self.end != End::Open
+    }
+
     /// Bytes of heap it holds.
     pub(super) fn weight(&self) -> usize {
         self.bytes.len() + self.trailers.len()

@@ -238,6 +238,14 @@ impl Stream {
         Poll::Pending
     }
 
+    /// Resolves when the stream is gone before all of the body has come.
+    pub(crate) fn poll_cut_short(&self, cx: &Context<'_>) -> Poll<io::Error> {
+        if self.slot.inbox.borrow().is_whole() {
+            return Poll::Pending;
+        }
+        self.poll_failed(cx)
+    }
+
     /// `bytes` of the body went on: the peer may send as many again.
     pub(crate) fn consume(&self, bytes: usize) {
         if bytes == 0 {

@@ -161,7 +161,7 @@ impl<'a> Exchange<'a> {
             if let Poll::Ready(room) = on.stream.poll_room(cx) {
                 return Poll::Ready(room.map_err(|e| Refusal::of_client(&e)));
             }
-            let error = ready!(upstream.poll_failed(cx));
+            let error = ready!(upstream.poll_cut_short(cx));
             Poll::Ready(Err(Refusal::of_upstream(&error)))
         });
         let waited = on.deadline.bound(waiting).await;

@@ -225,7 +225,7 @@ impl FrameDownload {
                         return Poll::Ready(Ok(()));
                     }
                     // What waits for a window may be given up, for want of room.
-                    let error = ready!(upstream.poll_failed(cx));
+                    let error = ready!(upstream.poll_cut_short(cx));
                     return Poll::Ready(Err(Refusal::of_upstream(&error)));
                 }
             }

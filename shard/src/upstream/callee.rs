@@ -113,11 +113,12 @@ impl Callee<'_> {
         }
     }
 
-    /// Resolves when the connection or the stream has failed; to be asked where nothing is read.
-    pub(crate) fn poll_failed(self, cx: &Context<'_>) -> Poll<io::Error> {
+    /// Resolves when the connection or the stream has failed, and with it what was to come; to be asked where
+    /// nothing is read.
+    pub(crate) fn poll_cut_short(self, cx: &Context<'_>) -> Poll<io::Error> {
         match self {
             Callee::Http1(stream) => stream.poll_failed(cx),
-            Callee::Http2(stream) => stream.poll_failed(cx),
+            Callee::Http2(stream) => stream.poll_cut_short(cx),
         }
     }
 
