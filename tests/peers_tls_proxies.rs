@@ -11,16 +11,12 @@
 
 mod common;
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
 
 use common::{
-    Origin, Proxy, assert_same_bytes, pattern, peer,
+    Origin, Proxy,
+    client::exchange_all,
+    peer,
     tls::{Authority, CLIENT_ID, Identity, Leaf, SERVER_NAME},
 };
 use serde_json::Value;
@@ -88,32 +84,6 @@ impl Mesh {
     }
 }
 
-/// Every kind of body through `address`, behind which something echoes; on one connection as far as the
-/// other side keeps it.
-#[track_caller]
-fn exchange(address: SocketAddr) {
-    let body = pattern(1_000_000);
-    let mut client = common::Client::connect(address);
-    for i in 0..20 {
-        let text = client.get(&format!("/{i}")).text();
-        assert!(text.starts_with(&format!("GET /{i} HTTP/1.1")), "{text}");
-    }
-    assert_same_bytes(&client.post("/body", &body).body, &body);
-    let mut chunked =
-        b"POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
-    for chunk in body.chunks(9999) {
-        common::origin::send_chunk(&mut chunked, chunk).unwrap();
-    }
-    chunked.extend_from_slice(b"0\r\n\r\n");
-    assert_same_bytes(&client.exchange(chunked).body, &body);
-    assert_same_bytes(&client.get("/bytes/1000000").body, &body);
-    assert_same_bytes(&client.get("/chunked/1000000").body, &body);
-    assert_eq!(client.get("/status/204").status, 204);
-    // The end of the connection is the end of the body.
-    let closing = common::client::get(address, "/close/1000000");
-    assert_same_bytes(&closing.body, &body);
-}
-
 /// Goal: a link to `address` is not made when the server is somebody else, or distrusts us; the client is
 /// told, and nothing falls back to plaintext (E16). Method: other names, another authority.
 #[track_caller]
@@ -143,34 +113,6 @@ fn refuses(mesh: &Mesh, address: SocketAddr) {
     assert_eq!(proxy.client().get("/one").status, 200);
 }
 
-/// nginx with this inside `http`.
-#[track_caller]
-fn nginx(program: &Path, http: impl FnOnce(SocketAddr) -> String) -> peer::Server {
-    peer::Server::start(|folder, address| {
-        let user = if nix::unistd::geteuid().is_root() {
-            "user root;"
-        } else {
-            ""
-        };
-        let (root, http) = (folder.display(), http(address));
-        let config = format!(
-            "daemon off; {user} pid {root}/pid; error_log stderr; worker_processes 1;\n\
-             events {{ worker_connections 256; }}\n\
-             http {{ access_log off; client_body_temp_path {root}/t1; proxy_temp_path {root}/t2;\n\
-             fastcgi_temp_path {root}/t3; uwsgi_temp_path {root}/t4; scgi_temp_path {root}/t5;\n\
-             client_max_body_size 10m;\n{http} }}\n"
-        );
-        fs::write(folder.join("nginx.conf"), config).unwrap();
-        let mut command = Command::new(program);
-        command
-            .arg("-c")
-            .arg(folder.join("nginx.conf"))
-            .arg("-p")
-            .arg(folder);
-        command
-    })
-}
-
 /// Goal: nginx as a TLS server behind us: verified both ways, and resumed. Method: it asks for our
 /// certificate, says what it saw, and closes after every seventh request, so that links are made anew.
 #[test]
@@ -179,7 +121,7 @@ fn nginx_behind() {
         return;
     };
     let (mesh, origin) = (Mesh::new(), Origin::echo());
-    let server = nginx(&program, |address| {
+    let server = peer::nginx(&program, |address| {
         format!(
             "keepalive_requests 7; ssl_session_cache shared:a:1m;\n\
              server {{ listen {address} ssl; ssl_certificate {}; ssl_certificate_key {};\n\
@@ -200,7 +142,7 @@ fn nginx_behind() {
         let full = format!("SUCCESS TLSv{version} {SERVER_NAME} .");
         let resumed = format!("SUCCESS TLSv{version} {SERVER_NAME} r");
         assert_eq!(seen, BTreeSet::from([full, resumed]));
-        exchange(proxy.web());
+        exchange_all(proxy.web());
     }
     refuses(&mesh, server.address);
 }
@@ -215,7 +157,7 @@ fn nginx_before() {
     let (mesh, origin) = (Mesh::new(), Origin::echo());
     for version in VERSIONS {
         let proxy = mesh.behind(&origin, version, "");
-        let server = nginx(&program, |address| {
+        let server = peer::nginx(&program, |address| {
             format!(
                 "upstream us {{ server {}; keepalive 4; keepalive_requests 7; }}\n\
                  server {{ listen {address}; location / {{ proxy_pass https://us;\n\
@@ -230,7 +172,7 @@ fn nginx_before() {
                 mesh.client.private_key.display(),
             )
         });
-        exchange(server.address);
+        exchange_all(server.address);
         logged(&proxy, version);
         let resumed = proxy.access_log(20).into_iter();
         assert!(resumed.filter(|line| line["tls.resumed"] == true).count() > 0);
@@ -256,24 +198,6 @@ fn logged(proxy: &Proxy, version: &str) {
     }
 }
 
-/// HAProxy with this frontend and backend.
-#[track_caller]
-fn haproxy(program: &Path, sections: impl FnOnce(SocketAddr) -> String) -> peer::Server {
-    peer::Server::start(|folder, address| {
-        let config = format!(
-            "global\n  nbthread 1\n  ssl-server-verify required\n\
-             defaults\n  mode http\n  timeout client 30s\n  timeout server 30s\n  timeout connect 10s\n\
-             {}",
-            sections(address)
-        );
-        let file = folder.join("haproxy.cfg");
-        fs::write(&file, config).unwrap();
-        let mut command = Command::new(program);
-        command.args(["-db", "-f"]).arg(file);
-        command
-    })
-}
-
 /// Goal: HAProxy as a TLS server behind us. Method: it asks for our certificate, and says to the origin what
 /// it saw.
 #[test]
@@ -282,7 +206,7 @@ fn haproxy_behind() {
         return;
     };
     let (mesh, origin) = (Mesh::new(), Origin::echo());
-    let server = haproxy(&program, |address| {
+    let server = peer::haproxy(&program, |address| {
         format!(
             "frontend in\n  bind {address} ssl crt {} ca-file {} verify required alpn h2,http/1.1\n\
              \x20 http-request set-header x-seen \"%[ssl_c_verify] %[ssl_fc_protocol] %[ssl_fc_sni] \
@@ -293,7 +217,7 @@ fn haproxy_behind() {
     });
     for version in VERSIONS {
         let proxy = mesh.before(server.address, version, "");
-        exchange(proxy.web());
+        exchange_all(proxy.web());
         let text = proxy.client().get("/one").text();
         let seen = format!("x-seen: 0 TLSv{version} {SERVER_NAME} http/1.1");
         assert!(
@@ -314,7 +238,7 @@ fn haproxy_before() {
     let (mesh, origin) = (Mesh::new(), Origin::echo());
     for version in VERSIONS {
         let proxy = mesh.behind(&origin, version, "");
-        let server = haproxy(&program, |address| {
+        let server = peer::haproxy(&program, |address| {
             format!(
                 "frontend in\n  bind {address}\n  default_backend us\nbackend us\n\
                  \x20 option httpchk GET /health\n\
@@ -325,7 +249,7 @@ fn haproxy_before() {
                 mesh.client.both.display()
             )
         });
-        exchange(server.address);
+        exchange_all(server.address);
         logged(&proxy, version);
     }
 }
@@ -372,7 +296,7 @@ fn envoy_behind() {
             version,
             ", subject_alt_names: [{ uri: 'spiffe://mesh.example/ns/shop/sa/pay' }]",
         );
-        exchange(proxy.web());
+        exchange_all(proxy.web());
         let other = mesh.before(
             server.address,
             version,
@@ -399,7 +323,7 @@ fn envoy_before() {
              sni: {SERVER_NAME}, common_tls_context: {{ {context} }} }} }}"
         );
         let server = peer::envoy_before(&program, proxy.web(), "null", &socket);
-        exchange(server.address);
+        exchange_all(server.address);
         logged(&proxy, version);
     }
 }

@@ -6,7 +6,12 @@ use std::{
     ops::{Deref, DerefMut},
 };
 
-use super::wire::{Response, Wire};
+use super::{
+    assert_same_bytes,
+    origin::send_chunk,
+    pattern,
+    wire::{Response, Wire},
+};
 
 /// A client's connection.
 pub struct Client(Wire);
@@ -90,4 +95,30 @@ pub fn get(address: SocketAddr, target: &str) -> Response {
 fn printable(bytes: &[u8]) -> String {
     let shown = &bytes[..bytes.len().min(400)];
     String::from_utf8_lossy(shown).into_owned()
+}
+
+/// Every kind of body through `address`, behind which something echoes; on one connection as far as the
+/// other side keeps it.
+#[track_caller]
+pub fn exchange_all(address: SocketAddr) {
+    let body = pattern(1_000_000);
+    let mut client = Client::connect(address);
+    for i in 0..20 {
+        let text = client.get(&format!("/{i}")).text();
+        assert!(text.starts_with(&format!("GET /{i} HTTP/1.1")), "{text}");
+    }
+    assert_same_bytes(&client.post("/body", &body).body, &body);
+    let mut chunked =
+        b"POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    for chunk in body.chunks(9999) {
+        send_chunk(&mut chunked, chunk).unwrap();
+    }
+    chunked.extend_from_slice(b"0\r\n\r\n");
+    assert_same_bytes(&client.exchange(chunked).body, &body);
+    assert_same_bytes(&client.get("/bytes/1000000").body, &body);
+    assert_same_bytes(&client.get("/chunked/1000000").body, &body);
+    assert_eq!(client.get("/status/204").status, 204);
+    // The end of the connection is the end of the body.
+    let closing = get(address, "/close/1000000");
+    assert_same_bytes(&closing.body, &body);
 }

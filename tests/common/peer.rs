@@ -146,9 +146,75 @@ impl Drop for Server {
     }
 }
 
+/// nginx with this inside `http`.
+#[track_caller]
+pub fn nginx(program: &Path, http: impl FnOnce(SocketAddr) -> String) -> Server {
+    Server::start(|folder, address| {
+        let user = if nix::unistd::geteuid().is_root() {
+            "user root;"
+        } else {
+            ""
+        };
+        let (root, http) = (folder.display(), http(address));
+        let config = format!(
+            "daemon off; {user} pid {root}/pid; error_log stderr; worker_processes 1;\n\
+             events {{ worker_connections 256; }}\n\
+             http {{ access_log off; client_body_temp_path {root}/t1; proxy_temp_path {root}/t2;\n\
+             fastcgi_temp_path {root}/t3; uwsgi_temp_path {root}/t4; scgi_temp_path {root}/t5;\n\
+             client_max_body_size 10m;\n{http} }}\n"
+        );
+        fs::write(folder.join("nginx.conf"), config).unwrap();
+        let mut command = Command::new(program);
+        command
+            .arg("-c")
+            .arg(folder.join("nginx.conf"))
+            .arg("-p")
+            .arg(folder);
+        command
+    })
+}
+
+/// HAProxy with this frontend and backend.
+#[track_caller]
+pub fn haproxy(program: &Path, sections: impl FnOnce(SocketAddr) -> String) -> Server {
+    Server::start(|folder, address| {
+        let config = format!(
+            "global\n  nbthread 1\n  ssl-server-verify required\n\
+             defaults\n  mode http\n  timeout client 30s\n  timeout server 30s\n  timeout connect 10s\n\
+             {}",
+            sections(address)
+        );
+        let file = folder.join("haproxy.cfg");
+        fs::write(&file, config).unwrap();
+        let mut command = Command::new(program);
+        command.args(["-db", "-f"]).arg(file);
+        command
+    })
+}
+
 /// Envoy before `to`, with this as the listener's and the cluster's `transport_socket`, `null` for none.
 #[track_caller]
 pub fn envoy_before(program: &Path, to: SocketAddr, downstream: &str, upstream: &str) -> Server {
+    envoy_with(
+        program,
+        to,
+        downstream,
+        &format!("transport_socket: {upstream}"),
+    )
+}
+
+/// Envoy that asks `to` in HTTP/2, with prior knowledge.
+#[track_caller]
+pub fn envoy_in_http2_before(program: &Path, to: SocketAddr) -> Server {
+    let http2 = "typed_extension_protocol_options: { \
+        envoy.extensions.upstreams.http.v3.HttpProtocolOptions: { \
+        \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
+        explicit_http_config: { http2_protocol_options: {} } } }";
+    envoy_with(program, to, "null", http2)
+}
+
+/// Envoy with this as the listener's `transport_socket`, and this in its cluster.
+fn envoy_with(program: &Path, to: SocketAddr, downstream: &str, cluster: &str) -> Server {
     Server::start(|folder, address| {
         let config = format!(
             r#"
@@ -173,7 +239,7 @@ static_resources:
   clusters:
   - name: app
     connect_timeout: 5s
-    transport_socket: {upstream}
+    {cluster}
     load_assignment:
       cluster_name: app
       endpoints:
