@@ -91,6 +91,28 @@ fn messages_go_both_ways() {
     assert_eq!(origin.connections(), 1);
 }
 
+/// Goal: the rest of a body that a refused request leaves is never taken for the next request, which could be smuggled
+/// in it. Regression: bytes that were followed and waited for the endpoint's window were read again as what follows the
+/// body. Method: bodies around what an endpoint takes that reads nothing, to the route's time-out; then a request on
+/// the same connection.
+#[test]
+fn a_refused_body_leaves_nothing_behind() {
+    let origin = Http2Origin::start(100);
+    let proxy = Proxy::start(format!(
+        "listeners:\n  web: {{ bind: 127.0.0.1:0, routes: [{{ to: app, timeout: 200ms }}] }}\nclusters:\n  \
+         app: {{ endpoints: {{ static: ['{origin}'] }}, protocol: http2 }}\n"
+    ));
+    // The window that an endpoint has from the beginning (RFC 9113, 6.9.2).
+    const WINDOW: usize = 65_535;
+    for beyond in [1, 300, 5_000] {
+        let mut client = proxy.client();
+        let answer = client.post("/never", &vec![b'G'; WINDOW + beyond]);
+        assert_eq!(answer.status, 504, "{beyond}");
+        let text = client.get("/next").text();
+        assert!(text.starts_with("GET http://"), "{beyond}: {text}");
+    }
+}
+
 /// Goal: requests share a connection, and more are made only where the endpoint allows no more streams.
 /// Method: a hundred at once, to an endpoint that takes a hundred, and to one that takes ten.
 #[test]

@@ -109,12 +109,13 @@ impl Upload {
 
     /// Whether the request was read to its end: what comes next is the next request.
     pub(super) fn is_read(&self) -> bool {
-        self.body.as_ref().is_none_or(|b| b.tracker.is_done())
+        // What was followed and is not sent went back to the client's side.
+        self.passed == 0 && self.body.as_ref().is_none_or(|b| b.tracker.is_done())
     }
 
     /// Whether the request was handed to the endpoint to its end.
     pub(super) fn is_complete(&self) -> bool {
-        self.is_read() && self.pending.is_none() && self.passed == 0
+        self.is_read() && self.pending.is_none()
     }
 
     /// Whether the client may never send the body, since it waits for a 100 that did not come.
@@ -162,14 +163,17 @@ impl Upload {
         caller: Caller<'_>,
         bytes_max: u64,
     ) -> Result<(), Refusal> {
-        let Some(body) = &mut self.body else {
-            return Ok(());
-        };
-        let until = body.taken.saturating_add(bytes_max);
-        while !body.tracker.is_done() && body.taken < until {
+        let until = self.taken_bytes().saturating_add(bytes_max);
+        while !self.is_read() && self.taken_bytes() < until {
             let received = caller.receive().await.map_err(|_| Reason::ClientGone)?;
-            body.take(caller, received.ok_or(Reason::ClientGone)?)?;
-            body.went(caller);
+            let mut chunk = received.ok_or(Reason::ClientGone)?;
+            let passed = self.passed.min(chunk.len());
+            chunk.advance(passed);
+            self.passed -= passed;
+            if let Some(body) = &mut self.body {
+                body.take(caller, chunk)?;
+                body.went(caller, self.passed);
+            }
         }
         Ok(())
     }
@@ -191,7 +195,7 @@ impl Upload {
                     Poll::Ready(Ok(())) => self.sent_bytes += len,
                 }
                 if let Some(body) = &mut self.body {
-                    body.went(caller);
+                    body.went(caller, 0);
                 }
                 pace.moved(caller);
             }
@@ -250,7 +254,7 @@ impl Upload {
                 };
                 chunk.advance(sent);
                 self.passed -= sent;
-                caller.consume(sent as u64);
+                body.went(caller, self.passed);
                 pace.moved(caller);
             }
         }
@@ -332,9 +336,9 @@ impl Body {
         Ok(piece.payload.len())
     }
 
-    /// What was taken went on, or was dropped.
-    fn went(&mut self, caller: Caller<'_>) {
-        let bytes = self.tracker.payload_bytes();
+    /// What was followed went on, or was dropped, but for `passed` bytes.
+    fn went(&mut self, caller: Caller<'_>, passed: usize) {
+        let bytes = self.tracker.payload_bytes() - passed as u64;
         caller.consume(bytes - self.gone);
         self.gone = bytes;
     }
