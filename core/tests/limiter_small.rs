@@ -89,8 +89,9 @@ fn plateau_of_small_applications() {
         goodput.iter().all(|it| *it >= 0.9 * 0.8 - 0.01),
         "{goodput:.3?}"
     );
+    // More than the nine tenths that L7 asks for: reality is some hundredths worse.
     let peak = goodput.iter().copied().fold(0.0, f64::max);
-    assert!(goodput.iter().all(|it| *it >= 0.9 * peak), "{goodput:.3?}");
+    assert!(goodput.iter().all(|it| *it >= 0.94 * peak), "{goodput:.3?}");
 }
 
 /// Goal: the very application that was measured, too (L7). Method: as above, over other arrivals.
@@ -128,10 +129,13 @@ fn surges_are_seen_at_once() {
 }
 
 /// Goal: what was held back is let in as soon as there is room (L5). Method: critical traffic that alone is
-/// half as much again as the application can do, then a third of that; after a second nothing is refused.
+/// half as much again as the application can do, then a third of that; after a second nothing is refused, but in
+/// one run in a thousand.
 #[test]
 fn critical_traffic_is_given_back_to_at_once() {
-    for seed in 0..simulation::seeds(40) {
+    let seeds = simulation::seeds(150);
+    let mut late = Vec::new();
+    for seed in 0..seeds {
         let too_much = Needs {
             critical: 0.15,
             ..LAB
@@ -144,8 +148,12 @@ fn critical_traffic_is_given_back_to_at_once() {
         queue.run(1.0, 10.0);
         let after = queue.measured(4.0, 10.0);
         let served = success(&after[0]);
-        assert!(served >= 0.99, "seed {seed}: {served:.4}");
+        if served < 0.99 {
+            late.push(format!("seed {seed}: {served:.4}"));
+        }
     }
+    let allowed = seeds as usize / 1000;
+    assert!(late.len() <= allowed, "{}", late.join("\n"));
 }
 
 /// Goal: the test's application does collapse without a limiter, else the plateau proves nothing. Method: the

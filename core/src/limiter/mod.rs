@@ -34,7 +34,7 @@ use backlog::Backlog;
 use baseline::{Baseline, Usage};
 use decision::{Share, split};
 use regulator::{DRAIN_PATIENCE, Regulator};
-use watermark::{AT_ONCE, Phase, Reading, Sample, Signal, Targets, Trigger};
+use watermark::{AT_ONCE, Phase, Reading, Sample, Signal, Targets, Trend, Trigger};
 
 /// Which requests are refused last: the order of the variants is the order of shedding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -186,7 +186,7 @@ pub struct Limiter {
     regulators: Vec<Regulator>,
     /// Ticks in a row above the watermark.
     over_ticks: u32,
-    last_watermark: f64,
+    trend: Trend,
     backlog: Backlog,
     /// Ticks for which a backlog has been waited for.
     drain_ticks: u32,
@@ -198,8 +198,10 @@ pub struct Limiter {
 
 /// What a tick's units are looked at by.
 struct Situation {
-    /// The mean of the last two ticks: on a small application a single one is mostly chance.
-    watermark: f64,
+    /// The watermark as limits follow it.
+    followed: f64,
+    /// The same of critical requests.
+    followed_by_critical: f64,
     phase: Phase,
     /// Whether this tick was above the watermark.
     is_over: bool,
@@ -233,7 +235,7 @@ impl Limiter {
             baselines: Vec::new(),
             regulators: Vec::new(),
             over_ticks: 0,
-            last_watermark: 0.0,
+            trend: Trend::default(),
             backlog: Backlog::default(),
             drain_ticks: 0,
             critical_ticks: 0,
@@ -352,9 +354,10 @@ impl Limiter {
         };
         let is_last = is_over && turn == Priority::Critical;
         count_while(is_last, &mut self.critical_ticks);
-        let before = std::mem::replace(&mut self.last_watermark, watermark);
+        self.trend.step(watermark);
         Situation {
-            watermark: 0.5 * (watermark + before),
+            followed: self.trend.long(),
+            followed_by_critical: self.trend.short(),
             phase,
             is_over,
             lasts,
@@ -398,7 +401,11 @@ impl Limiter {
         };
         let begins = lasts && now.phase == Phase::Overloaded && now.victims.contains(&k);
         let floor = self.policy.floor_of(priority, now.critical_pays);
-        regulator.step(now.watermark, priority, baseline, begins, floor);
+        let watermark = match is_critical {
+            true => now.followed_by_critical,
+            false => now.followed,
+        };
+        regulator.step(watermark, priority, baseline, begins, floor);
     }
 
     /// Whether critical requests are held back, or would be next.

@@ -188,6 +188,56 @@ impl Trigger {
     }
 }
 
+/// Ticks whose mean limits follow near the watermark. With two of them an application that is asked for just what
+/// it can do is held to nine tenths of what it could use of its target, as every limit that follows noise is: it
+/// tightens faster than it is given back.
+const TREND_TICKS: usize = 6;
+/// The same while it is far off, and everybody waits for limits to move; and of critical requests always, which six
+/// ticks let in again too late.
+const TREND_TICKS_SHORT: usize = 2;
+/// This is far.
+const FAR: f64 = 0.2;
+
+/// The watermark as limits follow it: of a single tick on a small application, most is chance.
+#[derive(Clone, Debug, Default)]
+pub struct Trend {
+    /// The last ticks, the newest first.
+    ticks: [f64; TREND_TICKS],
+    filled: usize,
+}
+
+impl Trend {
+    /// Takes the watermark of one tick.
+    pub fn step(&mut self, watermark: f64) {
+        self.ticks.rotate_right(1);
+        if let Some(newest) = self.ticks.first_mut() {
+            *newest = watermark;
+        }
+        self.filled = (self.filled + 1).min(TREND_TICKS);
+    }
+
+    /// What limits of critical requests follow.
+    pub fn short(&self) -> f64 {
+        self.mean(TREND_TICKS_SHORT, |tick| tick)
+    }
+
+    /// What the others follow.
+    pub fn long(&self) -> f64 {
+        let short = self.short();
+        match (short - 1.0).abs() > FAR {
+            true => short,
+            // What was far has moved limits already: it must not do so for as long as it is remembered.
+            false => self.mean(TREND_TICKS, |tick| tick.clamp(1.0 - FAR, 1.0 + FAR)),
+        }
+    }
+
+    fn mean(&self, ticks: usize, read: fn(f64) -> f64) -> f64 {
+        let count = ticks.min(self.filled);
+        let newest = self.ticks.iter().take(count);
+        newest.map(|tick| read(*tick)).sum::<f64>() / count.max(1) as f64
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,6 +272,33 @@ mod tests {
             assert_eq!(trigger.step(watermark, surges), Phase::Healthy);
         }
         assert_eq!(trigger.step(1.01, true), Phase::Overloaded);
+    }
+
+    /// Goal: near the watermark limits follow six ticks, far from it two, and what was far moves them once (L5).
+    /// Method: ticks by hand.
+    #[test]
+    fn limits_follow_a_trend() {
+        let mut trend = Trend::default();
+        for (tick, short, long) in [
+            (1.1, 1.1, 1.1),
+            (0.9, 1.0, 1.0),
+            (1.0, 0.95, 1.0),
+            (1.0, 1.0, 1.0),
+            (1.0, 1.0, 1.0),
+            (1.0, 1.0, 1.0),
+            (1.3, 1.15, (0.9 + 4.0 + 1.2) / 6.0),
+            (3.0, 2.15, 2.15),
+            (1.0, 2.0, 2.0),
+            (1.0, 1.0, (4.0 + 1.2 + 1.2) / 6.0),
+            (0.2, 0.6, 0.6),
+        ] {
+            trend.step(tick);
+            let near = |a: f64, b: f64| (a - b).abs() < 1e-9;
+            assert!(
+                near(trend.short(), short) && near(trend.long(), long),
+                "{trend:?}"
+            );
+        }
     }
 
     /// Goal: a burst is no overload, half as much again is one at once, and it takes as long to be over

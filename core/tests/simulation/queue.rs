@@ -94,7 +94,7 @@ pub struct Queue {
     computing: VecDeque<(usize, f64)>,
     /// Those that wait, and until when.
     waiting: VecDeque<(f64, usize)>,
-    /// Those whose client may hang up, the oldest first.
+    /// Those whose client may hang up, the oldest first: all that are open are among them.
     patient: VecDeque<usize>,
     /// CPU time used in this period of the quota, and in this tick.
     used_of_period: f64,
@@ -289,7 +289,8 @@ impl Queue {
         sample.set(Signal::Cpu, self.used_of_tick / TICK / self.needs.quota);
         self.used_of_tick = 0.0;
         let since = self.next_tick - 2.0 * TICK;
-        for request in self.requests.iter().filter(|request| request.is_open) {
+        let recent = self.patient.iter().map(|id| &self.requests[*id]);
+        for request in recent.filter(|request| request.is_open) {
             let gate = &mut self.gates[request.shard][request.class];
             gate.usage.in_flight_ns += in_flight_ns(request.due.max(since), self.now);
         }
