@@ -6,9 +6,10 @@
 //! so is found by pings of HTTP/2, a server that lives and says nothing by its first answer, which has to come within
 //! [`Times::answer`].
 
+mod wire;
+
 use std::{collections::BTreeSet, error::Error, io, path::PathBuf, sync::Arc, time::Duration};
 
-use futures_lite::{Stream, stream};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -20,16 +21,17 @@ use crate::{
     cache,
     graph::Part,
     pb::{
-        Endpoint, MetadataValue, Request as GrpcRequest, Status as GrpcStatus, Streaming,
-        decode_resource,
+        Endpoint, Status as GrpcStatus, Streaming,
         discovery::{
             self as pb,
             aggregated_discovery_service_client::AggregatedDiscoveryServiceClient as Ads,
         },
     },
-    resources::{RawResource, RawResponse, Resources, TypeStatus},
-    subscription::{Request, Variant, Wanted},
+    resources::{RawResponse, Resources, TypeStatus},
+    subscription::{Request, Variant},
 };
+
+use wire::{delta_request, delta_response, node, said, with_token, world_request, world_response};
 
 /// Bytes of a message. 16,384 endpoints take some 2 MB, the largest route tables that are known ten times that.
 const MESSAGE_MAX: usize = 64 << 20;
@@ -413,7 +415,8 @@ impl Client {
 
     fn receive(&mut self, response: RawResponse) {
         self.received = Instant::now();
-        if let Err(url) = self.resources.receive(response) {
+        let now = self.now();
+        if let Err(url) = self.resources.receive(response, now) {
             tracing::warn!("xDS: a response of type `{url}` was not asked for");
         }
         self.save_at.get_or_insert(Instant::now() + SAVE_PAUSE);
@@ -484,133 +487,6 @@ impl Incoming {
             Incoming::Delta(answers) => answers.message().await?.map(delta_response),
             Incoming::World(answers) => answers.message().await?.map(world_response),
         })
-    }
-}
-
-/// The requests of a stream in the words of its variant. The first one says who asks.
-fn said<M>(
-    taken: mpsc::Receiver<Request>,
-    node: pb::Node,
-    put: fn(Request, Option<pb::Node>) -> M,
-) -> impl Stream<Item = M> {
-    stream::unfold(
-        (taken, Some(node)),
-        move |(mut taken, mut node)| async move {
-            let request = taken.recv().await?;
-            Some((put(request, node.take()), (taken, node)))
-        },
-    )
-}
-
-fn with_token<S>(requests: S, token: Option<&str>) -> Result<GrpcRequest<S>, Ended> {
-    let mut request = GrpcRequest::new(requests);
-    if let Some(token) = token {
-        let bearer = MetadataValue::try_from(format!("Bearer {token}"))
-            .map_err(|_| Ended::Lost("the token has characters that cannot be sent".into()))?;
-        request.metadata_mut().insert("authorization", bearer);
-    }
-    Ok(request)
-}
-
-fn node(node: &Node) -> pb::Node {
-    pb::Node {
-        id: node.id.clone(),
-        cluster: node.cluster.clone(),
-        locality: Some(pb::Locality {
-            zone: node.zone.clone(),
-        }),
-        user_agent_name: "tidegate".into(),
-        user_agent_version: env!("CARGO_PKG_VERSION").into(),
-    }
-}
-
-/// A NACK is known by this. `INVALID_ARGUMENT`, as Envoy's are.
-fn error_detail(error: String) -> pb::Status {
-    pb::Status {
-        code: 3,
-        message: error,
-    }
-}
-
-fn world_request(request: Request, node: Option<pb::Node>) -> pb::DiscoveryRequest {
-    let (version_info, resource_names) = match request.wanted {
-        Wanted::Names { version, names } => (version, names),
-        Wanted::Changes { .. } => unreachable!("a stream speaks the variant of its subscriptions"),
-    };
-    pb::DiscoveryRequest {
-        version_info,
-        node,
-        resource_names,
-        type_url: request.resource_type.url().into(),
-        response_nonce: request.nonce,
-        error_detail: request.error.map(error_detail),
-    }
-}
-
-fn delta_request(request: Request, node: Option<pb::Node>) -> pb::DeltaDiscoveryRequest {
-    let (subscribe, unsubscribe, versions) = match request.wanted {
-        Wanted::Changes {
-            subscribe,
-            unsubscribe,
-            versions,
-        } => (subscribe, unsubscribe, versions),
-        Wanted::Names { .. } => unreachable!("a stream speaks the variant of its subscriptions"),
-    };
-    pb::DeltaDiscoveryRequest {
-        node,
-        type_url: request.resource_type.url().into(),
-        resource_names_subscribe: subscribe,
-        resource_names_unsubscribe: unsubscribe,
-        initial_resource_versions: versions.into_iter().collect(),
-        response_nonce: request.nonce,
-        error_detail: request.error.map(error_detail),
-    }
-}
-
-fn delta_response(response: pb::DeltaDiscoveryResponse) -> RawResponse {
-    RawResponse {
-        type_url: response.type_url,
-        version: String::new(),
-        nonce: response.nonce,
-        resources: response.resources.into_iter().map(wrapped).collect(),
-        removed: response.removed_resources,
-    }
-}
-
-fn wrapped(resource: pb::Resource) -> RawResource {
-    let held = resource.resource.unwrap_or_default();
-    RawResource {
-        name: resource.name,
-        version: resource.version,
-        type_url: held.type_url,
-        bytes: held.value,
-    }
-}
-
-/// In the state of the world a resource may be wrapped, too, or stand for itself.
-fn world_response(response: pb::DiscoveryResponse) -> RawResponse {
-    let version = response.version_info.clone();
-    let resources = response.resources.into_iter().map(|held| {
-        if held
-            .type_url
-            .ends_with("/envoy.service.discovery.v3.Resource")
-            && let Ok(resource) = decode_resource(&held.value)
-        {
-            return wrapped(resource);
-        }
-        RawResource {
-            name: String::new(),
-            version: version.clone(),
-            type_url: held.type_url,
-            bytes: held.value,
-        }
-    });
-    RawResponse {
-        resources: resources.collect(),
-        type_url: response.type_url,
-        version: response.version_info,
-        nonce: response.nonce,
-        removed: Vec::new(),
     }
 }
 

@@ -105,6 +105,17 @@ impl Graph {
                 // Something refers to them still, and serves with what it has, as in Envoy.
                 ResourceType::Endpoint | ResourceType::Route => {}
             },
+            Update::Expired { name } => match resource_type {
+                ResourceType::Cluster => drop(self.clusters.remove(name.as_str())),
+                ResourceType::Listener => drop(self.listeners.remove(name.as_str())),
+                // Whoever gives an end wants it to be one: the last ones do not stay.
+                ResourceType::Endpoint => {
+                    self.assignments.insert(name.into(), Referred::Missing);
+                }
+                ResourceType::Route => {
+                    self.routes.insert(name.into(), Referred::Here(Vec::new()));
+                }
+            },
             Update::Missing { name } => match resource_type {
                 ResourceType::Endpoint => {
                     self.assignments

@@ -34,6 +34,7 @@ pub(crate) fn encode_kept(resources: Vec<RawResource>) -> Vec<u8> {
             value: raw.bytes,
         }),
         name: raw.name,
+        ttl: None,
     });
     let message = discovery::DeltaDiscoveryResponse {
         resources: resources.collect(),
@@ -52,6 +53,7 @@ pub(crate) fn decode_kept(bytes: &[u8]) -> Result<Vec<RawResource>, prost::Decod
             version: one.version,
             type_url: held.type_url,
             bytes: held.value,
+            ..RawResource::default()
         }
     });
     Ok(resources.collect())

@@ -10,7 +10,9 @@ use std::{
 
 use crate::{
     graph::{Graph, Part, State},
-    subscription::{Request, Resource, ResourceType, Response, Subscription, Update, Variant},
+    subscription::{
+        Heartbeat, Request, Resource, ResourceType, Response, Subscription, Update, Variant,
+    },
     translate::{self, Fault, Translated},
 };
 
@@ -36,6 +38,10 @@ pub struct RawResource {
     pub name: String,
     /// Its version; empty in a response of the state of the world.
     pub version: String,
+    /// For how long it is good, if it has an end: seconds and nanoseconds.
+    pub ttl: Option<(i64, i32)>,
+    /// It has no content: the one of this version lives on.
+    pub is_heartbeat: bool,
     /// Its type.
     pub type_url: String,
     /// Its bytes.
@@ -213,7 +219,7 @@ impl Resources {
     /// # Errors
     ///
     /// The type that it is of, if nobody asked for that.
-    pub fn receive(&mut self, response: RawResponse) -> Result<(), String> {
+    pub fn receive(&mut self, response: RawResponse, now: Duration) -> Result<(), String> {
         let of_type = |one: &&mut Subscription| one.resource_type().url() == response.type_url;
         let Some(subscription) = self.subscriptions.iter_mut().find(of_type) else {
             return Err(response.type_url);
@@ -223,7 +229,11 @@ impl Resources {
         told.responses += 1;
         let mut raw: BTreeMap<String, RawResource> = BTreeMap::new();
         let is_kept = self.kept.is_some();
-        let resources = response.resources.into_iter().map(|one| {
+        let (beats, whole): (Vec<_>, Vec<_>) = response
+            .resources
+            .into_iter()
+            .partition(|one| one.is_heartbeat);
+        let resources = whole.into_iter().map(|one| {
             let copy = is_kept.then(|| one.clone());
             let read = read(resource_type, one, told);
             // Of two of one name the first is taken.
@@ -234,18 +244,18 @@ impl Resources {
             }
             read
         });
+        let mut resources: Vec<_> = resources.collect();
+        let (heartbeats, bad) = heartbeats(beats);
+        resources.extend(bad);
+        let refused = resources.iter().filter(|one| one.value.is_err()).count();
         let decoded = Response {
             version: response.version,
             nonce: response.nonce,
-            resources: resources.collect(),
+            resources,
+            heartbeats,
             removed: response.removed,
         };
-        let refused = decoded
-            .resources
-            .iter()
-            .filter(|one| one.value.is_err())
-            .count();
-        let updates = subscription.receive(decoded);
+        let updates = subscription.receive(decoded, now);
         told.rejected += refused as u64;
         told.accepted += updates
             .iter()
@@ -254,20 +264,38 @@ impl Resources {
         if let Some(error) = subscription.error() {
             told.last_error = Some(error.to_owned());
         }
-        if let Some(kept) = &mut self.kept {
-            for update in &updates {
-                match update {
-                    Update::Set { name, .. } => {
-                        let raw = raw.remove(name);
-                        kept.extend(raw.map(|raw| ((resource_type, name.clone()), raw)));
-                    }
-                    Update::Removed { name } => drop(kept.remove(&(resource_type, name.clone()))),
-                    Update::Missing { .. } => {}
-                }
-            }
-        }
+        self.keep_accepted(resource_type, &updates, raw);
         self.apply(resource_type, updates);
         Ok(())
+    }
+
+    /// Takes into [`Self::kept`] what was accepted. What has an end is not kept: whoever begins with it could not know
+    /// when that was.
+    fn keep_accepted(
+        &mut self,
+        resource_type: ResourceType,
+        updates: &[Update<translate::Resource>],
+        mut raw: BTreeMap<String, RawResource>,
+    ) {
+        let Some(kept) = &mut self.kept else { return };
+        for update in updates {
+            let key = |name: &String| (resource_type, name.clone());
+            match update {
+                Update::Set { name, .. } => {
+                    match raw.remove(name).filter(|raw| raw.ttl.is_none()) {
+                        Some(raw) => drop(kept.insert(key(name), raw)),
+                        None => drop(kept.remove(&key(name))),
+                    }
+                }
+                Update::Removed { name } => drop(kept.remove(&key(name))),
+                Update::Missing { .. } | Update::Expired { .. } => {}
+            }
+        }
+    }
+
+    /// Whether anything that is asked for is not held, so that a server has something to say.
+    pub fn lacks(&self) -> bool {
+        self.subscriptions.iter().any(Subscription::lacks)
     }
 
     /// When [`Self::elapsed`] wants to be called, if nothing happens before.
@@ -340,7 +368,7 @@ impl Resources {
             return;
         }
         for update in updates {
-            if let (Update::Removed { name }, Some(told)) =
+            if let (Update::Removed { name } | Update::Expired { name }, Some(told)) =
                 (&update, self.told.get_mut(&resource_type))
             {
                 told.errors.remove(name);
@@ -420,10 +448,51 @@ fn read(
             }
         }
     }
+    let (ttl, value) = match (ttl(raw.ttl), value) {
+        (Ok(ttl), value) => (ttl, value),
+        (Err(why), Ok(_)) => (None, Err(why)),
+        (Err(_), Err(error)) => (None, Err(error)),
+    };
     Resource {
         name,
         version: raw.version,
+        ttl,
         value,
+    }
+}
+
+/// Those that are well formed, and what is wrong with the others.
+fn heartbeats<T>(beats: Vec<RawResource>) -> (Vec<Heartbeat>, Vec<Resource<T>>) {
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for RawResource {
+        name,
+        version,
+        ttl: given,
+        ..
+    } in beats
+    {
+        match ttl(given) {
+            Ok(ttl) => good.push(Heartbeat { name, version, ttl }),
+            Err(why) => bad.push(Resource {
+                name,
+                version,
+                ttl: None,
+                value: Err(why),
+            }),
+        }
+    }
+    (good, bad)
+}
+
+fn ttl(given: Option<(i64, i32)>) -> Result<Option<Duration>, String> {
+    let Some((seconds, nanos)) = given else {
+        return Ok(None);
+    };
+    match (u64::try_from(seconds), u32::try_from(nanos)) {
+        (Ok(seconds), Ok(nanos @ ..1_000_000_000)) => Ok(Some(Duration::new(seconds, nanos))),
+        _ => Err(format!(
+            "ttl: {seconds}.{nanos:09}s is negative or malformed"
+        )),
     }
 }
 

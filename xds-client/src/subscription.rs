@@ -5,18 +5,24 @@
 //!
 //! The machine does not decode: a resource arrives as a name and either a validated value or the reason
 //! why it was refused. It does not reconnect either: the transport says when a stream is up or down. What may be used
-//! of what was accepted is the business of the [graph](crate::graph). TTLs are not here.
+//! of what was accepted is the business of the [graph](crate::graph).
 //!
 //! Source of the rules: Envoy's `xds_protocol.rst`, and gRPC proposals A46 (partial acceptance) and A57
 //! (the timer for missing resources).
 
+mod message;
+mod nack;
+mod resource_type;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    fmt,
     time::Duration,
 };
 
-use tidegate_core::config::{CLUSTERS_MAX, LISTENERS_MAX};
+pub use message::{Heartbeat, Request, Resource, Response, Update, Wanted};
+pub use resource_type::{Absence, ResourceType, Variant};
+
+use nack::ErrorText;
 
 /// How long a named resource may stay unanswered before it counts as missing (A57). Only connected
 /// time counts.
@@ -30,170 +36,6 @@ pub const RESOURCES_MAX: usize = 100_000;
 /// plane; past the first few resources it says nothing new.
 pub const ERROR_TEXT_MAX: usize = 4096;
 
-/// The kinds of resources this proxy asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ResourceType {
-    /// `envoy.config.cluster.v3.Cluster`
-    Cluster,
-    /// `envoy.config.endpoint.v3.ClusterLoadAssignment`
-    Endpoint,
-    /// `envoy.config.listener.v3.Listener`
-    Listener,
-    /// `envoy.config.route.v3.RouteConfiguration`
-    Route,
-}
-
-impl ResourceType {
-    /// Every type, in the order in which they are made before they are used (make before break).
-    pub const ALL: [ResourceType; 4] = [
-        ResourceType::Cluster,
-        ResourceType::Endpoint,
-        ResourceType::Listener,
-        ResourceType::Route,
-    ];
-
-    /// The URL that names the type on the wire.
-    pub const fn url(self) -> &'static str {
-        match self {
-            ResourceType::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
-            ResourceType::Endpoint => {
-                "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
-            }
-            ResourceType::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
-            ResourceType::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
-        }
-    }
-
-    /// A word for it, in messages and metrics.
-    pub const fn word(self) -> &'static str {
-        match self {
-            ResourceType::Cluster => "cluster",
-            ResourceType::Endpoint => "endpoint",
-            ResourceType::Listener => "listener",
-            ResourceType::Route => "route",
-        }
-    }
-
-    /// Resources of the type that are held: as many as a configuration has. Each listener brings its routes, each
-    /// cluster its endpoints.
-    pub const fn held_max(self) -> usize {
-        match self {
-            ResourceType::Cluster | ResourceType::Endpoint => CLUSTERS_MAX,
-            ResourceType::Listener | ResourceType::Route => LISTENERS_MAX,
-        }
-    }
-
-    /// What a resource's absence from a response means.
-    pub const fn absence(self) -> Absence {
-        match self {
-            ResourceType::Cluster | ResourceType::Listener => Absence::Removes,
-            ResourceType::Endpoint | ResourceType::Route => Absence::Keeps,
-        }
-    }
-}
-
-/// What it means that a response leaves a resource out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Absence {
-    /// It is gone: responses of this type carry everything.
-    Removes,
-    /// Nothing: it goes when its parent does.
-    Keeps,
-}
-
-/// The variants of the protocol.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Variant {
-    /// A response carries what changed.
-    #[default]
-    Delta,
-    /// A response of clusters or listeners carries all of them.
-    StateOfTheWorld,
-}
-
-/// What to send: a `DiscoveryRequest` or a `DeltaDiscoveryRequest` without `node`, which the transport adds to the
-/// first of a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// The type.
-    pub resource_type: ResourceType,
-    /// The nonce of the response that is answered; empty before the first, and in a delta request that answers
-    /// nothing.
-    pub nonce: String,
-    /// Why that response was refused, wholly or in part: this request is a NACK.
-    pub error: Option<String>,
-    /// What is wanted.
-    pub wanted: Wanted,
-}
-
-/// What is wanted, in the words of a variant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// State of the world.
-    Names {
-        /// The version accepted last; empty before the first.
-        version: String,
-        /// Everything that is wanted, ascending; empty is "everything" for a wildcard subscription and "nothing any
-        /// more" for a named one.
-        names: Vec<String>,
-    },
-    /// Delta.
-    Changes {
-        /// Names that are wanted from now on.
-        subscribe: Vec<String>,
-        /// Names that are wanted no more.
-        unsubscribe: Vec<String>,
-        /// What is held, with its version: in the first request of a stream alone.
-        versions: BTreeMap<String, String>,
-    },
-}
-
-/// A received and decoded response.
-#[derive(Clone, Debug)]
-pub struct Response<T> {
-    /// Its version; of no meaning in a delta response.
-    pub version: String,
-    /// Its nonce.
-    pub nonce: String,
-    /// Its resources, each validated or refused.
-    pub resources: Vec<Resource<T>>,
-    /// Names of what is no more; only in a delta response.
-    pub removed: Vec<String>,
-}
-
-/// One resource of a response.
-#[derive(Clone, Debug)]
-pub struct Resource<T> {
-    /// Its name; empty if not even that could be read.
-    pub name: String,
-    /// Its own version; the response's in state of the world.
-    pub version: String,
-    /// The value, or why it was refused.
-    pub value: Result<T, String>,
-}
-
-/// What changed for whoever uses the resources.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Update<T> {
-    /// The resource is now this.
-    Set {
-        /// Its name.
-        name: String,
-        /// Its value.
-        value: T,
-    },
-    /// The resource is no more.
-    Removed {
-        /// Its name.
-        name: String,
-    },
-    /// The server has not sent it in time, or says that it has none: it is taken not to exist, until it comes.
-    Missing {
-        /// Its name.
-        name: String,
-    },
-}
-
 /// The subscription to one resource type.
 #[derive(Debug)]
 pub struct Subscription {
@@ -205,6 +47,9 @@ pub struct Subscription {
     names: BTreeSet<String>,
     /// The accepted resources with their versions. Invariant: of a named subscription, a subset of `names`.
     held: BTreeMap<String, String>,
+    /// Until when those of `held` are good that have an end. It is kept while no stream is up, too: that is
+    /// what an end is for.
+    expiries: BTreeMap<String, Duration>,
     /// The version accepted last, over all streams.
     version: String,
     stream: Stream,
@@ -254,6 +99,7 @@ impl Subscription {
             wildcard,
             names: BTreeSet::new(),
             held: BTreeMap::new(),
+            expiries: BTreeMap::new(),
             version: String::new(),
             stream: Stream::Down,
         }
@@ -324,11 +170,29 @@ impl Subscription {
         }
         if !self.wildcard {
             self.held.remove(name);
+            self.expiries.remove(name);
         }
         if let Stream::Up(up) = &mut self.stream {
             up.waiting.remove(name);
         }
         self.request_is_due();
+    }
+
+    /// Asks for a resource again that is asked for already: a server that lives answers (in delta it has to), and
+    /// whoever calls sees to it that one that does not is left.
+    pub fn ask_again(&mut self, name: &str) {
+        if let Stream::Up(up) = &mut self.stream
+            && self.names.contains(name)
+        {
+            up.told.remove(name);
+            up.due = true;
+        }
+    }
+
+    /// Whether anything that is asked for is not held, so that a server has something to say.
+    pub fn lacks(&self) -> bool {
+        let lacks_all = self.wildcard && self.held.is_empty();
+        lacks_all || self.names.iter().any(|name| !self.held.contains_key(name))
     }
 
     /// A stream was made. Nonces are valid on their stream only, so that the first request repeats the
@@ -418,21 +282,22 @@ impl Subscription {
     /// Takes a response in: returns what changed, and makes the ACK or NACK due. Good resources of a
     /// response are taken even when others of it are refused (A46). A refused resource keeps its last
     /// good value, whatever its type says about absence.
-    pub fn receive<T>(&mut self, response: Response<T>) -> Vec<Update<T>> {
+    pub fn receive<T>(&mut self, response: Response<T>, now: Duration) -> Vec<Update<T>> {
         if let Stream::Down = self.stream {
             // A response of a stream that is gone.
             return Vec::new();
         }
-        let (updates, error) = self.apply(response.resources, response.removed);
+        let (version, nonce) = (response.version.clone(), response.nonce.clone());
+        let (updates, error) = self.apply(response, now);
         if error.is_none() {
-            self.version = response.version;
+            self.version = version;
         }
         if let Stream::Up(up) = &mut self.stream {
-            up.nonce.clone_from(&response.nonce);
+            up.nonce.clone_from(&nonce);
             up.error.clone_from(&error);
             match self.variant {
                 Variant::StateOfTheWorld => up.due = true,
-                Variant::Delta => up.unanswered.push_back((response.nonce, error)),
+                Variant::Delta => up.unanswered.push_back((nonce, error)),
             }
             for update in &updates {
                 match update {
@@ -442,7 +307,7 @@ impl Subscription {
                     Update::Missing { name } => {
                         up.waiting.insert(name.clone(), Duration::MAX);
                     }
-                    Update::Removed { .. } => {}
+                    Update::Removed { .. } | Update::Expired { .. } => {}
                 }
             }
         }
@@ -451,16 +316,21 @@ impl Subscription {
 
     /// When [`Self::elapsed`] wants to be called, if nothing happens before.
     pub fn deadline(&self) -> Option<Duration> {
-        match &self.stream {
+        let missing = match &self.stream {
             Stream::Down => None,
-            Stream::Up(up) => up.waiting.values().min().copied(),
-        }
+            Stream::Up(up) => up.waiting.values().min(),
+        };
+        let deadline = missing.into_iter().chain(self.expiries.values()).min();
+        deadline
+            .copied()
+            .filter(|deadline| *deadline < Duration::MAX)
     }
 
-    /// Time passed: names whose answer is overdue. Each is told once per stream.
+    /// Time passed: what has come to its end, and names whose answer is overdue. Each is told once per stream.
     pub fn elapsed<T>(&mut self, now: Duration) -> Vec<Update<T>> {
+        let mut updates = self.expire(now);
         let Stream::Up(up) = &mut self.stream else {
-            return Vec::new();
+            return updates;
         };
         let overdue: Vec<String> = up
             .waiting
@@ -472,20 +342,58 @@ impl Subscription {
             // Kept with an unreachable deadline, so that the next request does not start the timer anew.
             up.waiting.insert(name.clone(), Duration::MAX);
         }
-        overdue
-            .into_iter()
-            .map(|name| Update::Missing { name })
+        let missing = overdue.into_iter().map(|name| Update::Missing { name });
+        updates.extend(missing);
+        updates
+    }
+
+    /// Forgets what has come to its end, so that a new stream does not claim to hold it.
+    fn expire<T>(&mut self, now: Duration) -> Vec<Update<T>> {
+        let is_over = |(name, end): (&String, &Duration)| (*end <= now).then(|| name.clone());
+        let over: Vec<String> = self.expiries.iter().filter_map(is_over).collect();
+        for name in &over {
+            self.forget(name);
+            if let Stream::Up(up) = &mut self.stream {
+                // It has not gone missing: nobody is asked for it anew.
+                up.waiting.insert(name.clone(), Duration::MAX);
+            }
+        }
+        over.into_iter()
+            .map(|name| Update::Expired { name })
             .collect()
+    }
+
+    /// Whether it was held.
+    fn forget(&mut self, name: &str) -> bool {
+        self.expiries.remove(name);
+        self.held.remove(name).is_some()
+    }
+
+    /// A resource that comes without an end has none any more.
+    fn set_expiry(&mut self, name: &str, ttl: Option<Duration>, now: Duration) {
+        match ttl {
+            Some(ttl) => drop(
+                self.expiries
+                    .insert(name.to_owned(), now.saturating_add(ttl)),
+            ),
+            None => drop(self.expiries.remove(name)),
+        }
     }
 
     /// The changes that a response makes, and the text of the NACK if any of it is refused.
     fn apply<T>(
         &mut self,
-        resources: Vec<Resource<T>>,
-        removed: Vec<String>,
+        response: Response<T>,
+        now: Duration,
     ) -> (Vec<Update<T>>, Option<String>) {
+        let Response {
+            resources,
+            heartbeats,
+            removed,
+            ..
+        } = response;
         let mut refused = ErrorText::default();
-        let count = resources.len() + removed.len();
+        let count = resources.len() + heartbeats.len() + removed.len();
         if count > RESOURCES_MAX {
             refused.add(
                 "",
@@ -499,6 +407,7 @@ impl Subscription {
             let Resource {
                 name,
                 version,
+                ttl,
                 value,
             } = resource;
             if !name.is_empty() && !seen.insert(name.clone()) {
@@ -524,15 +433,27 @@ impl Subscription {
                     );
                 }
                 Ok(value) => {
+                    self.set_expiry(&name, ttl, now);
                     self.held.insert(name.clone(), version);
                     updates.push(Update::Set { name, value });
                 }
             }
         }
+        for Heartbeat { name, version, ttl } in heartbeats {
+            if !seen.insert(name.clone()) {
+                refused.add(&name, format_args!("named twice in one response"));
+            } else if self.held.get(&name) == Some(&version) {
+                self.set_expiry(&name, ttl, now);
+            } else if self.wants(&name) {
+                // It is to live on, and is not here.
+                let reason = format_args!("has no content, and version `{version}` is not held");
+                refused.add(&name, reason);
+            }
+        }
         for name in removed {
             if !seen.insert(name.clone()) {
                 refused.add(&name, format_args!("named twice in one response"));
-            } else if self.held.remove(&name).is_some() {
+            } else if self.forget(&name) {
                 updates.push(Update::Removed { name });
             } else if self.names.contains(&name) {
                 updates.push(Update::Missing { name });
@@ -544,7 +465,7 @@ impl Subscription {
             let gone = self.held.keys().filter(|name| !seen.contains(*name));
             let gone: Vec<String> = gone.cloned().collect();
             for name in gone {
-                self.held.remove(&name);
+                self.forget(&name);
                 updates.push(Update::Removed { name });
             }
         }
@@ -580,36 +501,6 @@ fn with_wildcard(wildcard: bool, mut names: Vec<String>) -> Vec<String> {
         names.insert(0, "*".to_owned());
     }
     names
-}
-
-/// The text of a NACK: `name: reason`, one a line, cut at [`ERROR_TEXT_MAX`].
-#[derive(Default)]
-struct ErrorText {
-    text: String,
-    left_out: usize,
-}
-
-impl ErrorText {
-    fn add(&mut self, name: &str, reason: fmt::Arguments<'_>) {
-        let name = if name.is_empty() { "(no name)" } else { name };
-        let line = format!("{name}: {reason}");
-        // Room is kept for the last line, which counts what was left out.
-        if self.text.len() + line.len() + 32 > ERROR_TEXT_MAX {
-            self.left_out += 1;
-            return;
-        }
-        if !self.text.is_empty() {
-            self.text.push('\n');
-        }
-        self.text.push_str(&line);
-    }
-
-    fn finish(mut self) -> Option<String> {
-        if self.left_out > 0 {
-            self.text.push_str(&format!("\nand {} more", self.left_out));
-        }
-        (!self.text.is_empty()).then_some(self.text)
-    }
 }
 
 #[cfg(test)]

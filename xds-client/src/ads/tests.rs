@@ -8,6 +8,7 @@
 
 use std::{net::SocketAddr, pin::Pin};
 
+use futures_lite::{Stream, stream};
 use hyper::server::conn::http2;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -19,7 +20,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use super::*;
 use crate::{
     pb::{
-        Response as GrpcResponse, async_trait,
+        Request as GrpcRequest, Response as GrpcResponse, async_trait,
         discovery::aggregated_discovery_service_server::{
             AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
         },
@@ -185,6 +186,7 @@ fn delta_clusters(nonce: &str, names: &[&str]) -> pb::DeltaDiscoveryResponse {
         version: "7".into(),
         resource: Some(cluster(name)),
         name: (*name).into(),
+        ttl: None,
     };
     pb::DeltaDiscoveryResponse {
         resources: names.iter().map(resource).collect(),
@@ -255,6 +257,7 @@ async fn a_stream_of_the_state_of_the_world_is_spoken() {
         version: "1".into(),
         resource: Some(cluster("b")),
         name: "b".into(),
+        ttl: None,
     };
     let bad = pb::Any {
         value: vec![0xff],

@@ -19,6 +19,16 @@ pub struct Node {
     pub user_agent_name: ::prost::alloc::string::String,
     #[prost(string, tag = "7")]
     pub user_agent_version: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "10")]
+    pub client_features: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// google.protobuf.Duration
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Duration {
+    #[prost(int64, tag = "1")]
+    pub seconds: i64,
+    #[prost(int32, tag = "2")]
+    pub nanos: i32,
 }
 /// google.rpc.Status
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -105,6 +115,8 @@ pub struct Resource {
     pub resource: ::core::option::Option<Any>,
     #[prost(string, tag = "3")]
     pub name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "6")]
+    pub ttl: ::core::option::Option<Duration>,
 }
 /// Generated client implementations.
 pub mod aggregated_discovery_service_client {

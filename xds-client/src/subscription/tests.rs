@@ -10,10 +10,17 @@ use super::*;
 
 const NOW: Duration = Duration::from_secs(100);
 
+impl Subscription {
+    fn hear<T>(&mut self, response: Response<T>) -> Vec<Update<T>> {
+        self.receive(response, NOW)
+    }
+}
+
 fn good(name: &str, value: u32) -> Resource<u32> {
     Resource {
         name: name.into(),
         version: format!("{value}"),
+        ttl: None,
         value: Ok(value),
     }
 }
@@ -22,6 +29,7 @@ fn bad(name: &str, reason: &str) -> Resource<u32> {
     Resource {
         name: name.into(),
         version: "bad".into(),
+        ttl: None,
         value: Err(reason.into()),
     }
 }
@@ -31,6 +39,7 @@ fn response(version: &str, nonce: &str, resources: Vec<Resource<u32>>) -> Respon
         version: version.into(),
         nonce: nonce.into(),
         resources,
+        heartbeats: Vec::new(),
         removed: Vec::new(),
     }
 }
@@ -117,7 +126,7 @@ fn named_without_names_is_silent_until_it_has_spoken() {
 #[test]
 fn ack_carries_version_and_nonce() {
     let mut subscription = clusters();
-    let updates = subscription.receive(response("v1", "n1", vec![good("a", 1), good("b", 2)]));
+    let updates = subscription.hear(response("v1", "n1", vec![good("a", 1), good("b", 2)]));
     assert_eq!(updates, [set("a", 1), set("b", 2)]);
     let request = subscription.poll_request(NOW).unwrap();
     assert_eq!((version(&request), request.nonce.as_str()), ("v1", "n1"));
@@ -129,9 +138,9 @@ fn ack_carries_version_and_nonce() {
 #[test]
 fn nack_keeps_the_version_and_the_last_good_value() {
     let mut subscription = clusters();
-    subscription.receive(response("v1", "n1", vec![good("a", 1), good("b", 1)]));
+    subscription.hear(response("v1", "n1", vec![good("a", 1), good("b", 1)]));
     subscription.poll_request(NOW);
-    let updates = subscription.receive(response(
+    let updates = subscription.hear(response(
         "v2",
         "n2",
         vec![bad("a", "connect_timeout is negative"), good("b", 2)],
@@ -145,7 +154,7 @@ fn nack_keeps_the_version_and_the_last_good_value() {
         Some("a: connect_timeout is negative")
     );
     // A good one clears the error.
-    subscription.receive(response("v3", "n3", vec![good("a", 3), good("b", 3)]));
+    subscription.hear(response("v3", "n3", vec![good("a", 3), good("b", 3)]));
     assert_eq!(subscription.poll_request(NOW).unwrap().error, None);
     assert_eq!(subscription.version(), "v3");
 }
@@ -154,15 +163,15 @@ fn nack_keeps_the_version_and_the_last_good_value() {
 #[test]
 fn absence_removes_by_type() {
     let mut subscription = clusters();
-    subscription.receive(response("v1", "n1", vec![good("a", 1), good("b", 1)]));
-    let updates = subscription.receive(response("v2", "n2", vec![good("b", 2)]));
+    subscription.hear(response("v1", "n1", vec![good("a", 1), good("b", 1)]));
+    let updates = subscription.hear(response("v2", "n2", vec![good("b", 2)]));
     assert_eq!(updates, [set("b", 2), removed("a")]);
-    let updates = subscription.receive(response("v3", "n3", vec![]));
+    let updates = subscription.hear(response("v3", "n3", vec![]));
     assert_eq!(updates, [removed("b")]);
 
     let mut subscription = endpoints(&["a", "b"]);
-    subscription.receive(response("v1", "n1", vec![good("a", 1), good("b", 1)]));
-    let updates = subscription.receive(response("v2", "n2", vec![good("b", 2)]));
+    subscription.hear(response("v1", "n1", vec![good("a", 1), good("b", 1)]));
+    let updates = subscription.hear(response("v2", "n2", vec![good("b", 2)]));
     assert_eq!(updates, [set("b", 2)]);
     assert!(subscription.holds("a"));
 }
@@ -171,7 +180,7 @@ fn absence_removes_by_type() {
 #[test]
 fn a_name_twice_is_refused() {
     let mut subscription = clusters();
-    let updates = subscription.receive(response("v1", "n1", vec![good("a", 1), good("a", 2)]));
+    let updates = subscription.hear(response("v1", "n1", vec![good("a", 1), good("a", 2)]));
     assert_eq!(updates, [set("a", 1)]);
     let error = subscription.poll_request(NOW).unwrap().error.unwrap();
     assert!(error.contains("a: named twice"), "{error}");
@@ -182,7 +191,7 @@ fn a_name_twice_is_refused() {
 #[test]
 fn unwanted_resources_are_ignored() {
     let mut subscription = endpoints(&["a"]);
-    let updates = subscription.receive(response("v1", "n1", vec![good("a", 1), good("x", 9)]));
+    let updates = subscription.hear(response("v1", "n1", vec![good("a", 1), good("x", 9)]));
     assert_eq!(updates, [set("a", 1)]);
     assert!(!subscription.holds("x"));
     assert_eq!(subscription.poll_request(NOW).unwrap().error, None);
@@ -193,13 +202,13 @@ fn unwanted_resources_are_ignored() {
 #[test]
 fn reconnect_repeats_names_and_version() {
     let mut subscription = endpoints(&["a", "b"]);
-    subscription.receive(response("v1", "n1", vec![good("a", 1)]));
+    subscription.hear(response("v1", "n1", vec![good("a", 1)]));
     subscription.disconnected();
     subscription.subscribe("c");
     assert_eq!(subscription.poll_request(NOW), None);
     assert!(
         subscription
-            .receive(response("v9", "n9", vec![good("a", 9)]))
+            .hear(response("v9", "n9", vec![good("a", 9)]))
             .is_empty()
     );
     subscription.connected();
@@ -213,7 +222,7 @@ fn reconnect_repeats_names_and_version() {
 #[test]
 fn changes_are_sent_together() {
     let mut subscription = endpoints(&["a"]);
-    subscription.receive(response("v1", "n1", vec![good("a", 1)]));
+    subscription.hear(response("v1", "n1", vec![good("a", 1)]));
     subscription.subscribe("b");
     subscription.subscribe("c");
     let request = subscription.poll_request(NOW).unwrap();
@@ -237,7 +246,7 @@ fn wildcard_with_names_says_both() {
 #[test]
 fn missing_after_fifteen_connected_seconds() {
     let mut subscription = endpoints(&["a", "b"]);
-    subscription.receive(response("v1", "n1", vec![good("a", 1)]));
+    subscription.hear(response("v1", "n1", vec![good("a", 1)]));
     assert_eq!(subscription.deadline(), Some(NOW + MISSING_AFTER));
     let just_before = NOW + MISSING_AFTER - Duration::from_nanos(1);
     assert!(subscription.elapsed::<u32>(just_before).is_empty());
@@ -260,7 +269,7 @@ fn missing_after_fifteen_connected_seconds() {
             .is_empty()
     );
     // It may still come.
-    let updates = subscription.receive(response("v2", "n2", vec![good("b", 2)]));
+    let updates = subscription.hear(response("v2", "n2", vec![good("b", 2)]));
     assert_eq!(updates, [set("b", 2)]);
     assert_eq!(subscription.deadline(), None);
 }
@@ -270,9 +279,8 @@ fn missing_after_fifteen_connected_seconds() {
 #[test]
 fn what_has_no_name_removes_nothing() {
     let mut subscription = clusters();
-    subscription.receive(response("v1", "n1", vec![good("a", 1), good("b", 1)]));
-    let updates =
-        subscription.receive(response("v2", "n2", vec![good("a", 2), bad("", "cut off")]));
+    subscription.hear(response("v1", "n1", vec![good("a", 1), good("b", 1)]));
+    let updates = subscription.hear(response("v2", "n2", vec![good("a", 2), bad("", "cut off")]));
     assert_eq!(updates, [set("a", 2)]);
     assert!(subscription.holds("b"));
     let error = subscription.poll_request(NOW).unwrap().error.unwrap();
@@ -286,18 +294,18 @@ fn limits_hold() {
     let many = |n: usize| (0..n).map(|i| good(&format!("c{i}"), 1)).collect();
     let most = ResourceType::Cluster.held_max();
     let mut subscription = clusters();
-    let updates = subscription.receive(response("v1", "n1", many(most)));
+    let updates = subscription.hear(response("v1", "n1", many(most)));
     assert_eq!(updates.len(), most);
     assert_eq!(subscription.version(), "v1");
-    let updates = subscription.receive(response("v2", "n2", many(most + 1)));
+    let updates = subscription.hear(response("v2", "n2", many(most + 1)));
     assert_eq!(updates.len(), most);
     assert_eq!(subscription.version(), "v1");
-    let updates = subscription.receive(response("v3", "n3", many(RESOURCES_MAX + 1)));
+    let updates = subscription.hear(response("v3", "n3", many(RESOURCES_MAX + 1)));
     assert!(updates.is_empty());
     assert!(subscription.holds("c0"));
 
     let broken = (0..1000).map(|i| bad(&format!("c{i}"), "broken")).collect();
-    subscription.receive(response("v3", "n3", broken));
+    subscription.hear(response("v3", "n3", broken));
     let error = subscription.poll_request(NOW).unwrap().error.unwrap();
     assert!(error.len() <= ERROR_TEXT_MAX, "{}", error.len());
     assert!(error.ends_with("more"), "{error}");
@@ -314,7 +322,7 @@ fn a_flood_with_bad_resources_is_taken_in() {
         for round in 0..1000 {
             let mut resources: Vec<_> = (0..9).map(|i| good(&format!("c{i}"), round)).collect();
             resources.push(bad("c9", "broken"));
-            let updates = subscription.receive(response("v", &format!("n{round}"), resources));
+            let updates = subscription.hear(response("v", &format!("n{round}"), resources));
             assert_eq!(updates.len(), 9);
             let request = subscription.poll_request(NOW).unwrap();
             assert_eq!(request.nonce, format!("n{round}"));
@@ -365,7 +373,7 @@ fn delta_requests_say_what_changed() {
     let request = subscription.poll_request(NOW).unwrap();
     assert_eq!(changes(&request), (vec!["a"], vec![], vec![]));
     assert_eq!(request.nonce, "");
-    subscription.receive(response("", "n1", vec![good("a", 1)]));
+    subscription.hear(response("", "n1", vec![good("a", 1)]));
     let request = subscription.poll_request(NOW).unwrap();
     assert_eq!(changes(&request), (vec![], vec![], vec![]));
     assert_eq!((request.nonce.as_str(), request.error), ("n1", None));
@@ -387,8 +395,8 @@ fn delta_requests_say_what_changed() {
 #[test]
 fn delta_answers_are_not_merged() {
     let mut subscription = delta(&["a"]);
-    subscription.receive(response("", "n1", vec![bad("a", "broken")]));
-    subscription.receive(response("", "n2", vec![good("a", 2)]));
+    subscription.hear(response("", "n1", vec![bad("a", "broken")]));
+    subscription.hear(response("", "n2", vec![good("a", 2)]));
     let answers: Vec<_> = std::iter::from_fn(|| subscription.poll_request(NOW))
         .map(|request| (request.nonce, request.error))
         .collect();
@@ -404,11 +412,11 @@ fn delta_answers_are_not_merged() {
 fn delta_reconnects_with_the_versions_held() {
     let mut subscription = delta(&["a", "b", "c", "d"]);
     let first = vec![good("a", 1), good("b", 1), bad("c", "broken"), good("d", 1)];
-    subscription.receive(response("", "n1", first));
-    subscription.receive(response("", "n2", vec![good("a", 2), bad("b", "broken")]));
+    subscription.hear(response("", "n1", first));
+    subscription.hear(response("", "n2", vec![good("a", 2), bad("b", "broken")]));
     let mut gone = response("", "n3", vec![]);
     gone.removed = vec!["d".into()];
-    assert_eq!(subscription.receive::<u32>(gone), [removed("d")]);
+    assert_eq!(subscription.hear::<u32>(gone), [removed("d")]);
     subscription.disconnected();
     subscription.connected();
     let request = subscription.poll_request(NOW).unwrap();
@@ -428,9 +436,9 @@ fn delta_wildcard_keeps_what_is_absent() {
     subscription.connected();
     let request = subscription.poll_request(NOW).unwrap();
     assert_eq!(changes(&request), (vec![], vec![], vec![]));
-    subscription.receive(response("", "n1", vec![good("a", 1)]));
+    subscription.hear(response("", "n1", vec![good("a", 1)]));
     assert_eq!(
-        subscription.receive(response("", "n2", vec![good("b", 2)])),
+        subscription.hear(response("", "n2", vec![good("b", 2)])),
         [set("b", 2)]
     );
     subscription.connected();
@@ -449,7 +457,7 @@ fn delta_removal_of_what_is_not_held_is_its_absence() {
     let mut answer = response("", "n1", vec![]);
     answer.removed = vec!["a".into(), "x".into()];
     let missing = Update::Missing::<u32> { name: "a".into() };
-    assert_eq!(subscription.receive(answer), [missing]);
+    assert_eq!(subscription.hear(answer), [missing]);
     assert!(
         subscription
             .elapsed::<u32>(NOW + 2 * MISSING_AFTER)
@@ -457,7 +465,7 @@ fn delta_removal_of_what_is_not_held_is_its_absence() {
     );
     let mut both = response("", "n2", vec![good("a", 1)]);
     both.removed = vec!["a".into()];
-    assert_eq!(subscription.receive(both), [set("a", 1)]);
+    assert_eq!(subscription.hear(both), [set("a", 1)]);
     subscription.poll_request(NOW);
     assert!(
         subscription
@@ -467,4 +475,118 @@ fn delta_removal_of_what_is_not_held_is_its_absence() {
             .unwrap()
             .contains("named twice")
     );
+}
+
+/// A resource that is good for `ttl` seconds.
+fn good_for(name: &str, ttl: u64) -> Resource<u32> {
+    Resource {
+        ttl: Some(Duration::from_secs(ttl)),
+        ..good(name, 1)
+    }
+}
+
+fn heartbeat(name: &str, version: &str, ttl: u64) -> Response<u32> {
+    Response {
+        heartbeats: vec![Heartbeat {
+            name: name.into(),
+            version: version.into(),
+            ttl: Some(Duration::from_secs(ttl)),
+        }],
+        ..response("2", "beat", Vec::new())
+    }
+}
+
+fn after(seconds: u64) -> Duration {
+    NOW + Duration::from_secs(seconds)
+}
+
+fn expired(name: &str) -> Update<u32> {
+    Update::Expired { name: name.into() }
+}
+
+/// Goal: what has an end comes to it, also while nobody is connected, and is not said to be held afterwards. Method:
+/// one resource with an end and one without; the stream breaks before.
+#[test]
+fn what_has_an_end_comes_to_it() {
+    let mut subscription = delta(&["a", "b"]);
+    subscription.hear(response("", "n", vec![good_for("a", 5), good("b", 1)]));
+    assert_eq!(subscription.deadline(), Some(after(5)));
+    subscription.disconnected();
+    assert_eq!(subscription.elapsed::<u32>(after(4)), []);
+    assert_eq!(subscription.elapsed(after(5)), [expired("a")]);
+    assert_eq!(subscription.deadline(), None);
+    subscription.connected();
+    let request = subscription.poll_request(after(6)).unwrap();
+    assert_eq!(changes(&request).2, [("b", "1")]);
+}
+
+/// Goal: a heartbeat prolongs what is held, in its version alone, and a resource without an end has none any more.
+/// Method: a good heartbeat, one of another version, one of a stranger, then the resource without an end.
+#[test]
+fn heartbeats_prolong() {
+    let mut subscription = delta(&["a"]);
+    subscription.hear(response("", "n", vec![good_for("a", 5)]));
+    subscription.receive(heartbeat("a", "1", 5), after(4));
+    assert_eq!(subscription.error(), None);
+    assert_eq!(subscription.elapsed::<u32>(after(8)), []);
+    subscription.receive(heartbeat("a", "9", 100), after(8));
+    assert_eq!(
+        subscription.error(),
+        Some("a: has no content, and version `9` is not held")
+    );
+    subscription.receive(heartbeat("stranger", "1", 1), after(8));
+    assert_eq!(subscription.error(), None);
+    assert_eq!(subscription.deadline(), Some(after(9)));
+    subscription.receive(response("", "n", vec![good("a", 2)]), after(8));
+    assert_eq!(subscription.elapsed::<u32>(after(1000)), []);
+    assert!(subscription.holds("a"));
+}
+
+/// Goal: a heartbeat is a presence: in the state of the world it keeps what it names. Method: a response of a
+/// heartbeat alone, then an empty one.
+#[test]
+fn a_heartbeat_is_a_presence() {
+    let mut subscription = clusters();
+    subscription.hear(response("1", "n1", vec![good_for("a", 5)]));
+    assert_eq!(subscription.hear(heartbeat("a", "1", 5)), []);
+    assert_eq!(
+        subscription.hear(response("3", "n3", vec![])),
+        [removed("a")]
+    );
+    assert_eq!(subscription.deadline(), None, "nothing is left to expire");
+}
+
+/// Goal: a name that is asked for again is named again, by both variants. Method: one that is held.
+#[test]
+fn a_name_is_asked_for_again() {
+    let mut by_changes = delta(&["a"]);
+    by_changes.hear(response("", "n", vec![good("a", 1)]));
+    while by_changes.poll_request(NOW).is_some() {}
+    by_changes.ask_again("stranger");
+    assert_eq!(by_changes.poll_request(NOW), None);
+    by_changes.ask_again("a");
+    let request = by_changes.poll_request(NOW).unwrap();
+    assert_eq!(
+        (changes(&request), request.nonce.as_str()),
+        ((vec!["a"], vec![], vec![]), "")
+    );
+    let mut by_names = endpoints(&["a"]);
+    by_names.hear(response("1", "n", vec![good("a", 1)]));
+    by_names.poll_request(NOW).unwrap();
+    by_names.ask_again("a");
+    assert_eq!(names(&by_names.poll_request(NOW).unwrap()), ["a"]);
+}
+
+/// Goal: a server that has nothing to add is not taken for a dead one. Method: names and a wildcard before and after
+/// their answers.
+#[test]
+fn what_is_held_is_not_lacking() {
+    let mut named = delta(&["a"]);
+    assert!(named.lacks());
+    named.hear(response("", "n", vec![good("a", 1)]));
+    assert!(!named.lacks());
+    let mut all = clusters();
+    assert!(all.lacks());
+    all.hear(response("1", "n", vec![good("a", 1)]));
+    assert!(!all.lacks());
 }
