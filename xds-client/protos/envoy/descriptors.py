@@ -24,6 +24,8 @@ envoy/extensions/transport_sockets/raw_buffer/v3/raw_buffer.proto
 envoy/extensions/transport_sockets/tls/v3/tls.proto
 envoy/extensions/upstreams/http/v3/http_protocol_options.proto
 envoy/service/discovery/v3/discovery.proto
+udpa/type/v1/typed_struct.proto
+xds/type/v3/typed_struct.proto
 """.split()
 
 

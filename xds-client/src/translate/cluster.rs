@@ -7,7 +7,9 @@ use tidegate_core::config::{
     value,
 };
 
-use super::{Cluster as Translated, endpoint, is_this_stream, node::Node, reference, template};
+use super::{
+    Cluster as Translated, endpoint, is_this_stream, node::Node, own::Sections, reference, template,
+};
 
 /// Makes a cluster.
 pub(super) fn cluster(node: &Node<'_>) -> Translated {
@@ -17,7 +19,7 @@ pub(super) fn cluster(node: &Node<'_>) -> Translated {
         config.connect_timeout = timeout;
     }
     circuit(node, &mut config);
-    healing(node, &mut config);
+    own_sections(node, &mut config);
     http_options(node, &mut config);
     config.health = health(node);
     let calls = config.health.as_ref().map(|health| &health.probe);
@@ -154,29 +156,23 @@ fn circuit(node: &Node<'_>, config: &mut Cluster) {
     }
 }
 
-/// Outlier detection switches self-healing on. What is sick is judged by our own rules.
-fn healing(node: &Node<'_>, config: &mut Cluster) {
-    let Some(outliers) = node.node("outlier_detection") else {
-        return;
-    };
-    let Some(mut heal) = template::with_health().heal else {
-        return;
-    };
-    if let Some(percent) = outliers.integer::<u32>("max_ejection_percent") {
-        match percent <= 100 {
-            true => heal.ejection.max_ejection_percent = percent,
-            false => outliers.refuse("max_ejection_percent", "is more than 100"),
-        }
+/// Outlier detection by Envoy's fields, and sections in our own words.
+fn own_sections(node: &Node<'_>, config: &mut Cluster) {
+    let mut sections = Sections::new();
+    if let Some(outliers) = node.node("outlier_detection") {
+        sections.add_message("outlier_detection", &outliers, OUTLIERS_IGNORED);
     }
-    if let Some(first) = outliers.positive("base_ejection_time") {
-        heal.ejection.base_ejection = first;
-        heal.ejection.max_ejection = heal.ejection.max_ejection.max(first);
+    for (_, options) in node.entries("typed_extension_protocol_options") {
+        sections.add_extension(&options);
     }
-    if let Some(longest) = outliers.positive("max_ejection_time") {
-        heal.ejection.max_ejection = longest.max(heal.ejection.base_ejection);
-    }
-    config.heal = Some(heal);
+    sections.read(node, config);
 }
+
+/// Fields of outlier detection that the table has as ignored.
+const OUTLIERS_IGNORED: &[&str] = &[
+    "successful_active_health_check_uneject_host",
+    "always_eject_one_host",
+];
 
 fn health(node: &Node<'_>) -> Option<HealthCheck> {
     let checks = node.nodes("health_checks");
@@ -255,6 +251,9 @@ fn http_options(node: &Node<'_>, config: &mut Cluster) {
         config.requests_per_connection = Some(requests).filter(|n| *n > 0);
     }
     for (key, options) in node.entries("typed_extension_protocol_options") {
+        if Sections::is_one(&options) {
+            continue;
+        }
         if options.kind() != "HttpProtocolOptions" {
             node.refuse(
                 "typed_extension_protocol_options",

@@ -15,9 +15,12 @@ mod endpoint;
 mod listener;
 mod matching;
 mod node;
+mod own;
 mod route;
 pub mod support;
 mod template;
+
+pub use own::EXTENSIONS;
 
 use std::{fmt, sync::Arc};
 

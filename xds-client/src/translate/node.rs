@@ -65,6 +65,10 @@ impl<'a> Node<'a> {
         kind.rsplit_once('.').map_or(kind, |(_, name)| name)
     }
 
+    pub(super) fn message(&self) -> &'a Message {
+        self.message
+    }
+
     pub(super) fn path(&self) -> &str {
         &self.path
     }
@@ -76,6 +80,16 @@ impl<'a> Node<'a> {
 
     pub(super) fn refuse(&self, field: &str, reason: impl Into<String>) {
         self.faults.refuse(self.at(field), reason);
+    }
+
+    /// A fault at a path of its own.
+    pub(super) fn refuse_at(&self, path: String, reason: impl Into<String>) {
+        self.faults.refuse(path, reason);
+    }
+
+    /// A warning at a path of its own.
+    pub(super) fn warn_at(&self, path: String, reason: impl Into<String>) {
+        self.faults.warn(path, reason);
     }
 
     pub(super) fn warn(&self, field: &str, reason: impl Into<String>) {

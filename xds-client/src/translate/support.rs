@@ -31,7 +31,6 @@ const DATA: &[&str] = &["google.protobuf.Struct", "google.protobuf.Value"];
 const SHOWN: &str = "only shown by Envoy itself";
 const LOGS: &str = "the access log is configured by the file";
 const OWN_BUFFERS: &str = "buffers are bounded by `limits` of the file";
-const OWN_RULES: &str = "what is sick is judged by the rules of self-healing";
 const OWN_CONNECTION: &str = "connections are the proxy's own business";
 const TRACES: &str = "no traces are exported";
 
@@ -97,7 +96,12 @@ fn review_value(value: &Value, path: &str, faults: &Faults) {
         }
         Value::Map(entries) => {
             for (key, item) in entries {
-                review_value(item, &format!("{path}[\"{key}\"]"), faults);
+                let at = format!("{path}[\"{key}\"]");
+                match item {
+                    // Nobody looks an extension up that is not known by its type.
+                    Value::Opaque(kind) => faults.refuse(at, format!("{kind} is not supported")),
+                    item => review_value(item, &at, faults),
+                }
             }
         }
         _ => {}

@@ -6,6 +6,8 @@
     clippy::panic
 )]
 
+mod own;
+
 use serde_json::{Value as Json, json};
 use tidegate_core::config::model::{
     Balance, Endpoints, HashOn, HostPattern, PathPattern, PathRewrite, Probe, Protocol,
@@ -96,6 +98,11 @@ fn a_cluster_is_taken() {
     assert_eq!((health.healthy_after, health.unhealthy_after), (2, 3));
     assert!(matches!(health.probe, Probe::Http { expect, .. } if expect == [(200, 299)]));
     let heal = config.heal.unwrap();
+    let outlier = heal.ejection.outlier.as_ref().unwrap();
+    assert_eq!(
+        (outlier.interval.as_secs(), outlier.consecutive_5xx),
+        (1, 5)
+    );
     assert_eq!(
         (
             heal.ejection.base_ejection.as_secs(),

@@ -1,6 +1,6 @@
 //! Clusters and endpoints, and what stands in them.
 
-use super::{OWN_BUFFERS, OWN_CONNECTION, OWN_RULES, SHOWN, Support};
+use super::{OWN_BUFFERS, OWN_CONNECTION, SHOWN, Support};
 
 pub(super) const TABLE: &[Support] = &[
     Support {
@@ -119,33 +119,49 @@ pub(super) const TABLE: &[Support] = &[
     Support {
         kind: "envoy.config.cluster.v3.OutlierDetection",
         taken: &[
+            "consecutive_5xx",
+            "interval",
             "base_ejection_time",
-            "max_ejection_time",
             "max_ejection_percent",
+            "enforcing_consecutive_5xx",
+            "enforcing_success_rate",
+            "success_rate_minimum_hosts",
+            "success_rate_request_volume",
+            "success_rate_stdev_factor",
+            "consecutive_gateway_failure",
+            "enforcing_consecutive_gateway_failure",
+            "split_external_local_origin_errors",
+            "consecutive_local_origin_failure",
+            "enforcing_consecutive_local_origin_failure",
+            "enforcing_local_origin_success_rate",
+            "failure_percentage_threshold",
+            "enforcing_failure_percentage",
+            "enforcing_failure_percentage_local_origin",
+            "failure_percentage_minimum_hosts",
+            "failure_percentage_request_volume",
+            "max_ejection_time",
+            "max_ejection_time_jitter",
         ],
         ignored: &[
-            ("consecutive_5xx", OWN_RULES),
-            ("interval", OWN_RULES),
-            ("enforcing_consecutive_5xx", OWN_RULES),
-            ("enforcing_success_rate", OWN_RULES),
-            ("success_rate_minimum_hosts", OWN_RULES),
-            ("success_rate_request_volume", OWN_RULES),
-            ("success_rate_stdev_factor", OWN_RULES),
-            ("consecutive_gateway_failure", OWN_RULES),
-            ("enforcing_consecutive_gateway_failure", OWN_RULES),
-            ("split_external_local_origin_errors", OWN_RULES),
-            ("consecutive_local_origin_failure", OWN_RULES),
-            ("enforcing_consecutive_local_origin_failure", OWN_RULES),
-            ("enforcing_local_origin_success_rate", OWN_RULES),
-            ("failure_percentage_threshold", OWN_RULES),
-            ("enforcing_failure_percentage", OWN_RULES),
-            ("enforcing_failure_percentage_local_origin", OWN_RULES),
-            ("failure_percentage_minimum_hosts", OWN_RULES),
-            ("failure_percentage_request_volume", OWN_RULES),
-            ("max_ejection_time_jitter", OWN_RULES),
-            ("successful_active_health_check_uneject_host", OWN_RULES),
-            ("always_eject_one_host", OWN_RULES),
+            (
+                "successful_active_health_check_uneject_host",
+                "an endpoint comes back by a trial",
+            ),
+            (
+                "always_eject_one_host",
+                "one endpoint may always be out, and the last one never is",
+            ),
         ],
+    },
+    Support {
+        kind: "xds.type.v3.TypedStruct",
+        taken: &["type_url", "value"],
+        ignored: &[],
+    },
+    Support {
+        kind: "udpa.type.v1.TypedStruct",
+        taken: &["type_url", "value"],
+        ignored: &[],
     },
     Support {
         kind: "envoy.config.core.v3.HealthCheck",
