@@ -329,6 +329,7 @@ impl Coordinator {
                 Order::Applied { epoch, after } => {
                     tracing::debug!("every shard uses epoch {epoch} after {after:?}");
                     self.applied = epoch;
+                    self.status.process.applied(after);
                 }
             }
         }

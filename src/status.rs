@@ -148,11 +148,32 @@ pub(crate) struct ProcessCounters {
     pub(crate) self_handshakes_failed: AtomicU64,
     /// Ticket keys made after the first.
     pub(crate) ticket_rotations: AtomicU64,
+    /// How long it took until every shard used the newest configuration, in nanoseconds (S14).
+    applied_ns: AtomicU64,
+    /// The longest such time.
+    applied_ns_max: AtomicU64,
     /// Hot upgrades by [`Outcome`], those of the processes before included.
     upgrades: [AtomicU64; Outcome::ALL.len()],
 }
 
 impl ProcessCounters {
+    /// Every shard uses the newest configuration, so long after it was told to.
+    pub(crate) fn applied(&self, after: Duration) {
+        let ns = after.as_nanos() as u64;
+        self.applied_ns.store(ns, Ordering::Relaxed);
+        self.applied_ns_max.fetch_max(ns, Ordering::Relaxed);
+    }
+
+    /// How long that took last, in seconds.
+    pub(crate) fn applied_s(&self) -> f64 {
+        self.applied_ns.load(Ordering::Relaxed) as f64 / 1e9
+    }
+
+    /// How long it took at most.
+    pub(crate) fn applied_max_s(&self) -> f64 {
+        self.applied_ns_max.load(Ordering::Relaxed) as f64 / 1e9
+    }
+
     /// The counter of upgrades that ended like this.
     pub(crate) fn upgrades(&self, outcome: Outcome) -> &AtomicU64 {
         let [completed, refused, failed, timed_out] = &self.upgrades;

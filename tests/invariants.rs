@@ -443,9 +443,11 @@ fn every_counter_is_moved_somewhere() {
     let code: String = sources
         .iter()
         .filter(|(path, _)| path.starts_with("shard/src/") && !is_test_file(path))
-        // What shards count of a rate limit is counted where its tokens are; of a row of failures, where rows are.
+        // What shards count of a rate limit is counted where its tokens are; of a row of failures, where rows are;
+        // of steering, where it is decided.
         .chain(sources.get_key_value("core/src/limiter/bucket.rs"))
         .chain(sources.get_key_value("core/src/healing/outlier.rs"))
+        .chain(sources.get_key_value("core/src/steering/program/table.rs"))
         .map(|(_, source)| code_only(source))
         .collect();
     // Failures of endpoints are counted by class there, and read below.

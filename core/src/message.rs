@@ -170,6 +170,8 @@ pub struct AccessRecord {
     pub limit: Option<Box<LimitRecord>>,
     /// The rate limit that the request was over, if it was refused for that (L13).
     pub rate_limit: Option<Box<RateLimitRecord>>,
+    /// What the steering program decided, where a rule was involved (S16).
+    pub steer: Option<Box<SteerRecord>>,
     /// Times the request was tried again.
     pub retries: u8,
     /// Bytes of the request, head included.
@@ -196,6 +198,23 @@ pub struct RateLimitRecord {
     pub by: &'static str,
     /// When there will be a token; `None` if the service does not tell.
     pub retry_after: Option<Duration>,
+}
+
+/// What a steering rule decided about a request: `rule42@17:unit1→unit2`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SteerRecord {
+    /// The rule.
+    pub rule: Arc<str>,
+    /// Its own version.
+    pub rule_epoch: u64,
+    /// Where the request would have gone.
+    pub from: Arc<str>,
+    /// Where it went, or was to go.
+    pub to: Arc<str>,
+    /// The place that was chosen first had no endpoint.
+    pub fell_back: bool,
+    /// The snapshot that decided.
+    pub epoch: Epoch,
 }
 
 /// The limit that a request was refused by, in numbers (L10).

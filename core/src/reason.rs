@@ -73,6 +73,12 @@ reasons! {
     RateLimited => "rate_limited", 429, "Look at `/limits/rates`; raise `requests` or `burst`, or let the client slow down.";
     /// The route's `global_rate_limits` could not be asked about, and `on_failure` is `refuse`.
     RateLimitService => "rate_limit_service", 503, "Look at `/limits/rates` and at the cluster of `rate_limit_service`; or set `on_failure: allow`.";
+    /// The place that a steering rule chose has no endpoint, and the rule names no other.
+    SteerNoTarget => "steer_no_target", 503, "Look at `/steering`: the rule and its target; name a `fallback`, or withdraw the rule.";
+    /// The route leads to an exclusive group, and no steering rule sends the request there.
+    SteerNotNamed => "steer_not_named", 503, "Run `tidegate explain` on the request; only rules that name the group may send to it.";
+    /// A steering rule's `cap` has no token left for the request.
+    SteerCapped => "steer_capped", 429, "Look at `/steering`; raise the rule's `cap`, or withdraw it.";
     /// The upstream connection was refused.
     ConnectRefused => "connect_refused", 503, "Is the endpoint's process up?";
     /// The upstream connection was not made within `connect_timeout`.

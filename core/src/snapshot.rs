@@ -14,7 +14,7 @@ use crate::{
     id::{ClusterId, EndpointId, Epoch, InterfaceId, ListenerId, RouteId},
     limiter::{Priority, bucket::Buckets, interface::Shared},
     stats::{EndpointCounters, PerShard, RateLimitServiceCounters, RouteCounters},
-    steering::{PathRewriter, RouteTable},
+    steering::{PathRewriter, RouteTable, program::Table},
 };
 
 /// The whole data plane, compiled.
@@ -30,6 +30,17 @@ pub struct Snapshot {
     pub clusters: Vec<Cluster>,
     /// The service that keeps limits for many proxies.
     pub rate_limit_service: Option<RateLimitService>,
+    /// The steering program; `None` leaves every request to its route.
+    pub steering: Option<Box<Steering>>,
+}
+
+/// The steering program, compiled.
+#[derive(Debug)]
+pub struct Steering {
+    /// What decides.
+    pub table: Table,
+    /// What would, evaluated beside it (S15).
+    pub dry_run: Option<Table>,
 }
 
 /// A compiled listener.
@@ -268,10 +279,12 @@ impl Snapshot {
                 census: kept.census(listener.bind),
             })
             .collect();
-        name_interfaces(&mut listeners, &mut clusters, &kept);
+        let steering = compile_steering(&config, &cluster_ids, previous, shards, epoch);
+        name_interfaces(&mut listeners, &mut clusters, steering.as_deref(), &kept);
         Snapshot {
             epoch,
             rate_limit_service: kept.rate_limit_service(&config, &cluster_ids),
+            steering,
             listeners,
             clusters,
             config,
@@ -425,6 +438,26 @@ impl<'a> KeptCounters<'a> {
     }
 }
 
+fn compile_steering(
+    config: &model::Config,
+    cluster_ids: &BTreeMap<&str, ClusterId>,
+    previous: Option<&Snapshot>,
+    shards: usize,
+    epoch: Epoch,
+) -> Option<Box<Steering>> {
+    let program = config.steering.as_deref()?;
+    let before = previous.and_then(|snapshot| snapshot.steering.as_deref());
+    let compile = |program, before| Table::compile(program, cluster_ids, before, shards, epoch);
+    let dry_run = program.next.as_deref().map(|next| {
+        let before = before.and_then(|before| before.dry_run.as_ref());
+        compile(next, before)
+    });
+    Some(Box::new(Steering {
+        table: compile(program, before.map(|before| &before.table)),
+        dry_run,
+    }))
+}
+
 fn compile_cluster(
     id: ClusterId,
     name: &Arc<str>,
@@ -458,8 +491,13 @@ fn compile_cluster(
     }
 }
 
-/// Every route to a cluster that is limited is an interface of it.
-fn name_interfaces(listeners: &mut [Listener], clusters: &mut [Cluster], kept: &KeptCounters<'_>) {
+/// Every route to a cluster that is limited is an interface of it, also if steering alone leads there (S10).
+fn name_interfaces(
+    listeners: &mut [Listener],
+    clusters: &mut [Cluster],
+    steering: Option<&Steering>,
+    kept: &KeptCounters<'_>,
+) {
     for listener in listeners {
         let Protocol::Http(http) = &mut listener.protocol else {
             continue;
@@ -468,7 +506,12 @@ fn name_interfaces(listeners: &mut [Listener], clusters: &mut [Cluster], kept: &
             let Action::Forward(forward) = &mut route.action else {
                 continue;
             };
-            for id in forward.split.clusters() {
+            let homes = BTreeSet::from_iter(forward.split.clusters());
+            let elsewhere = homes
+                .iter()
+                .filter_map(|home| Some(steering?.table.siblings(*home)));
+            let all = homes.iter().copied().chain(elsewhere.flatten());
+            for id in BTreeSet::from_iter(all) {
                 let limited = |cluster: &&mut Cluster| cluster.config.adaptive_limit.is_some();
                 let Some(cluster) = clusters.get_mut(id.index()).filter(limited) else {
                     continue;

@@ -5,6 +5,7 @@
 //! generated from it.
 
 use crate::{
+    config::model::steering::PLACES_MAX,
     reason::Reason,
     sketch,
     sync::{AtomicU64, Ordering},
@@ -276,6 +277,8 @@ slab! {
         Counter retries,
         /// Retries not made, since the retry budget was used up.
         Counter retries_over_budget,
+        /// Hop marks of steering that were taken from requests, as no peer that is trusted had sent them.
+        Counter steer_marks_untrusted,
         /// Access-log records dropped, since the writer was behind.
         Counter access_log_dropped,
         /// Turns of the loop.
@@ -496,6 +499,39 @@ slab! {
         Counter would_limit,
         /// Requests that it had no answer for: none in time, or none that can be read.
         Counter failed,
+    }
+}
+
+slab! {
+    /// What one shard counts for one rule of the steering program. Kept over snapshots while its id stays.
+    RuleCounters {
+        /// Requests that it sent elsewhere than their route says.
+        Counter moved,
+        /// Requests that matched and stay where their route sends them: outside of its share, or at home.
+        Counter stayed,
+        /// Requests that went where its fallback says, as the place that was chosen had no endpoint.
+        Counter fell_back,
+        /// Requests refused, as the place that it chose had no endpoint.
+        Counter refused,
+        /// Requests refused, as they were over its rate.
+        Counter capped,
+        /// Of those that it moved, the ones that are over.
+        Counter completed,
+        /// Of those, the ones that failed: 5xx, a status of gRPC that is the server's fault, or no answer.
+        Counter failed,
+    }
+}
+
+slab! {
+    /// What one shard counts for one place of the steering program. Kept over snapshots while its name stays.
+    PlaceCounters {
+        /// Requests whose route leads here.
+        Counter arrived,
+        /// Of those, the ones refused, as only rules may send here and none did.
+        Counter turned_away,
+    } and {
+        /// Of those, the ones that went to each place of the application.
+        to: [Counter; PLACES_MAX],
     }
 }
 

@@ -566,6 +566,8 @@ fn without_origins(mut config: Config) -> Config {
                 .for_each(|route| route.origin = "".into());
         }
     }
+    let rules = config.steering.iter_mut().flat_map(|s| s.rules.iter_mut());
+    rules.for_each(|rule| rule.origin = "".into());
     config
 }
 

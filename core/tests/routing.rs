@@ -567,6 +567,7 @@ fn snapshot(routes: Vec<Route>) -> Snapshot {
         center: None,
         rate_limit_service: None,
         xds: None,
+        steering: None,
     };
     Snapshot::compile(Arc::new(config), &Resolution::new(), None, 1, Epoch(1))
 }

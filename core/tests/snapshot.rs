@@ -221,6 +221,7 @@ fn config() -> Config {
         center: None,
         rate_limit_service: None,
         xds: None,
+        steering: None,
     };
     let http = Http {
         routes: vec![

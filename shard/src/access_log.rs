@@ -37,6 +37,7 @@ pub(crate) fn record(exchange: &Exchange<'_>) -> AccessRecord {
         detail: exchange.refusal.map(|r| r.detail).unwrap_or_default(),
         limit: exchange.over_limit.clone(),
         rate_limit: exchange.over_rate.clone(),
+        steer: exchange.steer_record(),
         retries: exchange.retries,
         received_bytes: exchange.received_bytes,
         sent_bytes: exchange.sent_bytes,

@@ -7,6 +7,7 @@
 //! * `caller.rs`: the client's side: a connection in HTTP/1, or a stream of one in HTTP/2.
 //! * `exchange.rs`: what is known of the request so far.
 //! * `allowance.rs`: what the request needs before it goes on: tokens, and a slot.
+//! * `steer.rs`: where the request goes.
 //! * `head.rs`: reading heads, which may arrive in pieces, and writing them for the next hop.
 //! * `upload.rs`: the request on its way to the endpoint.
 //! * `answer.rs`: the answer on its way to the client; `download.rs`: its body.
@@ -22,6 +23,7 @@ mod exchange;
 mod head;
 mod reply;
 mod retry;
+mod steer;
 mod tunnel;
 mod upload;
 

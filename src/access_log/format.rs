@@ -5,7 +5,9 @@ use std::io::Write;
 
 use serde_json::{Map, Value, json};
 use tidegate_core::{
-    config::model::AccessLogFormat, limiter::watermark::Signal, message::AccessRecord,
+    config::model::AccessLogFormat,
+    limiter::watermark::Signal,
+    message::{AccessRecord, SteerRecord},
 };
 
 use crate::text::{Quoted, Rfc3339, Span};
@@ -88,6 +90,17 @@ fn short(record: &AccessRecord, out: &mut Vec<u8>) -> std::io::Result<()> {
     }
     if let Some(status) = record.grpc_status {
         write!(out, " grpc_status={status}")?;
+    }
+    if let Some(steer) = &record.steer {
+        let back = if steer.fell_back { " fell_back" } else { "" };
+        let SteerRecord {
+            rule,
+            rule_epoch,
+            from,
+            to,
+            ..
+        } = &**steer;
+        write!(out, " steer={rule}@{rule_epoch}:{from}→{to}{back}")?;
     }
     if let Some(over) = &record.rate_limit {
         match over.rate {
@@ -193,6 +206,14 @@ fn object(record: &AccessRecord) -> Map<String, Value> {
             put("tidegate.rate_limit.retry_after", json!(wait.as_secs_f64()));
         }
     }
+    if let Some(steer) = &record.steer {
+        put("tidegate.steer.rule", json!(*steer.rule));
+        put("tidegate.steer.rule_epoch", json!(steer.rule_epoch));
+        put("tidegate.steer.from", json!(*steer.from));
+        put("tidegate.steer.to", json!(*steer.to));
+        put("tidegate.steer.fell_back", json!(steer.fell_back));
+        put("tidegate.steer.epoch", json!(steer.epoch.0));
+    }
     put_text(&mut put, "tidegate.cluster", &record.cluster);
     if let Some(reason) = record.reason {
         put("tidegate.reason", json!(reason.word()));
@@ -229,6 +250,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
     use tidegate_core::{
+        id::Epoch,
         limiter::{Priority, bucket::Rate},
         message::{LimitCause, LimitRecord, RateLimitRecord},
         reason::Reason,
@@ -270,6 +292,7 @@ mod tests {
                 },
             })),
             rate_limit: None,
+            steer: None,
             retries: 1,
             received_bytes: 90,
             sent_bytes: 120,
@@ -310,6 +333,39 @@ mod tests {
             formatted(AccessLogFormat::Short, &record),
             "1970-01-01T00:00:00.000Z --- TCP - -> - total=0ns added=0ns in=0 out=0\n"
         );
+    }
+
+    /// Goal: a decision of steering explains itself in the log (S16). Method: one in both formats, and one that
+    /// fell back.
+    #[test]
+    fn lines_of_a_steered_request() {
+        let steer = SteerRecord {
+            rule: "rule42".into(),
+            rule_epoch: 17,
+            from: "unit2".into(),
+            to: "unit1".into(),
+            fell_back: false,
+            epoch: Epoch(4),
+        };
+        let of = |steer: SteerRecord| AccessRecord {
+            steer: Some(Box::new(steer)),
+            ..AccessRecord::default()
+        };
+        let record = of(steer.clone());
+        let short = formatted(AccessLogFormat::Short, &record);
+        assert!(short.ends_with(" steer=rule42@17:unit2→unit1\n"), "{short}");
+        let json: Value = serde_json::from_str(&formatted(AccessLogFormat::Json, &record)).unwrap();
+        assert_eq!(json["tidegate.steer.rule"], "rule42");
+        assert_eq!(json["tidegate.steer.rule_epoch"], 17);
+        assert_eq!(json["tidegate.steer.from"], "unit2");
+        assert_eq!(json["tidegate.steer.to"], "unit1");
+        assert_eq!(json["tidegate.steer.epoch"], 4);
+        let back = of(SteerRecord {
+            fell_back: true,
+            ..steer
+        });
+        let short = formatted(AccessLogFormat::Short, &back);
+        assert!(short.ends_with("unit1 fell_back\n"), "{short}");
     }
 
     /// Goal: who is over a rate limit finds in the log which, and for how long (L13). Method: such a record in

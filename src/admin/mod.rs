@@ -11,6 +11,7 @@ pub(crate) mod healing;
 pub(crate) mod limits;
 pub(crate) mod prometheus;
 mod rates;
+pub(crate) mod steering;
 mod stream;
 pub(crate) mod view;
 pub(crate) mod xds;
@@ -69,7 +70,7 @@ const PAGES: &str = "\
 No such page. There are:
   GET   / (dashboard)  /ready  /live  /server_info  /stats  /metrics  /config_dump  /listeners
         /clusters  /shards  /memory  /logging  /stream  /certs  /encryption  /healing  /limits  /xds (?format=text)
-        /limits/decisions  /limits/rates  /limits/service
+        /limits/decisions  /limits/rates  /limits/service  /steering (?format=text)
   POST  /drain  /undrain  /reload (?force_strict=1)  /logging?level=LEVEL  /quitquitquit
         /encryption?cluster=NAME&rollout=20%|on|off|file
         /healing?cluster=NAME&eject=IP:PORT&for=60s  /healing?cluster=NAME&restore=IP:PORT
@@ -308,6 +309,7 @@ fn router(admin: Admin) -> Router {
         .route("/encryption", get(encrypted).post(set_rollout))
         .route("/healing", get(healed).post(heal))
         .route("/limits", get(limited))
+        .route("/steering", get(steered))
         .route("/xds", get(controlled))
         .route(
             "/limits/decisions",
@@ -478,6 +480,11 @@ async fn healed(Shared(admin): Admins, Query(query): Query<PageQuery>) -> Respon
 async fn limited(Shared(admin): Admins, Query(query): Query<PageQuery>) -> Response {
     let status = &admin.service.status;
     query.page(|| limits::text(status), || limits::view(status))
+}
+
+async fn steered(Shared(admin): Admins, Query(query): Query<PageQuery>) -> Response {
+    let status = &admin.service.status;
+    query.page(|| steering::text(status), || steering::view(status))
 }
 
 async fn controlled(Shared(admin): Admins, Query(query): Query<PageQuery>) -> Response {

@@ -10,6 +10,7 @@ mod limits;
 mod process;
 mod rates;
 mod secrets;
+mod steering;
 mod xds;
 
 use std::fmt::{self, Write};
@@ -128,6 +129,7 @@ pub(crate) fn families() -> Vec<Family> {
     families.extend(healing::families());
     families.extend(limits::families());
     families.extend(rates::families());
+    families.extend(steering::families());
     families.extend(xds::families());
     families.extend(slab(
         "route",

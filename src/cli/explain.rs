@@ -17,6 +17,7 @@ use crate::{
     exit::{Exit, Failure},
     service,
     source::Source,
+    status::unix_s,
 };
 
 #[derive(clap::Args)]
@@ -41,7 +42,7 @@ pub(super) struct Args {
     #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = parse_field)]
     headers: Vec<(String, String)>,
 
-    /// The client's address, for stickiness by it
+    /// The client's address, for stickiness by it and for the hop mark of steering
     #[arg(long, value_name = "IP")]
     from: Option<IpAddr>,
 
@@ -65,6 +66,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let snapshot = compile(loaded.config);
     let circumstances = Circumstances {
         client: args.from,
+        now_unix_s: unix_s(),
         ..Circumstances::default()
     };
     let listener = args.listener.as_deref();

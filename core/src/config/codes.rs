@@ -189,6 +189,9 @@ codes! {
     SECRET_FILE "TG-C052" Error "Secret that cannot be used"
         "The file of a secret is missing, may not be read, or does not hold what it should: a certificate with its key, in time, whose chain builds; or authorities. Nothing of what it holds is shown."
         "";
+    STEERING "TG-C060" Error "Steering rule that cannot be meant"
+        "It names what is not there, shares that do not sum to 100 %, a share that a server has anyway, or a move that could lead back. What it says is not done in part."
+        "version: 1\nclusters: { a: { endpoints: { static: [10.0.0.1:80] } } }\nsteering: { applications: { pay: { units: { u1: a } } }, rules: [ { id: r, owner: o, match: { application: pay }, split: { u1: 90% } } ] }\n";
     MORE "TG-C099" Error "More diagnostics than shown"
         "At most 64 are reported at once."
         "";
@@ -231,6 +234,9 @@ codes! {
     NAMED_BY_ADDRESS "TG-C113" Warning "Certificates by address"
         "The endpoints are listed by address and no name is asked of their certificates, so each must name its own IP address. Few do; the handshakes of the others fail."
         "version: 1\nclusters: { pay: { endpoints: { static: [10.0.0.1:443] }, tls: { trusted_ca: ca } } }\nsecrets: { ca: { trusted_ca: ca.pem } }\n";
+    NOT_NAMED "TG-C120" Warning "Route to an exclusive group"
+        "The group gets only what steering rules name it for. What a route leads there is refused, unless a trusted peer has sent it; right in front of the group's own instances, wrong elsewhere."
+        "version: 1\nlisteners: { web: { bind: 127.0.0.1:80, routes: [ { to: a } ] } }\nclusters: { a: { endpoints: { static: [10.0.0.1:80] } } }\nsteering: { applications: { pay: { groups: { g: { cluster: a, exclusive: true } } } } }\n";
 }
 
 /// `docs/reference/config-errors.md`: every code, its meaning and an example.

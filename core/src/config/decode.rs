@@ -29,6 +29,7 @@ mod matching;
 mod outlier;
 mod route;
 mod secret;
+pub(super) mod steering;
 mod tls;
 mod xds;
 
@@ -108,6 +109,9 @@ pub(super) fn file(root: &Node, report: &Report<'_>) -> (Config, Origins) {
         xds: fields
             .section_opt("xds", &keys::XDS)
             .map(|fields| Box::new(xds::xds(&fields))),
+        steering: fields
+            .section_opt("steering", &keys::STEERING)
+            .map(|fields| Box::new(steering::steering(&fields, &defined.clusters))),
     };
     (config, origins)
 }

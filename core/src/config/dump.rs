@@ -23,6 +23,7 @@ use crate::limiter::{Priority, watermark::Signal};
 mod heal;
 mod health;
 mod limit;
+mod steering;
 mod tls;
 
 /// Stands in place of a value that may be a secret.
@@ -32,6 +33,11 @@ pub(super) const REDACTED: &str = "[redacted]";
 /// are redacted.
 pub fn to_json(config: &Config) -> Value {
     file(config, Secrets::Redact)
+}
+
+/// A steering rule, in words of the file.
+pub fn rule_to_json(rule: &super::model::steering::Rule) -> Value {
+    steering::rule(rule)
 }
 
 /// Where each route stands: `{"<listener>": {"<route>": "edge.yaml:12:9"}}`.
@@ -97,6 +103,8 @@ pub(super) fn file(config: &Config, secrets: Secrets) -> Value {
     let service = config.rate_limit_service.as_deref();
     file.put_opt("rate_limit_service", service.map(limit::rate_limit_service));
     file.put_opt("xds", config.xds.as_deref().map(xds));
+    let program = config.steering.as_deref();
+    file.put_opt("steering", program.map(steering::steering));
     file.into()
 }
 

@@ -9,6 +9,7 @@ mod global;
 mod listener;
 mod outlier;
 mod route;
+mod steering;
 mod tls;
 mod top;
 
@@ -17,6 +18,7 @@ pub(super) use global::*;
 pub(super) use listener::*;
 pub(super) use outlier::*;
 pub(super) use route::*;
+pub(super) use steering::*;
 pub(super) use tls::*;
 pub(super) use top::*;
 
@@ -85,6 +87,17 @@ pub(super) static SECTIONS: &[&Section] = &[
     &CENTER,
     &RESTART,
     &XDS,
+    &STEERING,
+    &STEERED_APPLICATION,
+    &STEERED_GROUP,
+    &STEERING_MARKS,
+    &STEERING_RULE,
+    &STEERING_MATCH,
+    &SHIFT,
+    &DIVERT,
+    &STEERING_CAP,
+    &RAMP,
+    &RAMP_STOP,
     &SECRET,
     &LISTENER,
     &LISTENER_TLS,

@@ -1,6 +1,9 @@
 //! What is valid, and probably not meant: needs the whole model.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use super::{
     codes,
@@ -44,6 +47,7 @@ pub(super) fn lint(config: &Config, origins: &Origins, report: &Report<'_>) {
                 for placed in &routes {
                     if let RouteAction::Forward(forward) = &placed.0.action {
                         used.extend(forward.to.iter().map(|to| to.cluster.as_ref()));
+                        exclusive(config, forward, placed, report);
                         hashing(config, forward, placed, report);
                         proxy_protocol(config, &forward.to, placed, report);
                     }
@@ -56,6 +60,11 @@ pub(super) fn lint(config: &Config, origins: &Origins, report: &Report<'_>) {
     only_relayed.for_each(|name| unlimited(config, origins, name, report));
     used.extend(relayed);
     used.extend(rate_limit_service(config, origins, report));
+    let steered = config
+        .steering
+        .iter()
+        .flat_map(|steering| steering.applications.values());
+    used.extend(steered.flat_map(|one| one.places().map(|(_, cluster, _)| &**cluster)));
     encryption(config, origins, report);
     for (name, place) in &origins.clusters {
         if !used.contains(name.as_ref()) && is_all {
@@ -88,6 +97,25 @@ fn rate_limit_service<'c>(
         );
     }
     Some(name)
+}
+
+/// A route to a group that gets nothing but what rules send there (S9).
+fn exclusive(config: &Config, forward: &Forward, (route, place): &Placed<'_>, report: &Report<'_>) {
+    let steering = config.steering.iter();
+    let applications = steering.flat_map(|steering| steering.applications.values());
+    let groups = applications.flat_map(|application| &application.groups);
+    let led_to = |cluster: &Arc<str>| forward.to.iter().any(|to| to.cluster == *cluster);
+    for (group, _) in groups.filter(|(_, group)| group.exclusive && led_to(&group.cluster)) {
+        let message = format!(
+            "route `{}` leads to the exclusive group `{group}`",
+            route.name
+        );
+        report.add(
+            Problem::new(codes::NOT_NAMED, (*place).clone(), message)
+                .label("refused, unless a trusted peer has sent it here")
+                .help("lead it to a unit and name the group in a rule; keep it only in front of the group's own instances"),
+        );
+    }
 }
 
 /// A limit on a cluster that has no interfaces: only relayed connections go there.

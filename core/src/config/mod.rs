@@ -36,10 +36,11 @@ mod tree;
 pub mod value;
 
 pub use codes::{CODES, Code, errors_reference};
+pub use decode::steering::parse_rule as parse_steering_rule;
 pub use demo::{demo_config, embedded_default};
 pub use diagnostic::{DIAGNOSTICS_MAX, Diagnostic, Related, Severity};
 pub use diff::diff;
-pub use dump::{origins, to_json};
+pub use dump::{origins, rule_to_json, to_json};
 pub use keys::{
     ALPN_NAME_MAX, BODY_MAX, CERTIFICATES_MAX, CLUSTERS_MAX, ENDPOINTS_MAX, LABEL_MAX, LABELS_MAX,
     LISTENERS_MAX, NAME_MAX, RATE_LIMITS_MAX, ROUTE_LIST_MAX, ROUTES_MAX, SECRETS_MAX, SHARDS_MAX,
@@ -48,6 +49,7 @@ pub use keys::{
 pub use quantity::parse_duration;
 pub use reference::{json_schema, reference};
 pub use secret_files::secret_faults;
+pub use syntax::{format_instant, parse_instant};
 pub use tree::{DEPTH_MAX, NODES_MAX};
 
 use self::{

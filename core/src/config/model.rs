@@ -13,6 +13,7 @@ mod http;
 mod http2;
 mod limit;
 mod route;
+pub mod steering;
 mod tls;
 mod xds;
 
@@ -55,6 +56,8 @@ pub struct Config {
     pub rate_limit_service: Option<Box<RateLimitService>>,
     /// The control plane that brings a part of the configuration; `None` is all from the file.
     pub xds: Option<Box<Xds>>,
+    /// The steering program; `None` leaves every request to its route.
+    pub steering: Option<Box<steering::Steering>>,
 }
 
 /// The proxy's own identity.

@@ -9,11 +9,14 @@ use super::codes::{self, Code};
 mod field;
 mod host;
 mod path;
+mod time;
 mod tls;
 
 pub(super) use field::{edited_header_name, header_name, header_value, is_token, method};
 pub(super) use host::{address, authority, dns, endpoint, host_pattern};
 pub(super) use path::{path, path_and_query, path_pattern, regex, rewrite_regex, unknown_group};
+pub(super) use time::instant;
+pub use time::{format_instant, parse_instant};
 pub(super) use tls::{alpn, file_path, label, overreach, san_dns, san_uri, server_name};
 
 /// What is wrong with a text.

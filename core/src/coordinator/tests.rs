@@ -64,6 +64,7 @@ fn snapshot_of(epoch: u64, addresses: &[&str], checked: bool, heals: bool) -> Ar
         center: None,
         rate_limit_service: None,
         xds: None,
+        steering: None,
     };
     let none = Resolution::new();
     Arc::new(Snapshot::compile(

@@ -70,6 +70,7 @@ const SKEW_NS: u64 = 1_000_000_000;
 /// One limit: its buckets, by key.
 #[derive(Debug)]
 pub struct Buckets {
+    rate: Rate,
     clock: Clock,
     /// In parts of a token, how far ahead an empty bucket's time lies.
     burst: u64,
@@ -99,6 +100,7 @@ impl Buckets {
         };
         let clock = Clock::new(rate);
         Buckets {
+            rate,
             clock,
             skew: clock.at(SKEW_NS),
             burst: u64::from(rate.burst.max(1)) * TOKEN,
@@ -106,6 +108,11 @@ impl Buckets {
             sets: (0..sets).map(|_| Set::default()).collect(),
             counters: PerShard::new(shards),
         }
+    }
+
+    /// What it is the limit of.
+    pub const fn rate(&self) -> Rate {
+        self.rate
     }
 
     /// Takes a token of the bucket of `key`, which is a hash with a key of its own: clients choose what is

@@ -148,12 +148,12 @@ pub fn describe<'a, R: RequestView + ?Sized>(
 }
 
 /// What a request is told from others by.
-enum Sticky<'a> {
+pub(super) enum Sticky<'a> {
     Bytes(Option<&'a [u8]>),
     ClientIp,
 }
 
-fn sticky_key<'a, R: RequestView + ?Sized>(on: &HashOn, request: &'a R) -> Sticky<'a> {
+pub(super) fn sticky_key<'a, R: RequestView + ?Sized>(on: &HashOn, request: &'a R) -> Sticky<'a> {
     Sticky::Bytes(match on {
         HashOn::Header(name) => request.header(name),
         HashOn::Cookie(name) => request
@@ -198,7 +198,7 @@ fn hash_ip(ip: IpAddr) -> u64 {
 }
 
 /// The value of a cookie of the request (RFC 6265, section 4.2.1).
-fn cookie<'a>(header: &'a [u8], name: &str) -> Option<&'a [u8]> {
+pub(super) fn cookie<'a>(header: &'a [u8], name: &str) -> Option<&'a [u8]> {
     header.split(|byte| *byte == b';').find_map(|pair| {
         let value = pair.trim_ascii().strip_prefix(name.as_bytes())?;
         value.strip_prefix(b"=")

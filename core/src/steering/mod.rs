@@ -3,7 +3,8 @@
 //! In reading order: [`route`] (the table of a listener, and which route wins) asks `host` for the group
 //! of routes, `path` for the form that paths are compared in, `path_table` for candidates and
 //! `condition` for the rest; `pattern` holds regular expressions. [`destination`] splits exactly,
-//! [`rewrite`] compiles path rewrites, [`explain`] says why, from the same tables.
+//! [`rewrite`] compiles path rewrites, [`program`] moves requests away from where their route leads,
+//! [`explain`] says why, from the same tables.
 
 mod condition;
 pub mod destination;
@@ -12,6 +13,7 @@ mod host;
 mod path;
 mod path_table;
 mod pattern;
+pub mod program;
 pub mod rewrite;
 pub mod route;
 

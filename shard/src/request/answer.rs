@@ -219,10 +219,13 @@ impl<'a> Exchange<'a> {
         end_stream: bool,
     ) -> Result<(), Refusal> {
         let response = &self.scratch.response;
+        let decision = self.decision_field();
+        let own = decision.as_ref().map(|(name, value)| (*name, &**value));
         let edits = ResponseEdits {
             remove: &edits.remove,
             set: &edits.set,
             append: &edits.append,
+            extra: own.as_slice(),
             ..ResponseEdits::default()
         };
         let fields = response_fields(chunk, response, &edits);
@@ -254,6 +257,8 @@ impl<'a> Exchange<'a> {
         dechunk: bool,
     ) -> Vec<u8> {
         let response = &self.scratch.response;
+        let decision = self.decision_field();
+        let own = decision.as_ref().map(|(name, value)| (*name, &**value));
         let edits = ResponseEdits {
             close: !keep,
             keep_alive_10: keep && self.scratch.request.version == Version::Http10,
@@ -262,7 +267,7 @@ impl<'a> Exchange<'a> {
             append: &edits.append,
             upgrade: response.status == 426,
             dechunk,
-            extra: &[],
+            extra: own.as_slice(),
         };
         let mut out = self.client.local.driver.buffer();
         forward_response(chunk, response, &edits, &mut out);

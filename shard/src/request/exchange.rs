@@ -18,7 +18,7 @@ use tidegate_core::{
     steering::{RequestView, is_ambiguous_path, sticky_hash},
 };
 
-use super::{caller::Caller, reply::REASON_HEADER, retry::Failure, upload::Upload};
+use super::{caller::Caller, reply::REASON_HEADER, retry::Failure, steer::Steered, upload::Upload};
 use crate::{
     access_log, census,
     downstream::Client,
@@ -168,6 +168,10 @@ pub(crate) struct Exchange<'a> {
     pub(crate) over_limit: Option<Box<LimitRecord>>,
     /// The rate limit that refused it.
     pub(crate) over_rate: Option<Box<RateLimitRecord>>,
+    /// It carries a hop mark that nobody who is trusted has set.
+    pub(super) distrusts_mark: bool,
+    /// What the steering program decided; `None` if its cluster is no place.
+    pub(super) steered: Option<Steered<'a>>,
     /// What came of a call of gRPC.
     pub(crate) grpc_status: Option<grpc::Status>,
     /// The key of a WebSocket handshake that was made up for the endpoint.
@@ -209,6 +213,8 @@ impl<'a> Exchange<'a> {
             refusal: None,
             over_limit: None,
             over_rate: None,
+            distrusts_mark: false,
+            steered: None,
             grpc_status: None,
             tunnel_key: None,
             pass: None,
@@ -241,26 +247,6 @@ impl<'a> Exchange<'a> {
             counters.requests.add(1);
         }
         Ok(route)
-    }
-
-    /// The cluster that the route sends this request to.
-    pub(super) fn steer(
-        &mut self,
-        plane: &'a Rc<Plane>,
-        forward: &Forward,
-    ) -> Result<Destination<'a>, Refusal> {
-        let local = &self.client.local;
-        let hash = self.hash(forward).unwrap_or_else(|| local.random());
-        let chosen = forward.split.pick(hash).and_then(|id| plane.cluster(id));
-        let (settings, cluster) = chosen.ok_or(Reason::NoEndpoint)?;
-        self.cluster = Some(settings);
-        Ok(Destination {
-            local,
-            settings,
-            cluster,
-            hash: self.hash(forward),
-            preface: None,
-        })
     }
 
     /// From here on the route's time-out counts, and the client's, if it is gRPC and has one.
@@ -430,13 +416,18 @@ impl<'a> Exchange<'a> {
                 route.grpc_failed.add(u64::from(status != grpc::Status::OK));
             }
         }
+        let is_answered = self.status > 0 && self.status < 500;
+        self.judge_steered(
+            !is_answered || self.grpc_status.is_some_and(grpc::Status::is_of_server),
+        );
         if local.logs_access() {
             local.log_access(access_log::record(&self));
         }
         local.keep_scratch(self.scratch);
     }
 
-    fn hash(&self, forward: &Forward) -> Option<u64> {
+    /// The hash of what the route is sticky by, if the request carries it.
+    pub(super) fn hash(&self, forward: &Forward) -> Option<u64> {
         let on = forward.hash.as_ref()?;
         let view = View {
             head: &self.scratch.request,

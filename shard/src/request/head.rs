@@ -20,6 +20,7 @@ use super::{
     caller::{Caller, Start},
     exchange::{Exchange, Pace, Refusal, Scratch},
     retry::Failure,
+    steer::with_hop_mark,
     tunnel,
     upload::Upload,
 };
@@ -218,6 +219,9 @@ impl<'a> Exchange<'a> {
     fn write_request_head(&mut self, route: &Route, forward: &Forward, leg: &Leg) -> Vec<u8> {
         self.tunnel_key = self.new_tunnel_key(leg);
         let key = self.tunnel_key.as_deref().map(|key| (tunnel::KEY, key));
+        let own: Vec<_> = key.into_iter().chain(self.hop_mark()).collect();
+        let unmarked =
+            (self.drops_hop_mark()).then(|| with_hop_mark(&route.request_headers.remove));
         let local = &self.client.local;
         let scratch = &mut *self.scratch;
         let head = &scratch.request;
@@ -244,12 +248,12 @@ impl<'a> Exchange<'a> {
             via: self.http.forwarded.via.as_deref(),
             forwarded_for,
             proto: self.client.scheme(),
-            remove: &route.request_headers.remove,
+            remove: unmarked.as_deref().unwrap_or(&route.request_headers.remove),
             set: &route.request_headers.set,
             append: &route.request_headers.append,
             upgrade: head.upgrade.is_some(),
             drop_expect: false,
-            extra: key.as_slice(),
+            extra: &own,
         };
         let mut out = local.driver.buffer();
         forward_request(&scratch.bytes, head, &edits, &mut out);

@@ -111,7 +111,7 @@ impl<'a> Exchange<'a> {
             ("retry-after", &wait),
         ];
         let headers = match refusal.reason {
-            Reason::Overloaded | Reason::RateLimited => &headers[..],
+            Reason::Overloaded | Reason::RateLimited | Reason::SteerCapped => &headers[..],
             _ => &headers[..1],
         };
         if let Caller::Http2(on) = self.caller

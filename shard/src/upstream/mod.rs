@@ -174,6 +174,11 @@ impl Cluster {
         }
     }
 
+    /// Whether it has an endpoint that may be chosen, without panic.
+    pub(crate) fn is_usable(&self) -> bool {
+        !self.endpoints.borrow().is_empty() && !self.balancer.borrow().is_panicking()
+    }
+
     /// The part of its load that `endpoint` is to get, in basis points.
     pub(crate) fn set_prior(&self, endpoint: EndpointId, share: u32, now: Duration) {
         self.balancer.borrow_mut().set_prior(endpoint, share, now);

@@ -45,6 +45,18 @@ pub(super) fn families() -> Vec<Family> {
             |s| s.live().source.installed_unix_s as f64,
         ),
         family(
+            "tidegate_config_applied_seconds",
+            "gauge",
+            "From telling the shards of the configuration in use until every one of them used it.",
+            |s| s.process.applied_s(),
+        ),
+        family(
+            "tidegate_config_applied_seconds_max",
+            "gauge",
+            "The same, the longest since the start.",
+            |s| s.process.applied_max_s(),
+        ),
+        family(
             "tidegate_config_reloads_total",
             "counter",
             "Configurations installed after the first.",

@@ -58,7 +58,7 @@ fn methods(fields: &Fields<'_>) -> Vec<Arc<str>> {
     methods
 }
 
-fn headers(fields: &Fields<'_>) -> Vec<(Arc<str>, ValuePattern)> {
+pub(super) fn headers(fields: &Fields<'_>) -> Vec<(Arc<str>, ValuePattern)> {
     let mut headers: Vec<(Arc<str>, ValuePattern)> = Vec::new();
     for entry in fields.map("header") {
         let text = Text {

@@ -79,11 +79,16 @@ pub(in super::super) static ROOT: Section = Section {
             "The control plane that brings further listeners and clusters. Read once, when the process starts.",
         )
         .absent("the file is all there is"),
+        Field::new(
+            "steering",
+            Kind::Section(&STEERING),
+            "Rules that move requests away from where their route leads.",
+        )
+        .absent("every request goes where its route leads"),
     ],
     planned: &[
         ("adaptive_limit", "adaptive limiting"),
         ("limit", "adaptive limiting"),
-        ("steering", "steering between zones and units"),
         ("heal", "self-healing"),
         ("registry", "service registries"),
         ("tracing", "exported traces"),

@@ -42,6 +42,8 @@ pub struct Circumstances {
     pub client: Option<IpAddr>,
     /// Endpoints that are not available, by name of cluster and address.
     pub unavailable: BTreeSet<(Arc<str>, SocketAddr)>,
+    /// Now, in seconds since the Unix epoch, for steering rules that expire.
+    pub now_unix_s: u64,
 }
 
 /// Why there is nothing to explain.

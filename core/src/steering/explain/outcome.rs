@@ -8,11 +8,19 @@ use super::{Circumstances, lossy};
 use crate::{
     balancer::{Balancer, EndpointInput},
     config::model::{self, Balance, HashOn, HeaderEdits},
+    id::ClusterId,
     message::Availability,
     reason::Reason,
     snapshot::{Action, Cluster, Forward, Route, Snapshot},
     steering::{
-        RequestView, RouteScratch, Split, destination::SPLIT_WHOLE, hash_address, sticky_hash,
+        RequestView, RouteScratch, Split,
+        destination::SPLIT_WHOLE,
+        hash_address,
+        program::{
+            Asked, HOP_FIELD,
+            explain::{Steered, explain},
+        },
+        sticky_hash,
     },
 };
 
@@ -107,6 +115,9 @@ pub struct ClusterShare {
     pub endpoints: Vec<EndpointShare>,
     /// The one that the key leads to, where the balancer goes by it.
     pub endpoint: Option<SocketAddr>,
+    /// What the steering program says to a request that its route sends here; `None` if this is no place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steering: Option<Steered>,
 }
 
 /// One endpoint of a cluster.
@@ -196,7 +207,7 @@ fn forwarding(
             hash: hash.map(|hash| format!("{hash:016x}")),
             point: hash.map(|hash| part(forward.split.point(hash))),
         }),
-        clusters: cluster_shares(snapshot, &forward.split, hash, circumstances),
+        clusters: cluster_shares(snapshot, &forward.split, hash, request, circumstances),
     }
 }
 
@@ -213,6 +224,7 @@ fn cluster_shares(
     snapshot: &Snapshot,
     split: &Split,
     hash: Option<u64>,
+    request: &dyn RequestView,
     circumstances: &Circumstances,
 ) -> Vec<ClusterShare> {
     let only = split.shares().count() == 1;
@@ -223,11 +235,15 @@ fn cluster_shares(
         to += share;
         let cluster = snapshot.cluster(id)?;
         let chosen = chosen.map(|chosen| chosen == id);
+        let is_home = chosen != Some(false);
         Some(ClusterShare {
             share: part(share),
             from,
             to,
             chosen,
+            steering: is_home
+                .then(|| steered(snapshot, id, request, circumstances))
+                .flatten(),
             ..cluster_share(cluster, hash, circumstances)
         })
     });
@@ -268,7 +284,39 @@ fn cluster_share(
         panic,
         endpoints: endpoints.collect(),
         endpoint: hash.and_then(|hash| endpoint_of_key(cluster, hash, available)),
+        steering: None,
     }
+}
+
+/// What the steering program says to a request whose route leads to `home`.
+fn steered(
+    snapshot: &Snapshot,
+    home: ClusterId,
+    request: &dyn RequestView,
+    circumstances: &Circumstances,
+) -> Option<Steered> {
+    let table = &snapshot.steering.as_ref()?.table;
+    let place = table.place(home)?;
+    let mark = request.header(HOP_FIELD);
+    let mark = mark.filter(|_| circumstances.client.is_some_and(|peer| table.trusts(peer)));
+    let rest = mark.and_then(|mark| mark.strip_prefix(place.application.as_bytes()));
+    let asked = Asked {
+        request,
+        client: circumstances.client,
+        random: 0,
+        now_unix_s: circumstances.now_unix_s,
+        is_moved: rest.is_some_and(|rest| rest.starts_with(b"/")),
+    };
+    let usable = |id: ClusterId| {
+        let cluster = snapshot.cluster(id);
+        cluster.is_some_and(|cluster| {
+            cluster.endpoints.iter().any(|endpoint| {
+                let key = (cluster.name.clone(), endpoint.address);
+                !circumstances.unavailable.contains(&key)
+            })
+        })
+    };
+    explain(table, home, &asked, usable)
 }
 
 /// Asks a balancer like the shards' own, where it goes by the key alone.

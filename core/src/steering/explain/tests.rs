@@ -21,6 +21,7 @@ fn text_says_why() {
     let snapshot = snapshot();
     let circumstances = Circumstances {
         client: None,
+        now_unix_s: 0,
         unavailable: BTreeSet::from([("pay".into(), "10.0.0.2:80".parse().unwrap())]),
     };
     let request = Typed::new("GET", "Pay.example", "/%70ay/7", &[("cookie", "user=7")]);
@@ -204,6 +205,7 @@ fn snapshot() -> Snapshot {
         center: None,
         rate_limit_service: None,
         xds: None,
+        steering: None,
     };
     let none = Resolution::new();
     Snapshot::compile(Arc::new(config), &none, None, 1, Epoch(3))

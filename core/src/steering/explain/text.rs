@@ -137,7 +137,7 @@ fn write_cluster(f: &mut Formatter<'_>, cluster: &ClusterShare) -> fmt::Result {
     }
     writeln!(f, ", {balance}")?;
     if cluster.endpoints.is_empty() {
-        return writeln!(f, "          no endpoints (no_endpoint, 503)");
+        writeln!(f, "          no endpoints (no_endpoint, 503)")?;
     }
     if cluster.panic {
         writeln!(f, "          none is available: all are used")?;
@@ -145,7 +145,10 @@ fn write_cluster(f: &mut Formatter<'_>, cluster: &ClusterShare) -> fmt::Result {
     for endpoint in &cluster.endpoints {
         write_endpoint(f, endpoint, cluster.endpoint == Some(endpoint.address))?;
     }
-    Ok(())
+    match &cluster.steering {
+        Some(steering) => write!(f, "{steering}"),
+        None => Ok(()),
+    }
 }
 
 fn write_endpoint(f: &mut Formatter<'_>, endpoint: &EndpointShare, led_to: bool) -> fmt::Result {
