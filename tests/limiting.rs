@@ -274,16 +274,22 @@ fn reloads_keep_limits() {
 
 /// Goal: an application that says that it is full is held to what it had while it was not (L1, L10). Method: its
 /// answers carry an ORCA report, first of little, then of far too much, then of little again; nothing else is
-/// measured.
+/// measured. What CPU time they say that they took is the interface's (L4), and one of 5xx has failed.
 #[test]
 fn applications_say_how_full_they_are() {
-    let load = Arc::new(Mutex::new("TEXT cpu_utilization=0.1"));
+    let load = Arc::new(Mutex::new(
+        "TEXT cpu_utilization=0.1,request_cost.cpu_seconds=0.25",
+    ));
     let said = load.clone();
     let origin = Origin::start(move |peer| {
-        while peer.next_request()?.is_some() {
+        while let Some(request) = peer.next_request()? {
             let said = *said.lock().unwrap();
+            let status = match request.head.target() {
+                "/broken" => "500 Internal Server Error",
+                _ => "200 OK",
+            };
             peer.wire.send(format!(
-                "HTTP/1.1 200 OK\r\nendpoint-load-metrics: {said}\r\nContent-Length: 0\r\n\r\n"
+                "HTTP/1.1 {status}\r\nendpoint-load-metrics: {said}\r\nContent-Length: 0\r\n\r\n"
             ))?;
         }
         Ok(())
@@ -298,6 +304,20 @@ fn applications_say_how_full_they_are() {
     eventually("the application's word", || {
         (app()["value"].as_f64()? < 0.5).then_some(())
     });
+    assert_eq!(proxy.client().get("/broken").status, 500);
+    let interface = || limits(&proxy)["interfaces"][0].clone();
+    eventually("what answers took, and one that failed", || {
+        let seen = interface();
+        (seen["cpu"].as_f64()? > 0.2 && seen["failed"] == 1).then_some(())
+    });
+    let metrics = proxy.admin_get("/metrics").text();
+    assert!(metrics.contains("tidegate_interface_cpu{"), "{metrics}");
+    assert!(
+        metrics.lines().any(
+            |line| line.starts_with("tidegate_interface_failed_total{") && line.ends_with(" 1")
+        ),
+        "{metrics}"
+    );
     *load.lock().unwrap() = "JSON {\"application_utilization\": 2.5, \"cpu_utilization\": 0.1}";
     eventually("an overload", || {
         let page = limits(&proxy);

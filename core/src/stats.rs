@@ -460,12 +460,16 @@ slab! {
         Counter would_refuse,
         /// Requests that are over.
         Counter completed,
+        /// Of those, the ones without an answer, or with one of 5xx.
+        Counter failed,
         /// Requests in flight now.
         Gauge in_flight,
         /// Of those, the ones on slots borrowed from the interface's spare ones.
         Gauge borrowed,
         /// Time that requests spent in flight, added up.
         Counter in_flight_ns,
+        /// CPU time that the application says it has spent on requests (ORCA), added up.
+        Counter cpu_ns,
         /// Answers in which the application said how full it is (ORCA).
         Counter load_reports,
         /// What they said, in thousandths, added up.

@@ -19,7 +19,7 @@ use simulation::{
 use tidegate_core::limiter::{Priority, watermark::Phase};
 
 fn seeds() -> u64 {
-    simulation::seeds(300)
+    simulation::seeds(1000)
 }
 
 /// Goal: from 1× to 10× goodput holds a plateau, critical requests succeed, and it settles within 2 s
@@ -120,6 +120,35 @@ fn light_units_do_not_starve() {
         let held = machine.run(10.0, |unit, _| if unit == 1 { 20.0 } else { 1.0 });
         let served = held[0].good / held[0].offered;
         assert!(served > 0.97, "seed {seed}: the light one had {served:.3}");
+    }
+}
+
+/// Goal: where the CPU is short, who only waits for something else is not held back for the time that this takes (L4,
+/// L5). Method: an interface with a twelfth of the CPU time and most of the time in flight, beside one that computes, of
+/// an application that says so; somebody else takes half of the CPU.
+#[test]
+fn who_waits_is_not_held_for_the_cpu() {
+    for seed in 0..seeds() {
+        let mut random = Random::new(seed ^ 0x3a17);
+        let mut units = units(&mut random, 8.0, 4);
+        units.truncate(2);
+        units[0].priority = Priority::Normal;
+        units[0].wait = 0.6;
+        units[1].wait = 0.0;
+        let mut machine = Machine::new(8.0, units, true, seed);
+        machine.tells_cost = true;
+        machine.run(5.0, |_, _| 1.0);
+        machine.stolen = 5.0;
+        let held = machine.run(10.0, |_, _| 1.0);
+        let served = held.iter().map(|one| one.good / one.offered);
+        let [waits, computes] = served.collect::<Vec<_>>()[..] else {
+            panic!("two units")
+        };
+        assert!(waits > 0.97, "seed {seed}: who waits had {waits:.3}");
+        assert!(
+            computes < 0.9,
+            "seed {seed}: nothing was short, {computes:.3}"
+        );
     }
 }
 

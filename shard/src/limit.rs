@@ -60,6 +60,8 @@ pub(crate) struct Pass {
     priority: Priority,
     verdict: Verdict,
     reads_load: bool,
+    /// The last answer was none of 5xx.
+    is_good: Cell<bool>,
     driver: Rc<crate::ring::Driver>,
 }
 
@@ -156,22 +158,27 @@ impl Interfaces {
             priority,
             verdict,
             reads_load: self.reads_load.get(),
+            is_good: Cell::new(false),
         }))
     }
 }
 
 impl Pass {
     /// The application answered; `load` is what it says of its load in that, if it does.
-    pub(crate) fn answered<'a>(&self, load: impl FnOnce() -> Option<&'a [u8]>) {
+    pub(crate) fn answered<'a>(&self, status: u16, load: impl FnOnce() -> Option<&'a [u8]>) {
+        self.is_good.set(status < 500);
         if !self.reads_load {
             return;
         }
-        let counters = self.interface.counters(self.priority);
-        let said = load().and_then(orca::utilization);
-        if let Some((counters, permille)) = counters.zip(said) {
+        let Some((counters, said)) = self.interface.counters(self.priority).zip(load()) else {
+            return;
+        };
+        let said = orca::read(said);
+        if let Some(permille) = said.permille {
             counters.load_reports.add(1);
             counters.load_permille.add(u64::from(permille));
         }
+        counters.cpu_ns.add(said.cpu_ns.unwrap_or_default());
     }
 }
 
@@ -202,6 +209,7 @@ impl Drop for Pass {
             now.moves(self.driver.now_ns(), counters);
             now.in_flight = now.in_flight.saturating_sub(1);
             counters.completed.add(1);
+            counters.failed.add(u64::from(!self.is_good.get()));
             counters.in_flight.set(u64::from(now.in_flight));
             if self.verdict == Verdict::AdmitBorrowed {
                 counters.borrowed.sub(1);

@@ -152,7 +152,7 @@ fn write_text(out: &mut String, status: &Status) -> std::fmt::Result {
 
 fn costliest(cluster: &ClusterLimits) -> Vec<&UnitStatus> {
     let mut units: Vec<&UnitStatus> = cluster.units.iter().collect();
-    units.sort_by(|a, b| b.view.cost.total_cmp(&a.view.cost));
+    units.sort_by(|a, b| b.view.share.total_cmp(&a.view.share));
     units
 }
 
@@ -186,13 +186,16 @@ fn unit(unit: &UnitStatus) -> Value {
         "name": &*unit.name,
         "priority": unit.priority.word(),
         "rate_s": unit.view.rate,
+        "rate_10s": unit.view.rate_10s,
         "usual_rate_s": unit.view.usual_rate,
-        "cost": unit.view.cost,
+        "cpu": unit.view.cpu,
+        "share": unit.view.share,
         "in_flight": unit.view.in_flight,
         "baseline": unit.view.baseline,
         "limit": unit.view.limit,
         "refused": unit.refused,
         "would_refuse": unit.would_refuse,
+        "failed": unit.failed,
     })
 }
 

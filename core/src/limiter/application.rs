@@ -120,6 +120,8 @@ pub struct UnitStatus {
     pub refused: u64,
     /// Requests that would have been, so far.
     pub would_refuse: u64,
+    /// Requests without a good answer, so far.
+    pub failed: u64,
 }
 
 impl Application {
@@ -240,6 +242,7 @@ impl Application {
                     view,
                     refused: sum(|c| c.refused.get()),
                     would_refuse: sum(|c| c.would_refuse.get()),
+                    failed: sum(|c| c.failed.get()),
                 }
             })
     }

@@ -14,7 +14,7 @@ pub struct Usage {
     pub in_flight: u32,
     /// Time that requests spent in flight, added up, in nanoseconds.
     pub in_flight_ns: u64,
-    /// CPU time attributed to it, in nanoseconds; 0 if it is not known.
+    /// CPU time that the application says it has spent on requests, in nanoseconds; 0 if it says nothing.
     pub cpu_ns: u64,
     /// Answers in which the application said how full it is.
     pub load_reports: u64,
@@ -45,11 +45,14 @@ const RISING: f64 = 1.3;
 /// What is known of one unit.
 #[derive(Clone, Debug)]
 pub struct Baseline {
-    /// Offered requests per second, averaged over 1 s and over 5 min.
+    /// Offered requests per second, averaged over 1 s, 10 s and 5 min.
     rate_1s: f64,
+    rate_10s: f64,
     rate_5min: f64,
-    /// Cost per second, averaged over 1 s.
-    cost: f64,
+    /// Requests in flight, averaged over 1 s.
+    time: f64,
+    /// CPUs that it keeps busy, averaged over 1 s, if the application says so.
+    cpu: f64,
     /// Slots in demand at the last tick.
     demand: f64,
     in_flight: f64,
@@ -69,8 +72,10 @@ impl Baseline {
     pub fn new(floor: u32) -> Baseline {
         Baseline {
             rate_1s: 0.0,
+            rate_10s: 0.0,
             rate_5min: 0.0,
-            cost: 0.0,
+            time: 0.0,
+            cpu: 0.0,
             demand: 0.0,
             in_flight: 0.0,
             healthy: [0.0; HISTORY],
@@ -86,13 +91,7 @@ impl Baseline {
     pub fn record(&mut self, shards: &[Usage], tick_s: f64, is_healthy: bool) {
         let sum = |f: fn(&Usage) -> u64| shards.iter().map(f).sum::<u64>() as f64;
         let offered = (sum(|u| u.admitted) + sum(|u| u.refused)) / tick_s;
-        let cpu = sum(|u| u.cpu_ns);
-        // Time in flight stands in for CPU time where that is not known.
-        let cost = if cpu > 0.0 {
-            cpu
-        } else {
-            sum(|u| u.in_flight_ns)
-        } / tick_s;
+        let concurrency = sum(|u| u.in_flight_ns) / (tick_s * 1e9);
         self.ticks = self.ticks.saturating_add(1);
         let average = |old: f64, new: f64, window_s: f64, ticks: u32| {
             // The plain mean until the window is full, so that a new unit is not taken for a rising one.
@@ -101,10 +100,12 @@ impl Baseline {
         };
         self.rate_1s = average(self.rate_1s, offered, 1.0, self.ticks);
         self.rate_5min = average(self.rate_5min, offered, 300.0, self.ticks);
-        self.cost = average(self.cost, cost, 1.0, self.ticks);
+        self.rate_10s = average(self.rate_10s, offered, 10.0, self.ticks);
+        self.time = average(self.time, concurrency, 1.0, self.ticks);
+        let cpu = sum(|u| u.cpu_ns) / (tick_s * 1e9);
+        self.cpu = average(self.cpu, cpu, 1.0, self.ticks);
         self.demand = shards.iter().map(Usage::demand).sum();
         self.in_flight = sum(|u| u64::from(u.in_flight));
-        let concurrency = sum(|u| u.in_flight_ns) / (tick_s * 1e9);
         self.judge(is_healthy.then_some(concurrency as f32));
     }
 
@@ -137,14 +138,28 @@ impl Baseline {
         self.rate_1s
     }
 
+    /// The same over ten seconds.
+    pub fn rate_10s(&self) -> f64 {
+        self.rate_10s
+    }
+
     /// The same over five minutes.
     pub fn rate_5min(&self) -> f64 {
         self.rate_5min
     }
 
-    /// Seconds of cost per second, over the last second.
-    pub fn cost(&self) -> f64 {
-        self.cost / 1e9
+    /// What it takes of what is short.
+    pub fn cost(&self, of: Cost) -> f64 {
+        match of {
+            Cost::Cpu { .. } if self.cpu > 0.0 => self.cpu,
+            Cost::Cpu { of_time } => of_time * self.time,
+            Cost::Time => self.time,
+        }
+    }
+
+    /// CPUs that it keeps busy, if the application says so.
+    pub fn cpu(&self) -> f64 {
+        self.cpu
     }
 
     /// Requests in flight at the last tick.
@@ -162,22 +177,51 @@ impl Baseline {
     }
 }
 
+/// What a unit's cost is counted in.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Cost {
+    /// Requests in flight: time, which everything that is short makes longer.
+    #[default]
+    Time,
+    /// CPU time: where that is what is short, who waits for something else is in nobody's way.
+    Cpu {
+        /// Of units of which the application says nothing: this part of their time in flight, as the others have.
+        of_time: f64,
+    },
+}
+
+impl Cost {
+    /// CPU time, where the application says it of any of the units.
+    pub fn of_cpu(units: &[Baseline]) -> Cost {
+        let told = units.iter().filter(|unit| unit.cpu > 0.0);
+        let (cpu, time) = told.fold((0.0, 0.0), |(cpu, time), unit| {
+            (cpu + unit.cpu, time + unit.time)
+        });
+        match cpu > 0.0 && time > 0.0 {
+            true => Cost::Cpu {
+                of_time: cpu / time,
+            },
+            false => Cost::Time,
+        }
+    }
+}
+
 /// The units whose limits help: the heavy ones that rise, or the heavy ones if none of them does. Heavy
 /// is the smallest set that makes up 80 % of the cost.
-pub fn victims(units: &[Baseline]) -> Vec<usize> {
+pub fn victims(units: &[Baseline], of: Cost) -> Vec<usize> {
     let mut by_cost: Vec<(usize, &Baseline)> = units
         .iter()
         .enumerate()
-        .filter(|(_, unit)| unit.cost > 0.0)
+        .filter(|(_, unit)| unit.cost(of) > 0.0)
         .collect();
-    by_cost.sort_by(|a, b| b.1.cost.total_cmp(&a.1.cost).then(a.0.cmp(&b.0)));
-    let total: f64 = units.iter().map(|unit| unit.cost).sum();
+    by_cost.sort_by(|a, b| b.1.cost(of).total_cmp(&a.1.cost(of)).then(a.0.cmp(&b.0)));
+    let total: f64 = units.iter().map(|unit| unit.cost(of)).sum();
     let mut sum = 0.0;
     let heavy: Vec<(usize, &Baseline)> = by_cost
         .into_iter()
         .take_while(|(_, unit)| {
             let before = sum;
-            sum += unit.cost;
+            sum += unit.cost(of);
             before < HEAVY * total
         })
         .collect();
@@ -252,9 +296,30 @@ mod tests {
             rising.record(&[usage(2000, 1)], TICK, false);
         }
         let units = [steady.clone(), rising, light.clone()];
-        assert_eq!(victims(&units), [1]);
-        assert_eq!(victims(&[light, steady]), [1]);
-        assert_eq!(victims(&[Baseline::new(1)]), [0; 0]);
+        assert_eq!(victims(&units, Cost::of_cpu(&units)), [1]);
+        let units = [light, steady];
+        assert_eq!(victims(&units, Cost::of_cpu(&units)), [1]);
+        assert_eq!(victims(&[Baseline::new(1)], Cost::Time), [0; 0]);
+    }
+
+    /// Goal: where the application says what its CPU time goes to, that is the cost, and who says nothing is taken for
+    /// as busy as the others (L4). Method: one that waits, one that computes, and both without a word.
+    #[test]
+    fn cpu_time_is_what_the_application_says() {
+        let unit = |in_flight, cpu_ns| {
+            let usage = usage(100, in_flight);
+            baseline(20, Usage { cpu_ns, ..usage })
+        };
+        let (waits, computes) = (unit(90, 1_000_000), unit(10, 99_000_000));
+        let units = [waits.clone(), computes.clone()];
+        assert_eq!(victims(&units, Cost::of_cpu(&units)), [1]);
+        assert_eq!(victims(&units, Cost::Time), [0]);
+        let units = [waits, computes, unit(50, 0)];
+        // A CPU for 100 in flight.
+        let silent = units[2].cost(Cost::of_cpu(&units));
+        assert!((silent - 0.5).abs() < 0.01, "{silent}");
+        let silent = [unit(90, 0), unit(10, 0)];
+        assert_eq!(Cost::of_cpu(&silent), Cost::Time);
     }
 
     /// Goal: a unit that was never seen before is not taken for a rising one. Method: its first tick.

@@ -58,6 +58,7 @@ struct Seen {
     completed: u64,
     in_flight: u64,
     in_flight_ns: u64,
+    cpu_ns: u64,
     load_reports: u64,
     load_permille: u64,
 }
@@ -70,6 +71,7 @@ impl Seen {
             completed: counters.completed.get(),
             in_flight: counters.in_flight.get(),
             in_flight_ns: counters.in_flight_ns.get(),
+            cpu_ns: counters.cpu_ns.get(),
             load_reports: counters.load_reports.get(),
             load_permille: counters.load_permille.get(),
         }
@@ -124,7 +126,7 @@ fn usage(before: &Seen, now: &Seen, tick_s: f64) -> Usage {
         refused: now.refused.saturating_sub(before.refused),
         in_flight: u32::try_from(now.in_flight).unwrap_or(u32::MAX),
         in_flight_ns: in_flight_ns as u64,
-        cpu_ns: 0,
+        cpu_ns: now.cpu_ns.saturating_sub(before.cpu_ns),
         load_reports: now.load_reports.saturating_sub(before.load_reports),
         load_permille: now.load_permille.saturating_sub(before.load_permille),
     }

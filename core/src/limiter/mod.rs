@@ -31,7 +31,7 @@ pub mod regulator;
 pub mod watermark;
 
 use backlog::Backlog;
-use baseline::{Baseline, Usage};
+use baseline::{Baseline, Cost, Usage};
 use decision::{Share, split};
 use regulator::{DRAIN_PATIENCE, Regulator};
 use watermark::{AT_ONCE, Phase, Reading, Sample, Signal, Targets, Trend, Trigger};
@@ -165,10 +165,14 @@ pub struct Decided {
 pub struct UnitView {
     /// Requests offered per second, over the last second.
     pub rate: f64,
+    /// The same over ten seconds.
+    pub rate_10s: f64,
     /// The same over five minutes.
     pub usual_rate: f64,
-    /// Seconds of cost per second.
-    pub cost: f64,
+    /// CPUs that it keeps busy, by what the application says; 0 if it says nothing.
+    pub cpu: f64,
+    /// Its part of the cost of all units, by what was short last.
+    pub share: f64,
     /// Requests in flight at the last tick.
     pub in_flight: f64,
     /// Concurrency while the machine was well, with some headroom.
@@ -183,6 +187,8 @@ pub struct Limiter {
     policy: Policy,
     trigger: Trigger,
     baselines: Vec<Baseline>,
+    /// What units' costs are counted in, by what is short.
+    cost: Cost,
     regulators: Vec<Regulator>,
     /// Ticks in a row above the watermark.
     over_ticks: u32,
@@ -233,6 +239,7 @@ impl Limiter {
             trigger: Trigger::new(policy.trigger_ticks),
             policy,
             baselines: Vec::new(),
+            cost: Cost::default(),
             regulators: Vec::new(),
             over_ticks: 0,
             trend: Trend::default(),
@@ -267,10 +274,13 @@ impl Limiter {
     /// Every unit, by position.
     pub fn units(&self) -> impl Iterator<Item = UnitView> {
         let units = self.baselines.iter().zip(&self.regulators);
-        units.map(|(baseline, regulator)| UnitView {
+        let all = self.cost_of_all();
+        units.map(move |(baseline, regulator)| UnitView {
             rate: baseline.rate_1s(),
+            rate_10s: baseline.rate_10s(),
             usual_rate: baseline.rate_5min(),
-            cost: baseline.cost(),
+            cpu: baseline.cpu(),
+            share: part(baseline.cost(self.cost), all),
             in_flight: baseline.in_flight(),
             baseline: baseline.start(),
             limit: regulator.limit(),
@@ -289,7 +299,7 @@ impl Limiter {
         let usages = units.iter().flat_map(|(_, shards)| shards);
         self.backlog.record(usages, tick_s);
         let phase = self.trigger.step(reading.watermark, self.backlog.surges());
-        self.record(units, tick_s, phase, reading.watermark);
+        self.record(units, tick_s, phase, reading);
         let situation = self.situation(units, phase, reading);
         for (k, (priority, _)) in units.iter().enumerate() {
             self.regulate(k, *priority, &situation);
@@ -312,8 +322,9 @@ impl Limiter {
         units: &[(Priority, Vec<Usage>)],
         tick_s: f64,
         phase: Phase,
-        watermark: f64,
+        reading: Reading,
     ) {
+        let watermark = reading.watermark;
         let is_healthy = phase == Phase::Healthy && watermark < 1.0;
         self.backlog.judge(is_healthy);
         self.baselines
@@ -322,12 +333,25 @@ impl Limiter {
         for (baseline, (_, usage)) in self.baselines.iter_mut().zip(units) {
             baseline.record(usage, tick_s, is_healthy);
         }
+        self.cost = self.measure_of_cost(reading);
         let is_over = phase == Phase::Overloaded && watermark > 1.0;
-        let cost: f64 = self.baselines.iter().map(Baseline::cost).sum();
+        let all = self.cost_of_all();
         for (regulator, baseline) in self.regulators.iter_mut().zip(&self.baselines) {
-            let is_most = is_over && baseline.cost() >= baseline::HEAVY * cost;
+            let is_most = is_over && baseline.cost(self.cost) >= baseline::HEAVY * all;
             regulator.watch(baseline, is_most);
         }
+    }
+
+    /// What costs are counted in.
+    fn measure_of_cost(&self, reading: Reading) -> Cost {
+        match is_queue(reading.dominant) {
+            true => Cost::of_cpu(&self.baselines),
+            false => Cost::Time,
+        }
+    }
+
+    fn cost_of_all(&self) -> f64 {
+        self.baselines.iter().map(|one| one.cost(self.cost)).sum()
     }
 
     /// What all units are looked at by.
@@ -341,12 +365,11 @@ impl Limiter {
         let is_over = watermark > 1.0;
         count_while(is_over, &mut self.over_ticks);
         // What waits for a CPU, everybody waits behind. What waits for something else may be in nobody's way.
-        let queues = matches!(reading.dominant, Some(Signal::Cpu | Signal::PsiCpu));
-        let is_over_cpu = phase == Phase::Overloaded && is_over && queues;
+        let is_over_cpu = phase == Phase::Overloaded && is_over && is_queue(reading.dominant);
         count_while(is_over_cpu && self.backlog.is_long(), &mut self.drain_ticks);
         // Around the watermark single ticks are over it: noise is no reason to hold back who was not.
         let lasts = self.over_ticks >= BEGIN_TICKS || watermark > AT_ONCE;
-        let victims = baseline::victims(&self.baselines);
+        let victims = baseline::victims(&self.baselines, self.cost);
         let critical_pays = self.critical_pays(units, &victims, lasts);
         let turn = match phase {
             Phase::Healthy => Priority::Critical,
@@ -479,6 +502,15 @@ impl Limiter {
             })
             .collect()
     }
+}
+
+/// Whether what is short is the CPU, before which there is a queue.
+fn is_queue(signal: Option<Signal>) -> bool {
+    matches!(signal, Some(Signal::Cpu | Signal::PsiCpu))
+}
+
+fn part(one: f64, all: f64) -> f64 {
+    if all > 0.0 { one / all } else { 0.0 }
 }
 
 fn count_while(is_so: bool, ticks: &mut u32) {

@@ -82,10 +82,9 @@ fn shed_rate(units: &[UnitStatus], refused: u64, time: Duration) -> f64 {
 
 /// The costliest interfaces, and their part of the cost.
 fn top(units: &[UnitStatus]) -> Vec<(Box<str>, f64)> {
-    let all: f64 = units.iter().map(|unit| unit.view.cost).sum();
-    let mut units: Vec<&UnitStatus> = units.iter().filter(|unit| unit.view.cost > 0.0).collect();
-    units.sort_by(|a, b| b.view.cost.total_cmp(&a.view.cost));
+    let mut units: Vec<&UnitStatus> = units.iter().filter(|unit| unit.view.share > 0.0).collect();
+    units.sort_by(|a, b| b.view.share.total_cmp(&a.view.share));
     let top = units.into_iter().take(INTERFACES_MAX);
-    top.map(|unit| ((*unit.name).into(), unit.view.cost / all))
+    top.map(|unit| ((*unit.name).into(), unit.view.share))
         .collect()
 }

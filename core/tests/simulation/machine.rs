@@ -43,6 +43,8 @@ pub struct Machine {
     pub stolen: f64,
     /// Memory in use, of what there is, if that is measured.
     pub memory: Option<f64>,
+    /// Whether the application says what CPU time its answers have taken.
+    pub tells_cost: bool,
     pub units: Vec<Unit>,
     /// In flight, by unit and shard.
     pub in_flight: Vec<Vec<f64>>,
@@ -67,6 +69,7 @@ impl Machine {
             cores,
             stolen: 0.0,
             memory: None,
+            tells_cost: false,
             in_flight: vec![vec![0.0; shards]; units.len()],
             limits: vec![None; units.len()],
             limiter: limited.then(|| Limiter::new(Policy::default())),
@@ -113,8 +116,7 @@ impl Machine {
         let slow = self.slow;
         self.busy += (runnable.min(cores) + self.stolen) * STEP;
         self.waited += (1.0 - 1.0 / slow) * STEP;
-        for k in 0..self.units.len() {
-            let unit = self.units[k].clone();
+        for (k, unit) in self.units.iter().enumerate() {
             let latency = unit.wait + unit.cpu * slow;
             // A fluid in a leaky tank: what is in it after a step, by its inflow, and the inflow that fills it.
             let stays = (-STEP / latency).exp();
@@ -140,6 +142,9 @@ impl Machine {
                 let done = (n + admitted - self.in_flight[k][s]).max(0.0);
                 let usage = &mut self.usage[k][s];
                 usage.admitted += (admitted * 1e6) as u64;
+                if self.tells_cost {
+                    usage.cpu_ns += (done * unit.cpu * 1e9) as u64;
+                }
                 usage.refused += ((arrives - admitted) * 1e6) as u64;
                 usage.in_flight_ns += (n * STEP * 1e9) as u64;
                 let fate = &mut self.outcome[k];

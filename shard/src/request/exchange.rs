@@ -310,7 +310,8 @@ impl<'a> Exchange<'a> {
     /// Tells balancer and counters what came of a try.
     pub(super) fn judge(&self, ticket: &mut Ticket, asked: &Result<(Leg, Chunk), Failure>) {
         if let (Ok((_, head)), Some(pass)) = (asked, &self.pass) {
-            pass.answered(|| self.scratch.response.field(head, orca::FIELD));
+            let response = &self.scratch.response;
+            pass.answered(response.status, || response.field(head, orca::FIELD));
         }
         let fate = match asked {
             Ok((_, head)) => self.fate_of_answer(head),

@@ -56,6 +56,20 @@ pub(super) fn families() -> Vec<Family> {
             |status| units(status, |unit| Some(unit.view.in_flight)),
         ),
         family(
+            "tidegate_interface_failed_total",
+            "counter",
+            "Requests of an interface without an answer, or with one of 5xx.",
+            interface,
+            |status| units(status, |unit| Some(unit.failed as f64)),
+        ),
+        family(
+            "tidegate_interface_cpu",
+            "gauge",
+            "CPUs that an interface keeps busy, where the application says so in its answers (ORCA).",
+            interface,
+            |status| units(status, |unit| Some(unit.view.cpu).filter(|cpu| *cpu > 0.0)),
+        ),
+        family(
             "tidegate_interface_refused_total",
             "counter",
             "Requests of an interface refused for overload.",
