@@ -61,6 +61,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// Ticks between two looks at the configuration file; two equal looks make a change.
 const WATCH_TICKS: u64 = 3;
 
+/// Ticks between two looks at clusters of which no endpoint answers.
+const DOUBT_TICKS: u64 = 10;
+
 /// How long shards may take to use a snapshot. A turn takes microseconds; the rest is a busy machine.
 const INSTALL_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -459,6 +462,9 @@ impl Coordinator {
             if self.watch.as_mut().is_some_and(Watch::changed) {
                 drop(self.reload(Strict::Judged).await);
             }
+        }
+        if self.ticks.is_multiple_of(DOUBT_TICKS) {
+            self.doubt_control_plane();
         }
         self.follow_control_plane().await;
         if self.recompile && self.status.state() == State::Ready {

@@ -8,26 +8,32 @@ use std::{
     time::Duration,
 };
 
-use tidegate_core::config::{
-    CLUSTERS_MAX, LISTENERS_MAX,
-    model::{Config, Listener, Protocol, RouteAction, Xds, XdsProtocol},
+use tidegate_core::{
+    config::{
+        CLUSTERS_MAX, LISTENERS_MAX,
+        model::{Config, Listener, Protocol, RouteAction, Xds, XdsProtocol, XdsTls},
+    },
+    snapshot::Snapshot,
+    stats::{EndpointCounters, PerShard},
 };
 use tidegate_xds::{
-    ads::{Client, Node, Published, Settings, Status, Times},
+    ads::{Client, Link, Local, Node, Published, Settings, Status, Times, Tls},
     graph::Part,
     subscription::Variant,
     translate,
 };
 use tokio::sync::watch;
 
-use crate::{exit::Failure, token};
+use crate::{exit::Failure, secrets::Secrets, token};
 
 /// The ends of the client that the coordinator holds.
 pub(crate) struct ControlPlane {
     /// What the file alone says.
     pub(crate) file: Arc<Config>,
     parts: watch::Receiver<Option<Arc<Published>>>,
-    of_file: watch::Sender<Arc<BTreeSet<Arc<str>>>>,
+    local: watch::Sender<Local>,
+    /// TLS to the control plane, by names of secrets.
+    tls: Option<XdsTls>,
     /// Keeps `parts` open where there is no control plane.
     nobody: Option<watch::Sender<Option<Arc<Published>>>>,
     /// The other end, until it begins.
@@ -67,7 +73,8 @@ impl ControlPlane {
         ControlPlane {
             file,
             parts,
-            of_file: watch::Sender::new(Arc::default()),
+            local: watch::Sender::default(),
+            tls: None,
             nobody: Some(nobody),
             client: None,
             is_pending: false,
@@ -80,14 +87,22 @@ impl ControlPlane {
     /// # Errors
     ///
     /// A token that cannot be read.
-    pub(crate) fn prepare(file: Arc<Config>) -> Result<(ControlPlane, Option<Shown>), Failure> {
+    pub(crate) fn prepare(
+        file: Arc<Config>,
+        secrets: &Secrets,
+    ) -> Result<(ControlPlane, Option<Shown>), Failure> {
         let Some(xds) = file.xds.as_deref() else {
             return Ok((ControlPlane::nobody(file), None));
         };
         let settings = settings(&file, xds)?;
         let protocol = xds.protocol;
-        let (of_file, clusters) = watch::channel(cluster_names(&file));
-        let (client, watched) = Client::new(settings, clusters);
+        let tls = xds.tls.clone();
+        let (local, told) = watch::channel(Local {
+            clusters: cluster_names(&file),
+            failing: Arc::default(),
+            link: link(tls.as_ref(), secrets),
+        });
+        let (client, watched) = Client::new(settings, told);
         let shown = Shown {
             client: watched.status,
             protocol,
@@ -96,7 +111,8 @@ impl ControlPlane {
         let plane = ControlPlane {
             file,
             parts: watched.parts,
-            of_file,
+            local,
+            tls,
             nobody: None,
             client: Some(client),
             is_pending: false,
@@ -133,11 +149,60 @@ impl ControlPlane {
     pub(crate) fn file_changed(&mut self, file: Arc<Config>) {
         let names = cluster_names(&file);
         self.file = file;
-        self.of_file.send_if_modified(|before| {
-            let is_other = *before != names;
-            *before = names;
-            is_other
+        self.tell(|local| local.clusters = names);
+    }
+
+    /// Other secrets may be in use now.
+    pub(crate) fn secrets_changed(&mut self, secrets: &Secrets) {
+        let link = link(self.tls.as_ref(), secrets);
+        self.tell(|local| local.link = link);
+    }
+
+    /// Says which clusters of `snapshot` none of whose endpoints answers: what is known of them may be old.
+    pub(crate) fn doubt(&mut self, snapshot: &Snapshot) {
+        if !self.is_configured() {
+            return;
+        }
+        let clusters = snapshot.clusters.iter();
+        let failing = clusters
+            .filter(|cluster| !cluster.endpoints.is_empty())
+            .filter(|cluster| cluster.endpoints.iter().all(|one| fails(&one.counters)))
+            .map(|cluster| Arc::clone(&cluster.name));
+        let failing = Arc::new(failing.collect());
+        self.tell(|local| local.failing = failing);
+    }
+
+    fn tell(&mut self, change: impl FnOnce(&mut Local)) {
+        self.local.send_if_modified(|local| {
+            let before = local.clone();
+            change(local);
+            *local != before
         });
+    }
+}
+
+/// Calls in a row without an answer, after which an endpoint counts as one that does not answer. One may be chance.
+const FAILURES_IN_ROW: u64 = 3;
+
+fn fails(counters: &PerShard<EndpointCounters>) -> bool {
+    counters
+        .iter()
+        .any(|shard| shard.failures_in_row.get() >= FAILURES_IN_ROW)
+}
+
+/// How control planes are spoken to. In plaintext only if nothing else is said.
+fn link(tls: Option<&XdsTls>, secrets: &Secrets) -> Link {
+    let Some(tls) = tls else {
+        return Link::Plaintext;
+    };
+    let certificate = tls.certificate.as_ref().map(|name| secrets.material(name));
+    match (secrets.material(&tls.trusted_ca), certificate) {
+        (None, _) | (_, Some(None)) => Link::Unready,
+        (Some(trusted_ca), certificate) => Link::Tls(Box::new(Tls {
+            trusted_ca,
+            certificate: certificate.flatten(),
+            server_name: tls.server_name.as_deref().map(Into::into),
+        })),
     }
 }
 

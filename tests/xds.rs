@@ -27,6 +27,7 @@ use common::{
     control_plane::{ControlPlane, World, cluster, endpoints, listener, listening, routes, to},
     eventually, pause,
     proxy::Setup,
+    tls::{Authority, Leaf},
 };
 use serde_json::{Value, json};
 
@@ -136,6 +137,69 @@ fn resources_are_served() {
         let log = &proxy.access_log(1)[0];
         assert!(log.to_string().contains("\"a\""), "{log}");
     }
+}
+
+/// Goal: a control plane is spoken to by TLS on both sides. Method: grpcio with certificates that it asks for, and a
+/// proxy with one; then a server of a name that its certificate has not.
+#[test]
+fn a_control_plane_is_spoken_to_by_tls() {
+    let authority = Authority::new();
+    let (theirs, ours) = (
+        authority.issue(&Leaf::server("plane.example").only(&["plane.example"])),
+        authority.issue(&Leaf::client("spiffe://mesh.example/gw")),
+    );
+    let files = [
+        &*theirs.certificate,
+        &*theirs.private_key,
+        &*authority.pem(),
+    ];
+    let Some(mut plane) = ControlPlane::encrypted(files) else {
+        return;
+    };
+    let origin = Origin::named("a");
+    plane.serve(&world(&[origin.address]));
+    let config = |tls: &str| {
+        format!(
+            "xds: {{ addresses: [\"{}\"], tls: {{ trusted_ca: ca, {tls} }} }}\nsecrets:\n  {}\n  {}\n",
+            plane.address,
+            authority.secret("ca"),
+            ours.secret("gw"),
+        )
+    };
+    let right = Proxy::start(config("certificate: gw, server_name: plane.example"));
+    assert_eq!(answered(listening(&right, "web")), "a");
+    let wrong = Proxy::start(config("certificate: gw"));
+    let error = eventually("why there is no stream", || {
+        view(&wrong)["last_error"].as_str().map(str::to_owned)
+    });
+    assert!(error.contains("certificate"), "{error}");
+    assert_eq!(wrong.metric("tidegate_xds_connected"), 0.0);
+}
+
+/// Goal: a cluster none of whose endpoints answers is asked for again, though the control plane has no news. Method: an
+/// endpoint that is gone; requests that fail; what the control plane hears.
+#[test]
+fn what_fails_is_asked_for_again() {
+    let Some(mut plane) = ControlPlane::start() else {
+        return;
+    };
+    let gone = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    plane.serve(&world(&[gone]));
+    let proxy = proxy(&plane, "delta");
+    let web = listening(&proxy, "web");
+    let asked = |plane: &ControlPlane| {
+        let asks = |one: &&Value| one["kind"] == "endpoint" && one["subscribed"] == json!(["a"]);
+        plane.heard().iter().filter(asks).count()
+    };
+    assert_eq!(asked(&plane), 1);
+    eventually("that it is asked for again", || {
+        get(web, "/");
+        (asked(&plane) > 1).then_some(())
+    });
+    assert!(proxy.stderr().contains("no endpoint of cluster a answers"));
 }
 
 /// Requests on kept and on new connections until told to stop; how many, and what went wrong.

@@ -20,7 +20,7 @@ impl Coordinator {
     ///
     /// A token that cannot be read.
     pub(crate) fn ask_control_plane(&mut self) -> Result<(), Failure> {
-        let (plane, shown) = ControlPlane::prepare(self.configured.clone())?;
+        let (plane, shown) = ControlPlane::prepare(self.configured.clone(), &self.secrets)?;
         self.control_plane = plane;
         self.status.live_mut().xds = shown;
         Ok(())
@@ -31,6 +31,13 @@ impl Coordinator {
         match self.control_plane.newest() {
             None => (file.clone(), Vec::new()),
             Some(published) => xds::merge(file, &published.part),
+        }
+    }
+
+    /// Says what fails, so that it is asked for again.
+    pub(super) fn doubt_control_plane(&mut self) {
+        if let Some(snapshot) = self.status.snapshot() {
+            self.control_plane.doubt(&snapshot);
         }
     }
 

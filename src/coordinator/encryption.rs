@@ -101,6 +101,7 @@ impl Coordinator {
             self.secrets.rebuild(&self.config);
             self.tell_contexts();
             self.wait_for_contexts().await;
+            self.control_plane.secrets_changed(&self.secrets);
         }
         if *refreshed != Refreshed::default() {
             self.follow_secrets();

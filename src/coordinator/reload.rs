@@ -60,6 +60,7 @@ impl Coordinator {
         service_manager::reloading();
         let changes = tidegate_core::config::diff(&self.configured, &config);
         self.secrets.take(prepared, &config);
+        self.control_plane.secrets_changed(&self.secrets);
         let config = self.with_changes(config);
         self.control_plane.file_changed(loaded.config);
         left_out

@@ -18,7 +18,7 @@ use tidegate_core::{
     encryption::{
         announcement::Subject,
         need::{self, Need},
-        secret::{Alarm, SecretFacts},
+        secret::{Alarm, Material, SecretFacts},
     },
     message::TlsContexts,
 };
@@ -192,6 +192,11 @@ impl Secrets {
                 ),
             }
         }
+    }
+
+    /// The content of a secret, unless it is missing.
+    pub(crate) fn material(&self, name: &str) -> Option<Material> {
+        self.store.material(name)
     }
 
     /// What shards are to be told to encrypt with; `None` if they were told already.

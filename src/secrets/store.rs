@@ -103,6 +103,11 @@ impl Store {
             .collect()
     }
 
+    /// What is in use under a name.
+    pub(super) fn material(&self, name: &str) -> Option<Material> {
+        self.by_name.get(name)?.material.clone()
+    }
+
     /// Looks at the files of every secret whose files have changed, or of every one.
     pub(super) fn look(&mut self, which: Which, now_unix_s: u64) -> Vec<(Arc<str>, Looked)> {
         let mut looked = Vec::new();

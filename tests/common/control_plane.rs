@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
+    path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     sync::{Arc, Mutex},
     thread,
@@ -49,10 +50,22 @@ impl ControlPlane {
 
     #[track_caller]
     pub fn on(address: SocketAddr) -> Option<ControlPlane> {
+        Self::with(address, &[])
+    }
+
+    /// One that speaks TLS: a certificate, its key, and the authorities of clients.
+    #[track_caller]
+    pub fn encrypted(files: [&Path; 3]) -> Option<ControlPlane> {
+        Self::with(SocketAddr::from(([127, 0, 0, 1], 0)), &files)
+    }
+
+    #[track_caller]
+    fn with(address: SocketAddr, files: &[&Path]) -> Option<ControlPlane> {
         let python = peer::python("grpc, envoy.service.discovery.v3.ads_pb2_grpc")?;
         let mut child = Command::new(python)
             .arg(peer::script("xds_server.py"))
             .arg(address.to_string())
+            .args(files)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

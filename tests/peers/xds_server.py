@@ -1,7 +1,7 @@
 """An xDS control plane over ADS, both variants, by grpcio and the messages of `xds-protos`.
 
 Commands come by standard input, one JSON object a line: the whole world, `{"cluster": {NAME: {"version": V,
-"resource": {...}}}, ...}`. What clients say goes to standard output, one JSON object a line.
+"resource": {...}}}, ...}`. With a certificate, a key and authorities of clients behind the address it speaks TLS. What clients say goes to standard output, one JSON object a line.
 """
 
 import json
@@ -172,7 +172,12 @@ class Ads(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):
 def main():
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=32))
     ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(Ads(), server)
-    port = server.add_insecure_port(sys.argv[1])
+    if len(sys.argv) > 2:
+        certificate, key, clients = (open(name, "rb").read() for name in sys.argv[2:5])
+        credentials = grpc.ssl_server_credentials([(key, certificate)], clients, require_client_auth=True)
+        port = server.add_secure_port(sys.argv[1], credentials)
+    else:
+        port = server.add_insecure_port(sys.argv[1])
     server.start()
     say(port=port)
     for line in sys.stdin:

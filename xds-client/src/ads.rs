@@ -2,13 +2,25 @@
 //! comes of it is the business of [`Resources`].
 //!
 //! A server that is lost takes nothing away: what was accepted serves on. It is looked for again with pauses that
-//! grow and differ from proxy to proxy; several servers are tried in turn. A connection that is dead and does not say
-//! so is found by pings of HTTP/2, a server that lives and says nothing by its first answer, which has to come within
-//! [`Times::answer`].
+//! grow and differ from proxy to proxy; one that fails [`FAILURES_MAX`] times in a row is followed by the next one,
+//! and the ones before it are looked for meanwhile. A connection that is dead and does not say so is found by pings of
+//! HTTP/2; a server that lives and says nothing has to answer within [`Times::answer`] if it owes something, and a
+//! stream that was silent for [`Times::silence`] is made anew, since a server that forgot it looks the same as one
+//! that has no news. What all fail with is asked for again: a cluster none of whose endpoints answers may be one whose
+//! news never came.
 
+mod connection;
+mod servers;
+mod settings;
 mod wire;
 
-use std::{collections::BTreeSet, error::Error, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -21,16 +33,22 @@ use crate::{
     cache,
     graph::Part,
     pb::{
-        Endpoint, Status as GrpcStatus, Streaming,
+        Status as GrpcStatus, Streaming,
         discovery::{
             self as pb,
             aggregated_discovery_service_client::AggregatedDiscoveryServiceClient as Ads,
         },
     },
     resources::{RawResponse, Resources, TypeStatus},
-    subscription::{Request, Variant},
+    subscription::{Claim, Request, Variant},
 };
 
+pub use connection::Tls;
+pub use servers::FAILURES_MAX;
+pub use settings::{Link, Local, Node, Settings, Times};
+
+use connection::connect;
+use servers::Servers;
 use wire::{delta_request, delta_response, node, said, with_token, world_request, world_response};
 
 /// Bytes of a message. 16,384 endpoints take some 2 MB, the largest route tables that are known ten times that.
@@ -45,60 +63,8 @@ const UNANSWERED_MAX: usize = 64;
 /// Between two writes of the cache: a burst of changes is one.
 const SAVE_PAUSE: Duration = Duration::from_secs(1);
 
-/// The times of a client.
-#[derive(Clone, Copy, Debug)]
-pub struct Times {
-    /// For a connection to be made.
-    pub connect: Duration,
-    /// For a server to say anything on a new stream.
-    pub answer: Duration,
-    /// Between two pings of a connection; unanswered for as long, it is dead.
-    pub keep_alive: Duration,
-    /// Before the second attempt; doubled with every further one, up to `backoff_max`.
-    pub backoff_min: Duration,
-    /// The longest, before jitter.
-    pub backoff_max: Duration,
-}
-
-impl Default for Times {
-    fn default() -> Self {
-        Times {
-            connect: Duration::from_secs(5),
-            answer: Duration::from_secs(15),
-            keep_alive: Duration::from_secs(10),
-            backoff_min: Duration::from_millis(500),
-            backoff_max: Duration::from_secs(30),
-        }
-    }
-}
-
-/// Who asks.
-#[derive(Clone, Debug, Default)]
-pub struct Node {
-    /// Unique in the fleet.
-    pub id: String,
-    /// What it is a part of.
-    pub cluster: String,
-    /// The failure domain that it runs in.
-    pub zone: String,
-}
-
-/// Settings of a client.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The control planes, `HOST:PORT`, tried in turn.
-    pub servers: Vec<Box<str>>,
-    /// Which variant of the protocol is spoken.
-    pub variant: Variant,
-    /// Who asks.
-    pub node: Node,
-    /// What a server asks for before it answers, if it does.
-    pub token: Option<Box<str>>,
-    /// Where the last good resources are kept for the next start, if they are.
-    pub cache: Option<PathBuf>,
-    /// The times.
-    pub times: Times,
-}
+/// Between two times that the same cluster is asked for again.
+const ASK_AGAIN_PAUSE: Duration = Duration::from_secs(60);
 
 /// A part of a configuration, and when the response came that made it.
 #[derive(Clone, Debug)]
@@ -133,22 +99,24 @@ pub struct Watched {
     pub status: watch::Receiver<Arc<Status>>,
 }
 
-/// Names of the clusters that the file brings.
-pub type OfFile = watch::Receiver<Arc<BTreeSet<Arc<str>>>>;
-
 /// A client that is to be run.
 pub struct Client {
     settings: Settings,
     resources: Resources,
-    of_file: OfFile,
+    local: watch::Receiver<Local>,
     parts: watch::Sender<Option<Arc<Published>>>,
     status: watch::Sender<Arc<Status>>,
     /// When the newest response came.
     received: Instant,
     /// Zero of the clock that the resources go by.
     started: Instant,
-    /// Position in `settings.servers` of the next attempt.
-    next_server: usize,
+    servers: Servers,
+    /// Clusters that were asked for again, and when. No more than there are.
+    asked_again: BTreeMap<Arc<str>, Instant>,
+    /// A stream ended since its server owed an answer: the next one has to begin with one.
+    is_suspect: bool,
+    /// Until when the server has to say something.
+    answer_by: Option<Instant>,
     /// When what changed is to be written, if anything has.
     save_at: Option<Instant>,
     /// The write that is under way.
@@ -159,6 +127,8 @@ pub struct Client {
 enum Ended {
     /// Nobody wants to know any more.
     Closed,
+    /// By us: this server is next, at once.
+    Left(usize, String),
     /// The server is gone.
     Lost(String),
 }
@@ -182,8 +152,8 @@ enum Incoming {
 
 impl Client {
     /// A client; to be made on a tokio runtime.
-    pub fn new(settings: Settings, mut of_file: OfFile) -> (Client, Watched) {
-        let clusters = of_file.borrow_and_update().clone();
+    pub fn new(settings: Settings, mut local: watch::Receiver<Local>) -> (Client, Watched) {
+        let clusters = local.borrow_and_update().clusters.clone();
         let resources = Resources::new(settings.variant, clusters);
         let (parts, watched_parts) = watch::channel(None);
         let status = Status {
@@ -192,14 +162,17 @@ impl Client {
         };
         let (status, watched_status) = watch::channel(Arc::new(status));
         let mut client = Client {
+            servers: Servers::new(settings.servers.len()),
             settings,
             resources,
-            of_file,
+            local,
             parts,
             status,
             received: Instant::now(),
             started: Instant::now(),
-            next_server: 0,
+            asked_again: BTreeMap::new(),
+            is_suspect: false,
+            answer_by: None,
             save_at: None,
             saving: None,
         };
@@ -262,19 +235,32 @@ impl Client {
     pub async fn run(mut self) {
         let mut attempt = 0;
         loop {
-            let server = self.take_server();
+            let server = self.server();
             let responses = self.responses();
-            let Ended::Lost(why) = self.stream(&server).await else {
-                return;
-            };
+            let ended = self.stream(&server).await;
             self.resources.disconnected();
-            tracing::warn!("xDS: control plane {server}: {why}");
-            self.show(|status| {
-                status.server = None;
-                status.last_error = Some(format!("{server}: {why}"));
-            });
             // A server that answered was well, whatever became of the stream.
             let answered = self.responses() > responses;
+            match ended {
+                Ended::Closed => return,
+                Ended::Left(next, why) => {
+                    tracing::info!("xDS: control plane {server} is left: {why}");
+                    self.servers.switch(next);
+                    attempt = 0;
+                    continue;
+                }
+                Ended::Lost(why) => {
+                    tracing::warn!("xDS: control plane {server}: {why}");
+                    self.show(|status| {
+                        status.server = None;
+                        status.last_error = Some(format!("{server}: {why}"));
+                    });
+                }
+            }
+            match answered {
+                true => self.servers.answered(),
+                false => self.servers.failed(),
+            }
             attempt = if answered { 0 } else { attempt + 1 };
             let times = &self.settings.times;
             let wait = backoff(
@@ -295,10 +281,8 @@ impl Client {
         status.types.iter().map(|one| one.responses).sum()
     }
 
-    fn take_server(&mut self) -> Box<str> {
-        let servers = &self.settings.servers;
-        let server = servers.get(self.next_server % servers.len().max(1));
-        self.next_server = self.next_server.wrapping_add(1);
+    fn server(&self) -> Box<str> {
+        let server = self.settings.servers.get(self.servers.current());
         server.cloned().unwrap_or_default()
     }
 
@@ -311,7 +295,7 @@ impl Client {
                 () = sleep_until(until) => return Some(()),
                 () = self.parts.closed() => return None,
                 () = wake(deadline) => self.elapsed(),
-                changed = self.of_file.changed() => self.file_changed(changed.is_ok()),
+                Ok(()) = self.local.changed() => self.local_changed(),
             }
         }
     }
@@ -331,20 +315,17 @@ impl Client {
     /// way before anything is waited for.
     async fn open(&mut self, server: &str) -> Result<Session, Ended> {
         let times = self.settings.times;
-        let lost = |error: &dyn Error| Ended::Lost(innermost(error));
-        let endpoint = Endpoint::from_shared(format!("http://{server}"))
-            .map_err(|error| lost(&error))?
-            .connect_timeout(times.connect)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(times.keep_alive)
-            .keep_alive_timeout(times.keep_alive)
-            .keep_alive_while_idle(true);
+        let link = self.local.borrow().link.clone();
         let channel = tokio::select! {
-            channel = endpoint.connect() => channel.map_err(|error| lost(&error))?,
+            channel = connect(server, &link, times) => channel?,
             () = self.parts.closed() => return Err(Ended::Closed),
         };
         let (outgoing, taken) = mpsc::channel(IN_FLIGHT);
-        self.resources.connected();
+        let claim = match self.is_suspect {
+            true => Claim::Names,
+            false => Claim::Versions,
+        };
+        self.resources.connected(claim);
         self.send(&outgoing);
         let mut ads = Ads::new(channel).max_decoding_message_size(MESSAGE_MAX);
         let node = node(&self.settings.node);
@@ -375,28 +356,66 @@ impl Client {
             status.streams += 1;
         });
         tracing::info!("xDS: connected to control plane {server}");
-        let silent = Instant::now() + self.settings.times.answer;
-        let mut answered = false;
+        let times = self.settings.times;
+        // A server to which everything is held already may well have nothing to say.
+        let owes = self.is_suspect || self.resources.lacks();
+        self.answer_by = owes.then(|| Instant::now() + times.answer);
+        let mut silent = Instant::now() + shortened(times.silence);
+        let mut returned = Box::pin(self.preferred());
         loop {
             self.send(&session.outgoing);
             let deadline = self.deadline();
+            let answer_by = self.answer_by;
             tokio::select! {
                 response = session.incoming.message(),
                     if self.resources.unanswered() < UNANSWERED_MAX =>
                 {
                     let ended = || Ended::Lost("it ended the stream".into());
                     self.receive(response?.ok_or_else(ended)?);
-                    answered = true;
+                    self.answer_by = None;
+                    self.is_suspect = false;
+                    silent = Instant::now() + shortened(times.silence);
                 }
                 // There is room for what could not be sent.
                 room = session.outgoing.reserve(), if self.resources.is_due() => {
                     room.map_err(|_| Ended::Lost("it ended the stream".into()))?;
                 }
                 () = wake(deadline) => self.elapsed(),
-                changed = self.of_file.changed() => self.file_changed(changed.is_ok()),
+                Ok(()) = self.local.changed() => self.local_changed(),
                 () = self.parts.closed() => return Ok(()),
-                () = sleep_until(silent), if !answered => {
+                () = wake(answer_by) => {
+                    self.is_suspect = true;
                     return Err(Ended::Lost("it says nothing".into()));
+                }
+                () = sleep_until(silent) => {
+                    let why = "it was silent for long: the stream is made anew";
+                    return Err(Ended::Left(self.servers.current(), why.into()));
+                }
+                preferred = &mut returned => {
+                    let why = "one that goes before it is back";
+                    return Err(Ended::Left(preferred, why.into()));
+                }
+            }
+        }
+    }
+
+    /// Comes back when a server can be reached that goes before the current one.
+    fn preferred(&self) -> impl Future<Output = usize> + use<> {
+        let times = self.settings.times;
+        let local = self.local.clone();
+        let servers = self.servers.preferred().zip(self.settings.servers.clone());
+        let servers: Vec<(usize, Box<str>)> = servers.collect();
+        async move {
+            if servers.is_empty() {
+                std::future::pending::<()>().await;
+            }
+            loop {
+                tokio::time::sleep(shortened(times.return_after)).await;
+                let link = local.borrow().link.clone();
+                for (index, server) in &servers {
+                    if connect(server, &link, times).await.is_ok() {
+                        return *index;
+                    }
                 }
             }
         }
@@ -432,11 +451,27 @@ impl Client {
         self.show(|_| {});
     }
 
-    fn file_changed(&mut self, is_told: bool) {
-        if is_told {
-            let clusters = self.of_file.borrow_and_update().clone();
-            self.resources.file_changed(clusters);
+    fn local_changed(&mut self) {
+        let local = self.local.borrow_and_update().clone();
+        self.ask_again(&local.failing);
+        if self.resources.file_changed(local.clusters) {
             self.publish();
+        }
+    }
+
+    /// Asks for what fails anew. A server that does not answer is left.
+    fn ask_again(&mut self, failing: &BTreeSet<Arc<str>>) {
+        self.asked_again
+            .retain(|_, at| at.elapsed() < ASK_AGAIN_PAUSE);
+        for cluster in failing {
+            if !self.asked_again.contains_key(cluster) && self.resources.ask_again(cluster) {
+                tracing::warn!(
+                    "xDS: no endpoint of cluster {cluster} answers: they are asked for again"
+                );
+                self.asked_again.insert(Arc::clone(cluster), Instant::now());
+                let by = Instant::now() + self.settings.times.answer;
+                self.answer_by.get_or_insert(by);
+            }
         }
     }
 
@@ -471,6 +506,11 @@ impl Client {
     fn now(&self) -> Duration {
         self.started.elapsed()
     }
+}
+
+/// Up to a quarter less, so that a thousand proxies do not do the same thing in the same moment.
+fn shortened(time: Duration) -> Duration {
+    time.mul_f64(1.0 - fastrand::f64() / 4.0)
 }
 
 /// Sleeps until then; for ever if there is no then.

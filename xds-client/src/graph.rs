@@ -178,6 +178,11 @@ impl Graph {
         }
     }
 
+    /// The assignment that brings a cluster's endpoints, if one does.
+    pub fn assignment(&self, cluster: &str) -> Option<Arc<str>> {
+        self.clusters.get(cluster)?.assignment.clone()
+    }
+
     /// What is in use.
     pub fn active(&self) -> &Part {
         &self.active

@@ -16,6 +16,7 @@ use crate::resources::RawResource;
 
 pub(crate) use tonic::{
     Request, Response, Status, Streaming, async_trait,
+    codegen::{Service, http::Uri},
     metadata::MetadataValue,
     transport::{Channel, Endpoint, Error as ConnectError},
 };

@@ -11,7 +11,7 @@ use std::{
 use crate::{
     graph::{Graph, Part, State},
     subscription::{
-        Heartbeat, Request, Resource, ResourceType, Response, Subscription, Update, Variant,
+        Claim, Heartbeat, Request, Resource, ResourceType, Response, Subscription, Update, Variant,
     },
     translate::{self, Fault, Translated},
 };
@@ -175,10 +175,10 @@ impl Resources {
     }
 
     /// A stream was made.
-    pub fn connected(&mut self) {
+    pub fn connected(&mut self, claim: Claim) {
         self.subscriptions
             .iter_mut()
-            .for_each(Subscription::connected);
+            .for_each(|one| one.connected(claim));
     }
 
     /// It broke.
@@ -188,10 +188,23 @@ impl Resources {
             .for_each(Subscription::disconnected);
     }
 
-    /// The file has other clusters now.
-    pub fn file_changed(&mut self, of_file: Arc<BTreeSet<Arc<str>>>) {
-        self.of_file = of_file;
-        self.graph.file_changed();
+    /// Whether the file has other clusters now: these.
+    pub fn file_changed(&mut self, of_file: Arc<BTreeSet<Arc<str>>>) -> bool {
+        let is_other = self.of_file != of_file;
+        if is_other {
+            self.of_file = of_file;
+            self.graph.file_changed();
+        }
+        is_other
+    }
+
+    /// Asks for the endpoints of a cluster again; whether there is a server to ask, and they come from it.
+    pub fn ask_again(&mut self, cluster: &str) -> bool {
+        let Some(assignment) = self.graph.assignment(cluster) else {
+            return false;
+        };
+        self.subscription(ResourceType::Endpoint)
+            .ask_again(&assignment)
     }
 
     /// Whether [`Self::poll_request`] has something to send.

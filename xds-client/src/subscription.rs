@@ -61,6 +61,16 @@ enum Stream {
     Up(Up),
 }
 
+/// What a new stream says of what is held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Claim {
+    /// Its versions, so that only what changed comes again.
+    #[default]
+    Versions,
+    /// Its names alone, so that all of it comes again, and what is no more is told.
+    Names,
+}
+
 /// What is said on a stream.
 #[derive(Debug, Default)]
 struct Up {
@@ -71,6 +81,8 @@ struct Up {
     /// Responses that wait for their answer, with why they were refused. Delta alone: there each has its own. Its
     /// bound is the transport's, which reads no further while there are many.
     unanswered: VecDeque<(String, Option<String>)>,
+    /// What the first request says of what is held.
+    claim: Claim,
     /// A request is due, whatever is unanswered.
     due: bool,
     /// A request went out on this stream: from then on an empty set of names has to be said.
@@ -180,12 +192,15 @@ impl Subscription {
 
     /// Asks for a resource again that is asked for already: a server that lives answers (in delta it has to), and
     /// whoever calls sees to it that one that does not is left.
-    pub fn ask_again(&mut self, name: &str) {
-        if let Stream::Up(up) = &mut self.stream
-            && self.names.contains(name)
-        {
-            up.told.remove(name);
-            up.due = true;
+    /// Whether there is anybody to ask.
+    pub fn ask_again(&mut self, name: &str) -> bool {
+        match &mut self.stream {
+            Stream::Up(up) if self.names.contains(name) => {
+                up.told.remove(name);
+                up.due = true;
+                true
+            }
+            _ => false,
         }
     }
 
@@ -197,9 +212,12 @@ impl Subscription {
 
     /// A stream was made. Nonces are valid on their stream only, so that the first request repeats the
     /// names and what was accepted with an empty nonce.
-    pub fn connected(&mut self) {
+    ///
+    /// With [`Claim::Names`] a server that lives has to answer.
+    pub fn connected(&mut self, claim: Claim) {
         self.stream = Stream::Up(Up {
             due: self.wildcard || !self.names.is_empty(),
+            claim,
             ..Up::default()
         });
     }
@@ -252,7 +270,10 @@ impl Subscription {
         let is_first = !std::mem::replace(&mut up.spoken, true);
         let wanted = match self.variant {
             Variant::StateOfTheWorld => Wanted::Names {
-                version: self.version.clone(),
+                version: match up.claim {
+                    Claim::Names if is_first => String::new(),
+                    _ => self.version.clone(),
+                },
                 names: with_wildcard(self.wildcard, self.names.iter().cloned().collect()),
             },
             Variant::Delta => {
@@ -263,10 +284,13 @@ impl Subscription {
                     // Later a list that names resources leaves the wildcard as it is.
                     subscribe: with_wildcard(self.wildcard && is_first, subscribe),
                     unsubscribe,
-                    versions: if is_first {
-                        self.held.clone()
-                    } else {
-                        BTreeMap::new()
+                    versions: match up.claim {
+                        _ if !is_first => BTreeMap::new(),
+                        Claim::Versions => self.held.clone(),
+                        Claim::Names => {
+                            let names = self.held.keys();
+                            names.map(|name| (name.clone(), String::new())).collect()
+                        }
                     },
                 }
             }

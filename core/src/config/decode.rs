@@ -91,6 +91,9 @@ pub(super) fn file(root: &Node, report: &Report<'_>) -> (Config, Origins) {
         origins.rate_limit_service = fields.value_span("cluster");
         Box::new(global::service(&fields, &defined.clusters))
     });
+    let xds = fields
+        .section_opt("xds", &keys::XDS)
+        .map(|fields| Box::new(xds::xds(&fields, &defined.secrets)));
     let config = Config {
         node: node(&fields.section("node", &keys::NODE)),
         shards: shards(&fields),
@@ -106,9 +109,7 @@ pub(super) fn file(root: &Node, report: &Report<'_>) -> (Config, Origins) {
             .section_opt("center", &keys::CENTER)
             .map(|fields| Box::new(center::center(&fields))),
         rate_limit_service,
-        xds: fields
-            .section_opt("xds", &keys::XDS)
-            .map(|fields| Box::new(xds::xds(&fields))),
+        xds,
         steering: fields
             .section_opt("steering", &keys::STEERING)
             .map(|fields| Box::new(steering::steering(&fields, &defined.clusters))),

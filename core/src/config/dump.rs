@@ -14,7 +14,7 @@ use super::{
         HostPattern, Http, Http2Limits, Listener, PathPattern, PathRewrite, Probe, Protocol,
         ProxyProtocolIn, ProxyProtocolOut, RateLimit, RateLimitService, Redirect, Retry, Route,
         RouteAction, RouteMatch, Scope, StaticEndpoint, Tcp, UpstreamProtocol, ValuePattern,
-        WeightedCluster, XForwarded, Xds,
+        WeightedCluster, XForwarded, Xds, XdsTls,
     },
     quantity::{format_duration, format_share, format_size},
 };
@@ -512,7 +512,16 @@ fn xds(xds: &Xds) -> Object {
     object.put("protocol", xds.protocol.word());
     object.put_opt("cluster", xds.cluster.as_deref());
     object.put_opt("token_file", xds.token_file.as_deref());
+    object.put_opt("tls", xds.tls.as_ref().map(xds_tls));
     object.put_opt("cache", xds.cache.as_deref());
+    object
+}
+
+fn xds_tls(tls: &XdsTls) -> Object {
+    let mut object = Object::default();
+    object.put("trusted_ca", &*tls.trusted_ca);
+    object.put_opt("certificate", tls.certificate.as_deref());
+    object.put_opt("server_name", tls.server_name.as_deref());
     object
 }
 

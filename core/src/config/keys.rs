@@ -87,6 +87,7 @@ pub(super) static SECTIONS: &[&Section] = &[
     &CENTER,
     &RESTART,
     &XDS,
+    &XDS_TLS,
     &STEERING,
     &STEERED_APPLICATION,
     &STEERED_GROUP,

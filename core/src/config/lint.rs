@@ -147,6 +147,10 @@ fn encryption(config: &Config, origins: &Origins, report: &Report<'_>) {
         let place = origins.clusters.get(name).cloned().unwrap_or_default();
         links(name, cluster, tls, place, report);
     }
+    if let Some(tls) = config.xds.as_ref().and_then(|xds| xds.tls.as_ref()) {
+        used.extend(tls.certificate.as_deref());
+        used.insert(&tls.trusted_ca);
+    }
     for (name, place) in &origins.secrets {
         if !used.contains(name.as_ref()) {
             let message = format!("secret `{name}` is not used");

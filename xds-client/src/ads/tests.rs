@@ -6,6 +6,9 @@
     clippy::panic
 )]
 
+mod encrypted;
+mod liveness;
+
 use std::{net::SocketAddr, pin::Pin};
 
 use futures_lite::{Stream, stream};
@@ -16,6 +19,7 @@ use hyper_util::{
 };
 use serde_json::json;
 use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::{
@@ -98,7 +102,11 @@ impl Drop for Server {
 
 impl Server {
     async fn start() -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), None)
+    }
+
+    /// Takes connections of `listener`, encrypted if it has what to encrypt with.
+    fn on(listener: TcpListener, tls: Option<TlsAcceptor>) -> Server {
         let address = listener.local_addr().unwrap();
         let (delta, taken_delta) = mpsc::unbounded_channel();
         let (world, taken_world) = mpsc::unbounded_channel();
@@ -107,10 +115,20 @@ impl Server {
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
                 let service = TowerToHyperService::new(service.clone());
-                tokio::spawn(
-                    http2::Builder::new(TokioExecutor::new())
-                        .serve_connection(TokioIo::new(socket), service),
-                );
+                let builder = http2::Builder::new(TokioExecutor::new());
+                match tls.clone() {
+                    None => drop(tokio::spawn(
+                        builder.serve_connection(TokioIo::new(socket), service),
+                    )),
+                    Some(tls) => drop(tokio::spawn(async move {
+                        let Ok(socket) = tls.accept(socket).await else {
+                            return;
+                        };
+                        let _ = builder
+                            .serve_connection(TokioIo::new(socket), service)
+                            .await;
+                    })),
+                }
             }
         });
         Server {
@@ -154,10 +172,15 @@ fn settings(servers: &[SocketAddr], variant: Variant) -> Settings {
 }
 
 fn start(settings: Settings) -> Watched {
-    let (_, of_file) = watch::channel(Arc::default());
-    let (client, watched) = Client::new(settings, of_file);
+    start_with(settings, Local::default()).0
+}
+
+/// A client, and what tells it of its proxy.
+fn start_with(settings: Settings, local: Local) -> (Watched, watch::Sender<Local>) {
+    let (tell, local) = watch::channel(local);
+    let (client, watched) = Client::new(settings, local);
     tokio::spawn(client.run());
-    watched
+    (watched, tell)
 }
 
 async fn part(watched: &mut Watched, is_right: impl Fn(&Part) -> bool) {
@@ -316,7 +339,7 @@ async fn silent_servers_are_left() {
 #[tokio::test]
 async fn a_client_ends_when_nobody_watches() {
     let mut server = Server::start().await;
-    let (_, of_file) = watch::channel(Arc::default());
+    let (_, of_file) = watch::channel(Local::default());
     let (client, watched) = Client::new(settings(&[server.address], Variant::Delta), of_file);
     let running = tokio::spawn(client.run());
     let mut stream = server.delta.recv().await.unwrap();
@@ -327,7 +350,7 @@ async fn a_client_ends_when_nobody_watches() {
         .unwrap()
         .local_addr()
         .unwrap();
-    let (_, of_file) = watch::channel(Arc::default());
+    let (_, of_file) = watch::channel(Local::default());
     let (client, watched) = Client::new(settings(&[nobody], Variant::Delta), of_file);
     drop(watched);
     timeout(PATIENCE, client.run()).await.unwrap();

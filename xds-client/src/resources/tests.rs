@@ -16,7 +16,7 @@ const NOW: Duration = Duration::from_secs(100);
 
 fn new(variant: Variant) -> Resources {
     let mut resources = Resources::new(variant, Arc::default());
-    resources.connected();
+    resources.connected(Claim::Versions);
     resources
 }
 
@@ -260,7 +260,7 @@ fn nothing_is_missing_while_nobody_can_answer() {
         resources.status()[0].resources[0].state,
         Some(State::Warming)
     );
-    resources.connected();
+    resources.connected(Claim::Versions);
     assert_eq!(
         said(&mut resources),
         ["cluster ", "endpoint  +a", "listener "]

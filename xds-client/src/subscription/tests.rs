@@ -73,7 +73,7 @@ fn version(request: &Request) -> &str {
 /// A connected wildcard subscription to clusters whose first request is out.
 fn clusters() -> Subscription {
     let mut subscription = Subscription::wildcard(ResourceType::Cluster, Variant::StateOfTheWorld);
-    subscription.connected();
+    subscription.connected(Claim::Versions);
     subscription.poll_request(NOW).unwrap();
     subscription
 }
@@ -84,7 +84,7 @@ fn endpoints(names: &[&str]) -> Subscription {
     for name in names {
         subscription.subscribe(name);
     }
-    subscription.connected();
+    subscription.connected(Claim::Versions);
     subscription.poll_request(NOW).unwrap();
     subscription
 }
@@ -95,7 +95,7 @@ fn endpoints(names: &[&str]) -> Subscription {
 fn wildcard_begins_with_an_empty_request() {
     let mut subscription = Subscription::wildcard(ResourceType::Listener, Variant::StateOfTheWorld);
     assert_eq!(subscription.poll_request(NOW), None);
-    subscription.connected();
+    subscription.connected(Claim::Versions);
     let request = subscription.poll_request(NOW).unwrap();
     assert!(names(&request).is_empty());
     assert_eq!(
@@ -111,7 +111,7 @@ fn wildcard_begins_with_an_empty_request() {
 #[test]
 fn named_without_names_is_silent_until_it_has_spoken() {
     let mut subscription = Subscription::named(ResourceType::Endpoint, Variant::StateOfTheWorld);
-    subscription.connected();
+    subscription.connected(Claim::Versions);
     assert_eq!(subscription.poll_request(NOW), None);
     subscription.subscribe("a");
     subscription.unsubscribe("a");
@@ -211,7 +211,7 @@ fn reconnect_repeats_names_and_version() {
             .hear(response("v9", "n9", vec![good("a", 9)]))
             .is_empty()
     );
-    subscription.connected();
+    subscription.connected(Claim::Versions);
     let request = subscription.poll_request(NOW).unwrap();
     assert_eq!(names(&request), ["a", "b", "c"]);
     assert_eq!((version(&request), request.nonce.as_str()), ("v1", ""));
@@ -258,7 +258,7 @@ fn missing_after_fifteen_connected_seconds() {
             .elapsed::<u32>(NOW + 2 * MISSING_AFTER)
             .is_empty()
     );
-    subscription.connected();
+    subscription.connected(Claim::Versions);
     let later = NOW + 3 * MISSING_AFTER;
     subscription.poll_request(later).unwrap();
     let missing = Update::Missing::<u32> { name: "b".into() };
@@ -317,7 +317,7 @@ fn limits_hold() {
 fn a_flood_with_bad_resources_is_taken_in() {
     for variant in [Variant::StateOfTheWorld, Variant::Delta] {
         let mut subscription = Subscription::wildcard(ResourceType::Cluster, variant);
-        subscription.connected();
+        subscription.connected(Claim::Versions);
         subscription.poll_request(NOW).unwrap();
         for round in 0..1000 {
             let mut resources: Vec<_> = (0..9).map(|i| good(&format!("c{i}"), round)).collect();
@@ -357,7 +357,7 @@ fn changes(request: &Request) -> (Vec<&str>, Vec<&str>, Vec<(&str, &str)>) {
 fn delta(names: &[&str]) -> Subscription {
     let mut subscription = Subscription::named(ResourceType::Endpoint, Variant::Delta);
     names.iter().for_each(|name| subscription.subscribe(name));
-    subscription.connected();
+    subscription.connected(Claim::Versions);
     subscription.poll_request(NOW).unwrap();
     subscription
 }
@@ -367,7 +367,7 @@ fn delta(names: &[&str]) -> Subscription {
 #[test]
 fn delta_requests_say_what_changed() {
     let mut subscription = Subscription::named(ResourceType::Endpoint, Variant::Delta);
-    subscription.connected();
+    subscription.connected(Claim::Versions);
     assert_eq!(subscription.poll_request(NOW), None);
     subscription.subscribe("a");
     let request = subscription.poll_request(NOW).unwrap();
@@ -418,7 +418,7 @@ fn delta_reconnects_with_the_versions_held() {
     gone.removed = vec!["d".into()];
     assert_eq!(subscription.hear::<u32>(gone), [removed("d")]);
     subscription.disconnected();
-    subscription.connected();
+    subscription.connected(Claim::Versions);
     let request = subscription.poll_request(NOW).unwrap();
     let (subscribe, unsubscribe, versions) = changes(&request);
     assert_eq!(subscribe, ["a", "b", "c", "d"]);
@@ -433,7 +433,7 @@ fn delta_reconnects_with_the_versions_held() {
 #[test]
 fn delta_wildcard_keeps_what_is_absent() {
     let mut subscription = Subscription::wildcard(ResourceType::Cluster, Variant::Delta);
-    subscription.connected();
+    subscription.connected(Claim::Versions);
     let request = subscription.poll_request(NOW).unwrap();
     assert_eq!(changes(&request), (vec![], vec![], vec![]));
     subscription.hear(response("", "n1", vec![good("a", 1)]));
@@ -441,7 +441,7 @@ fn delta_wildcard_keeps_what_is_absent() {
         subscription.hear(response("", "n2", vec![good("b", 2)])),
         [set("b", 2)]
     );
-    subscription.connected();
+    subscription.connected(Claim::Versions);
     let request = subscription.poll_request(NOW).unwrap();
     assert_eq!(
         changes(&request),
@@ -515,7 +515,7 @@ fn what_has_an_end_comes_to_it() {
     assert_eq!(subscription.elapsed::<u32>(after(4)), []);
     assert_eq!(subscription.elapsed(after(5)), [expired("a")]);
     assert_eq!(subscription.deadline(), None);
-    subscription.connected();
+    subscription.connected(Claim::Versions);
     let request = subscription.poll_request(after(6)).unwrap();
     assert_eq!(changes(&request).2, [("b", "1")]);
 }
@@ -562,9 +562,9 @@ fn a_name_is_asked_for_again() {
     let mut by_changes = delta(&["a"]);
     by_changes.hear(response("", "n", vec![good("a", 1)]));
     while by_changes.poll_request(NOW).is_some() {}
-    by_changes.ask_again("stranger");
+    assert!(!by_changes.ask_again("stranger"));
     assert_eq!(by_changes.poll_request(NOW), None);
-    by_changes.ask_again("a");
+    assert!(by_changes.ask_again("a"));
     let request = by_changes.poll_request(NOW).unwrap();
     assert_eq!(
         (changes(&request), request.nonce.as_str()),
@@ -575,6 +575,8 @@ fn a_name_is_asked_for_again() {
     by_names.poll_request(NOW).unwrap();
     by_names.ask_again("a");
     assert_eq!(names(&by_names.poll_request(NOW).unwrap()), ["a"]);
+    by_names.disconnected();
+    assert!(!by_names.ask_again("a"), "there is nobody to ask");
 }
 
 /// Goal: a server that has nothing to add is not taken for a dead one. Method: names and a wildcard before and after
@@ -589,4 +591,21 @@ fn what_is_held_is_not_lacking() {
     assert!(all.lacks());
     all.hear(response("1", "n", vec![good("a", 1)]));
     assert!(!all.lacks());
+}
+
+/// Goal: a stream whose server is not trusted to live makes it answer: what is held is named without its versions, in
+/// the first request alone. Method: both variants after a response.
+#[test]
+fn a_server_can_be_made_to_answer() {
+    let mut by_changes = delta(&["a"]);
+    by_changes.hear(response("", "n", vec![good("a", 1)]));
+    by_changes.connected(Claim::Names);
+    let first = by_changes.poll_request(NOW).unwrap();
+    assert_eq!(changes(&first), (vec!["a"], vec![], vec![("a", "")]));
+    let mut by_names = clusters();
+    by_names.hear(response("1", "n", vec![good("a", 1)]));
+    by_names.connected(Claim::Names);
+    assert_eq!(version(&by_names.poll_request(NOW).unwrap()), "");
+    by_names.hear(response("bad", "n2", vec![bad("a", "x")]));
+    assert_eq!(version(&by_names.poll_request(NOW).unwrap()), "1");
 }

@@ -157,7 +157,13 @@ fn client_certificate(fields: &Fields<'_>, secrets: &Secrets) -> ClientCertifica
     }
 }
 
-fn secret(fields: &Fields<'_>, key: &str, secrets: &Secrets, wanted: Wanted) -> Option<Arc<str>> {
+/// The secret that `key` names.
+pub(super) fn secret(
+    fields: &Fields<'_>,
+    key: &str,
+    secrets: &Secrets,
+    wanted: Wanted,
+) -> Option<Arc<str>> {
     let text = fields.text(key)?;
     Some(secrets.refer(fields.report, &text, wanted))
 }

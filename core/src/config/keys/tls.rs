@@ -23,7 +23,7 @@ pub const LABELS_MAX: usize = 64;
 /// Bytes of the key or the value of a label. Kubernetes' longest key has 317: a name of 253, `/`, and 63.
 pub const LABEL_MAX: usize = 320;
 
-const SECRET_NAME: Kind = Kind::Text("the name of a secret", NAME_MAX);
+pub(super) const SECRET_NAME: Kind = Kind::Text("the name of a secret", NAME_MAX);
 const FILE_PATH: Kind = Kind::Text("the path of a PEM file", TEXT_MAX);
 /// The key of the map is checked for its length by the reader.
 pub(in super::super) const LABELS: Kind =

@@ -170,7 +170,8 @@ pub(in super::super) static XDS: Section = Section {
         Field::new(
             "addresses",
             Kind::List(&XDS_ADDRESS, 16),
-            "Where control planes listen, in plaintext. They are tried in turn.",
+            "Where control planes listen, the preferred first. One that fails three times in a row is followed by the \
+             next; the ones before it are looked for each minute.",
         )
         .required(),
         Field::new(
@@ -197,6 +198,7 @@ pub(in super::super) static XDS: Section = Section {
             "A file whose first line is the token that the control planes ask for.",
         )
         .absent("none is shown"),
+        Field::new("tls", Kind::Section(&XDS_TLS), "TLS to the control planes.").absent("plaintext"),
         Field::new(
             "cache",
             Kind::Text("a path", TEXT_MAX),
@@ -205,14 +207,37 @@ pub(in super::super) static XDS: Section = Section {
         .absent("such a start has the file's part alone"),
     ],
     planned: &[
-        (
-            "tls",
-            "TLS to the control plane; put a Tidegate with mTLS in front of it",
-        ),
         ("api_type", "REST to the control plane"),
         ("path", "resources from files"),
         ("resources", "resources from files"),
     ],
+};
+
+pub(in super::super) static XDS_TLS: Section = Section {
+    name: "xds tls",
+    place: "xds.tls",
+    doc: "TLS to the control planes, by `secrets` of the file. A secret that is renewed holds from the next connection on.",
+    fields: &[
+        Field::new(
+            "trusted_ca",
+            SECRET_NAME,
+            "The secret with the authorities that their certificates must come from.",
+        )
+        .required(),
+        Field::new(
+            "certificate",
+            SECRET_NAME,
+            "The secret with the certificate that is shown to them.",
+        )
+        .absent("none"),
+        Field::new(
+            "server_name",
+            Kind::Text("a host", 255),
+            "The server name that is asked for, and that their certificates must have.",
+        )
+        .absent("the host of the address"),
+    ],
+    planned: &[],
 };
 
 pub(in super::super) static RESTART: Section = Section {

@@ -13,8 +13,21 @@ pub struct Xds {
     pub cluster: Option<Arc<str>>,
     /// A file whose first line is the token that they ask for.
     pub token_file: Option<Arc<str>>,
+    /// TLS to them; `None` is plaintext.
+    pub tls: Option<XdsTls>,
     /// A file where the last good resources are kept for the next start.
     pub cache: Option<Arc<str>>,
+}
+
+/// TLS to control planes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XdsTls {
+    /// Name of the [`Secret::TrustedCa`](super::Secret::TrustedCa) that their certificates must come from.
+    pub trusted_ca: Arc<str>,
+    /// Name of the [`Secret::Certificate`](super::Secret::Certificate) that is shown to them.
+    pub certificate: Option<Arc<str>>,
+    /// The name that is sent and verified; `None` is the host of the address.
+    pub server_name: Option<Arc<str>>,
 }
 
 /// The variants of the protocol.
