@@ -51,6 +51,7 @@ fn route(i: usize, hosts: Vec<HostPattern>, path: PathPattern) -> Route {
         },
         rate_limits: Vec::new(),
         global_rate_limits: Vec::new(),
+        fault: None,
         action: RouteAction::Respond(Respond {
             status: 200,
             body: Arc::from(""),

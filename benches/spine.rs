@@ -98,19 +98,11 @@ impl<'a> Shard<'a> {
         let cluster = snapshot.cluster_by_name("origin").unwrap();
         let endpoints = cluster.endpoints.iter().zip(0..);
         let endpoints: Vec<EndpointInput> = endpoints
-            .map(|(endpoint, key)| EndpointInput {
-                key,
-                weight: endpoint.weight,
-            })
+            .map(|(endpoint, key)| EndpointInput::new(key, endpoint.weight))
             .collect();
         Shard {
             http,
-            balancer: Balancer::new(
-                cluster.config.balance,
-                Duration::ZERO,
-                &endpoints,
-                Duration::ZERO,
-            ),
+            balancer: Balancer::new(&cluster.rules(), &endpoints, &[], Duration::ZERO),
             random: 1,
             scratch: RouteScratch::default(),
             request: RequestHead::default(),

@@ -24,6 +24,11 @@ macro_rules! ids {
     )*};
 }
 
+impl SubsetId {
+    /// The whole cluster.
+    pub const ALL: SubsetId = SubsetId(0);
+}
+
 ids! {
     /// A shard: one thread, one core, one ring.
     ShardId(u16);
@@ -35,6 +40,8 @@ ids! {
     ClusterId(u32);
     /// An endpoint of a cluster.
     EndpointId(u32);
+    /// A subset of the endpoints of a cluster; 0 is all of them.
+    SubsetId(u32);
     /// An interface of a cluster that is limited: a route that leads to it.
     InterfaceId(u32);
     /// The version of a snapshot. A request is decided by exactly one epoch (S14).

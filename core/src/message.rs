@@ -136,6 +136,8 @@ pub struct AccessRecord {
     pub client: Option<SocketAddr>,
     /// The endpoint, if one was chosen.
     pub endpoint: Option<SocketAddr>,
+    /// How it came to be chosen.
+    pub choice: Choice,
     /// `HTTP/1.1`, `HTTP/1.0` or `TCP`.
     pub protocol: &'static str,
     /// Method; empty for TCP.
@@ -164,6 +166,8 @@ pub struct AccessRecord {
     pub grpc_status: Option<u8>,
     /// Why we refused or ended it, if we did.
     pub reason: Option<Reason>,
+    /// How long it was delayed on purpose.
+    pub fault_delay_ns: u64,
     /// More about the reason, in words.
     pub detail: &'static str,
     /// The limit that the request was refused by, if it was (L10).
@@ -186,6 +190,17 @@ pub struct AccessRecord {
     pub first_byte_ns: u64,
     /// What this process added.
     pub added_ns: u64,
+}
+
+/// How an endpoint came to be chosen, where that is not what is usual.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// Its priority: not 0 if load has left a higher one.
+    pub priority: u32,
+    /// It counts as unhealthy: too few endpoints are healthy.
+    pub in_panic: bool,
+    /// The cluster has no such subset as the route asks for.
+    pub is_fallback: bool,
 }
 
 /// The rate limit that a request was over, in numbers.

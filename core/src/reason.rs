@@ -63,6 +63,8 @@ reasons! {
     NoRoute => "no_route", 404, "Run `tidegate explain` on the request; add a route or a default.";
     /// The cluster has no endpoint, or none that is available.
     NoEndpoint => "no_endpoint", 503, "Look at `/clusters`: endpoints, health, DNS.";
+    /// The cluster has no subset that the route asks for, and its `fallback` is `none` or leads to nobody.
+    NoSubset => "no_subset", 503, "Look at `/clusters`: subsets and labels of endpoints; or set `subsets.fallback`.";
     /// The cluster's `circuit.requests` are all in use.
     CircuitRequests => "circuit_requests", 503, "Raise `circuit.requests`, or add endpoints.";
     /// The cluster's `circuit.connections` are all in use.
@@ -79,6 +81,8 @@ reasons! {
     SteerNotNamed => "steer_not_named", 503, "Run `tidegate explain` on the request; only rules that name the group may send to it.";
     /// A steering rule's `cap` has no token left for the request.
     SteerCapped => "steer_capped", 429, "Look at `/steering`; raise the rule's `cap`, or withdraw it.";
+    /// The route's `fault` refuses it on purpose.
+    FaultInjected => "fault_injected", 503, "Expected while a fault is injected; remove `fault` from the route.";
     /// The upstream connection was refused.
     ConnectRefused => "connect_refused", 503, "Is the endpoint's process up?";
     /// The upstream connection was not made within `connect_timeout`.

@@ -9,12 +9,13 @@ use std::{
 };
 
 use crate::{
+    balancer::{EndpointInput, Rules, subset::SubsetTable},
     config::model,
     encryption::census::Census,
     id::{ClusterId, EndpointId, Epoch, InterfaceId, ListenerId, RouteId},
     limiter::{Priority, bucket::Buckets, interface::Shared},
     stats::{EndpointCounters, PerShard, RateLimitServiceCounters, RouteCounters},
-    steering::{PathRewriter, RouteTable, program::Table},
+    steering::{PathRewriter, RouteTable, fault::Faults, hash_address, program::Table},
 };
 
 /// The whole data plane, compiled.
@@ -113,6 +114,8 @@ pub struct Route {
     pub rate_limits: Vec<RateLimit>,
     /// What the [`RateLimitService`] is asked about them.
     pub global_rate_limits: Vec<model::Descriptor>,
+    /// Faults that are injected on purpose.
+    pub faults: Option<Box<Faults>>,
     /// What it does.
     pub action: Action,
     /// Edits of the request.
@@ -186,7 +189,7 @@ impl Forward {
     }
 }
 
-pub use crate::steering::Split;
+pub use crate::steering::{Split, destination::Target};
 
 /// A compiled cluster.
 #[derive(Debug)]
@@ -199,8 +202,40 @@ pub struct Cluster {
     pub config: model::Cluster,
     /// By [`EndpointId`]; empty while DNS has not answered.
     pub endpoints: Vec<Endpoint>,
+    /// Subsets of them by labels.
+    pub subsets: SubsetTable,
     /// By [`InterfaceId`]: routes that lead to it, if it is limited.
     pub interfaces: Vec<Interface>,
+}
+
+impl Cluster {
+    /// What a balancer of it goes by.
+    pub fn rules(&self) -> Rules {
+        let config = &self.config;
+        let subsets = config.subsets.as_deref();
+        Rules {
+            policy: config.balance,
+            slow_start: config.slow_start,
+            overprovisioning: config.failover.overprovisioning,
+            panic_threshold: config.failover.panic_threshold,
+            by_locality: config.failover.by_locality,
+            subsets_by_locality: subsets.is_some_and(|subsets| subsets.by_locality),
+        }
+    }
+
+    /// What a balancer is told of its endpoints. The key is a hash of the address alone, so that the consistent
+    /// policies agree on every shard and every host.
+    pub fn inputs(&self) -> Vec<EndpointInput> {
+        let inputs = self.endpoints.iter().map(|endpoint| EndpointInput {
+            key: hash_address(endpoint.address),
+            weight: endpoint.weight,
+            priority: endpoint.priority,
+            locality: endpoint.locality.number,
+            locality_weight: endpoint.locality.weight,
+            is_out: endpoint.is_out,
+        });
+        inputs.collect()
+    }
 }
 
 /// What callers call of an application that is limited: a route that leads to it.
@@ -224,7 +259,13 @@ pub struct Endpoint {
     /// The failure domain it runs in; empty if not told.
     pub zone: Arc<str>,
     /// Its labels, by key.
-    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    pub labels: model::Labels,
+    /// 0 is the highest.
+    pub priority: u32,
+    /// Its locality, among those of its priority.
+    pub locality: model::Locality,
+    /// Counts as unhealthy, whatever is found out: the control plane says so.
+    pub is_out: bool,
     /// What it announces about TLS.
     pub capability: model::TlsCapability,
     /// Its counters, carried over from the snapshot before while the endpoint stays in the cluster.
@@ -275,7 +316,7 @@ impl Snapshot {
                 bind: listener.bind,
                 proxy_protocol: listener.proxy_protocol,
                 tls: listener.tls.clone(),
-                protocol: compile_protocol(name, &listener.protocol, &cluster_ids, &kept),
+                protocol: compile_protocol(name, &listener.protocol, &clusters, &kept),
                 census: kept.census(listener.bind),
             })
             .collect();
@@ -305,8 +346,7 @@ impl Snapshot {
 
     /// The cluster of this name.
     pub fn cluster_by_name(&self, name: &str) -> Option<&Cluster> {
-        let found = self.clusters.binary_search_by(|c| (*c.name).cmp(name));
-        self.clusters.get(found.ok()?)
+        find_cluster(&self.clusters, name)
     }
 
     /// The cluster of this id.
@@ -479,14 +519,20 @@ fn compile_cluster(
         weight: endpoint.weight,
         zone: Arc::clone(&endpoint.zone),
         labels: endpoint.labels.clone(),
+        priority: endpoint.priority,
+        locality: endpoint.locality,
+        is_out: endpoint.is_out,
         capability: endpoint.capability.clone(),
         counters: kept.endpoint(name, endpoint.address),
     });
+    let endpoints: Vec<Endpoint> = endpoints.collect();
+    let labels = endpoints.iter().map(|endpoint| &endpoint.labels);
     Cluster {
         id,
         name: Arc::clone(name),
         config: config.clone(),
-        endpoints: endpoints.collect(),
+        subsets: SubsetTable::compile(config.subsets.as_deref(), labels),
+        endpoints,
         interfaces: Vec::new(),
     }
 }
@@ -529,12 +575,12 @@ fn name_interfaces(
 fn compile_protocol(
     listener: &str,
     protocol: &model::Protocol,
-    cluster_ids: &BTreeMap<&str, ClusterId>,
+    clusters: &[Cluster],
     kept: &KeptCounters<'_>,
 ) -> Protocol {
     match protocol {
         model::Protocol::Tcp(tcp) => Protocol::Tcp(Tcp {
-            split: compile_split(listener, &tcp.to, cluster_ids),
+            split: compile_split(listener, &tcp.to, clusters),
             idle_timeout: tcp.idle_timeout,
             max_age: tcp.max_age,
         }),
@@ -548,7 +594,11 @@ fn compile_protocol(
                     .map(|rule| kept.rate_limit(listener, &route.name, rule))
                     .collect(),
                 global_rate_limits: route.global_rate_limits.clone(),
-                action: compile_action(route, cluster_ids),
+                faults: route
+                    .fault
+                    .as_deref()
+                    .map(|fault| Box::new(Faults::compile(fault))),
+                action: compile_action(route, clusters),
                 request_headers: route.request_headers.clone(),
                 response_headers: route.response_headers.clone(),
                 counters: kept.route(listener, &route.name),
@@ -564,12 +614,12 @@ fn compile_protocol(
     }
 }
 
-fn compile_action(route: &model::Route, cluster_ids: &BTreeMap<&str, ClusterId>) -> Action {
+fn compile_action(route: &model::Route, clusters: &[Cluster]) -> Action {
     match &route.action {
         model::RouteAction::Redirect(redirect) => Action::Redirect(redirect.clone()),
         model::RouteAction::Respond(respond) => Action::Respond(respond.clone()),
         model::RouteAction::Forward(forward) => Action::Forward(Forward {
-            split: compile_split(&route.name, &forward.to, cluster_ids),
+            split: compile_split(&route.name, &forward.to, clusters),
             hash: forward.hash.clone(),
             path_rewrite: forward
                 .path_rewrite
@@ -584,14 +634,21 @@ fn compile_action(route: &model::Route, cluster_ids: &BTreeMap<&str, ClusterId>)
     }
 }
 
-fn compile_split(
-    rule: &str,
-    to: &[model::WeightedCluster],
-    cluster_ids: &BTreeMap<&str, ClusterId>,
-) -> Split {
+fn compile_split(rule: &str, to: &[model::WeightedCluster], clusters: &[Cluster]) -> Split {
     // Every cluster that is named is defined: a validated configuration loses none here.
-    let shares = to
-        .iter()
-        .filter_map(|to| Some((*cluster_ids.get(&*to.cluster)?, to.share)));
+    let shares = to.iter().filter_map(|to| {
+        let cluster = find_cluster(clusters, &to.cluster)?;
+        let target = Target {
+            cluster: cluster.id,
+            within: cluster.subsets.find(&to.subset),
+        };
+        Some((target, to.share))
+    });
     Split::new(rule, shares)
+}
+
+/// The cluster of a name, of clusters in the order of their names.
+fn find_cluster<'a>(clusters: &'a [Cluster], name: &str) -> Option<&'a Cluster> {
+    let found = clusters.binary_search_by(|cluster| (*cluster.name).cmp(name));
+    clusters.get(found.ok()?)
 }

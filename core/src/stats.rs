@@ -386,6 +386,8 @@ slab! {
     EndpointCounters {
         /// Requests sent.
         Counter requests,
+        /// Of those, the ones that were sent though the endpoint counts as unhealthy, since too few are healthy (panic).
+        Counter picked_in_panic,
         /// Requests in flight now.
         Gauge requests_active,
         /// Answers that were not a failure.
@@ -546,6 +548,16 @@ slab! {
         Counter requests,
         /// Of those, the ones answered with a status of 5xx.
         Counter failed_5xx,
+        /// Requests that were delayed on purpose.
+        Counter faults_delayed,
+        /// Requests that were refused on purpose.
+        Counter faults_aborted,
+        /// Requests that were spared a fault, since as many had one as may.
+        Counter faults_over_limit,
+        /// Requests with a fault now.
+        Gauge faults_active,
+        /// Requests for which the fallback of the cluster's `subsets` held, refused or not.
+        Counter subset_fallbacks,
         /// Calls of gRPC that have come to a status.
         Counter grpc_calls,
         /// Of those, the ones with another status than OK.

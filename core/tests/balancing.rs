@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use tidegate_core::{
-    balancer::{Balancer, EndpointInput, Outcome},
+    balancer::{Balancer, EndpointInput, Outcome, Rules},
     config::model::Balance,
     id::EndpointId,
     message::Availability::{self, Available, Unavailable},
@@ -75,14 +75,8 @@ fn choices_respect_availability() {
                     inputs.remove(at);
                     let key = mix(step + 1000);
                     flags.insert(0, (key, Available));
-                    inputs.insert(
-                        0,
-                        EndpointInput {
-                            key,
-                            weight: 1 + next(9) as u32,
-                        },
-                    );
-                    balancer.update(policy, Duration::from_secs(1), &inputs, now);
+                    inputs.insert(0, EndpointInput::new(key, 1 + next(9) as u32));
+                    balancer.update(&rules(policy), &inputs, &[], now);
                 }
                 _ => {
                     let tried: Vec<_> = (0..next(4)).map(|_| EndpointId(next(6) as u32)).collect();
@@ -107,13 +101,19 @@ fn choices_respect_availability() {
 
 fn inputs(n: u64) -> Vec<EndpointInput> {
     let keys = (0..n).map(mix);
-    keys.map(|key| EndpointInput {
-        key,
-        weight: 1 + (key % 7) as u32,
-    })
-    .collect()
+    keys.map(|key| EndpointInput::new(key, 1 + (key % 7) as u32))
+        .collect()
 }
 
 fn balancer(policy: Balance, n: u64) -> Balancer {
-    Balancer::new(policy, Duration::from_secs(1), &inputs(n), Duration::ZERO)
+    Balancer::new(&rules(policy), &inputs(n), &[], Duration::ZERO)
+}
+
+/// Panics only when nobody is left.
+fn rules(policy: Balance) -> Rules {
+    Rules {
+        slow_start: Duration::from_secs(1),
+        panic_threshold: 1,
+        ..Rules::new(policy)
+    }
 }

@@ -235,7 +235,7 @@ const CLUSTERS: &[Mistake] = &[
     ("TG-C022", "remove it", "endpoints: { static: [10.0.0.1:80], «refresh»: 5s }"),
     ("TG-C010", "did you mean `balance`?", "endpoints: { static: [10.0.0.1:80] }, «lb»: random"),
     ("TG-C013", "did you mean `maglev`?", "endpoints: { static: [10.0.0.1:80] }, balance: «magelv»"),
-    ("TG-C014", "refused", "endpoints: { static: [10.0.0.1:80] }, «subsets»: {}"),
+    ("TG-C014", "refused", "endpoints: { static: [10.0.0.1:80] }, «zones»: {}"),
     ("TG-C017", "to `5m`", "endpoints: { static: [10.0.0.1:80] }, connect_timeout: «10m»"),
     ("TG-C010", "did you mean `connections`?", "endpoints: { static: [10.0.0.1:80] }, circuit: { «max_connections»: 1 }"),
     ("TG-C020", "keep one", "endpoints: { static: [10.0.0.1:80] }, heal: {}, «outlier_detection»: {}"),

@@ -120,6 +120,7 @@ fn defaults_are_the_models() {
     let to = vec![WeightedCluster {
         cluster: "a".into(),
         share: 10_000,
+        subset: Default::default(),
     }];
     let expected = Forward {
         to: to.clone(),
@@ -141,6 +142,8 @@ fn defaults_are_the_models() {
     let cluster = Cluster {
         endpoints: Endpoints::Static(vec![StaticEndpoint::new("10.0.0.1:80".parse().unwrap(), 1)]),
         balance: Balance::RoundRobin,
+        failover: Default::default(),
+        subsets: None,
         slow_start: Duration::ZERO,
         connect_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(60),
@@ -545,7 +548,7 @@ fn every_key_of_a_route_lands_in_its_field() {
         fail_open: false,
     };
     assert_eq!(config.rate_limit_service.as_deref(), Some(&service));
-    assert_eq!(forward(&edge.routes[7]).hash, Some(HashOn::ClientIp));
+    assert_eq!(forward(&edge.routes[11]).hash, Some(HashOn::ClientIp));
 }
 
 /// Goal: the dump is a file that means the same. Method: dump, read again, compare; origins aside.

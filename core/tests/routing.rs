@@ -526,6 +526,7 @@ fn plain_route(position: usize) -> Route {
         matches: RouteMatch::default(),
         rate_limits: Vec::new(),
         global_rate_limits: Vec::new(),
+        fault: None,
         action: RouteAction::Respond(Respond {
             status: 200,
             body: "".into(),

@@ -252,6 +252,7 @@ fn route(name: &str, to: &[(&str, u32)]) -> Route {
         matches: RouteMatch::default(),
         rate_limits: Vec::new(),
         global_rate_limits: Vec::new(),
+        fault: None,
         action: RouteAction::Forward(Forward {
             to: split(to),
             hash: None,
@@ -271,6 +272,7 @@ fn split(to: &[(&str, u32)]) -> Vec<WeightedCluster> {
     let weighted = to.iter().map(|(cluster, share)| WeightedCluster {
         cluster: (*cluster).into(),
         share: *share,
+        subset: Default::default(),
     });
     weighted.collect()
 }
@@ -280,6 +282,8 @@ fn cluster(addresses: &[&str]) -> Cluster {
     Cluster {
         endpoints: Endpoints::Static(endpoints.collect()),
         balance: Balance::default(),
+        failover: Default::default(),
+        subsets: None,
         slow_start: Duration::ZERO,
         connect_timeout: SECOND,
         idle_timeout: SECOND,

@@ -17,7 +17,7 @@ use tidegate_codecs::{
     limits::Http1Limits,
 };
 use tidegate_core::{
-    balancer::{Balancer, EndpointInput, Outcome},
+    balancer::{Balancer, EndpointInput, Outcome, Rules},
     config::{
         self,
         model::{Balance, HeaderEdits, PathPattern, Respond, Route, RouteAction, RouteMatch},
@@ -177,6 +177,7 @@ fn route() -> Work {
             },
             rate_limits: Vec::new(),
             global_rate_limits: Vec::new(),
+            fault: None,
             action: RouteAction::Respond(Respond {
                 status: 200,
                 body: Arc::from(""),
@@ -197,15 +198,9 @@ fn route() -> Work {
 
 /// Pick one of ten endpoints, and tell how it went.
 fn balancer() -> Work {
-    let endpoints: Vec<EndpointInput> = (0..10)
-        .map(|key| EndpointInput { key, weight: 1 })
-        .collect();
-    let mut balancer = Balancer::new(
-        Balance::LeastRequest,
-        Duration::ZERO,
-        &endpoints,
-        Duration::ZERO,
-    );
+    let endpoints: Vec<EndpointInput> = (0..10).map(|key| EndpointInput::new(key, 1)).collect();
+    let rules = Rules::new(Balance::LeastRequest);
+    let mut balancer = Balancer::new(&rules, &endpoints, &[], Duration::ZERO);
     let mut random = 1u64;
     Box::new(move || {
         random = random

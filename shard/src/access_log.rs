@@ -21,6 +21,7 @@ pub(crate) fn record(exchange: &Exchange<'_>) -> AccessRecord {
         cluster: exchange.cluster.map(|c| c.name.clone()).unwrap_or_default(),
         client: client.peer(),
         endpoint: exchange.endpoint,
+        choice: exchange.choice,
         protocol: match head.version {
             Version::Http10 => "HTTP/1.0",
             Version::Http11 => "HTTP/1.1",
@@ -35,6 +36,7 @@ pub(crate) fn record(exchange: &Exchange<'_>) -> AccessRecord {
         grpc_status: exchange.grpc_status.map(|status| status.number() as u8),
         reason: exchange.refusal.map(|r| r.reason),
         detail: exchange.refusal.map(|r| r.detail).unwrap_or_default(),
+        fault_delay_ns: exchange.fault_delay_ns,
         limit: exchange.over_limit.clone(),
         rate_limit: exchange.over_rate.clone(),
         steer: exchange.steer_record(),

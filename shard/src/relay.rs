@@ -114,12 +114,12 @@ async fn connect(
     record: &mut AccessRecord,
 ) -> Result<(Connection, Ticket), Reason> {
     let local = &client.local;
-    let destination = tcp
-        .split
-        .pick(local.random())
-        .and_then(|id| plane.cluster(id));
+    let target = tcp.split.target(local.random()).ok_or(Reason::NoEndpoint)?;
+    let destination = plane.cluster(target.cluster);
     let (settings, cluster) = destination.ok_or(Reason::NoEndpoint)?;
     record.cluster = settings.name.clone();
+    record.choice.is_fallback = target.within.is_fallback;
+    let subset = target.within.subset.ok_or(Reason::NoSubset)?;
     // The port says nothing about who the client is.
     let hash = client
         .peer()
@@ -129,17 +129,19 @@ async fn connect(
         local,
         settings,
         cluster,
+        subset,
         hash,
         preface: header.as_deref(),
     };
     let mut tried = Vec::new();
     let mut reason = Reason::NoEndpoint;
     while tried.len() < CONNECT_TRIES_MAX {
-        let ticket = cluster.pick(hash, local.random(), &tried, local.now());
+        let ticket = cluster.pick(subset, hash, local.random(), &tried, local.now());
         let Some(mut ticket) = ticket.filter(|t| !tried.contains(&t.id)) else {
             break;
         };
         record.endpoint = Some(ticket.endpoint.address);
+        ticket.describe(settings, &mut record.choice);
         match Connection::connect(to, &ticket.endpoint).await {
             Ok(connection) => {
                 ticket.end(Fate::Answered, Duration::ZERO, local.now());

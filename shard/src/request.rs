@@ -1,11 +1,12 @@
 //! The spine: the life of one HTTP request, top to bottom.
 //!
-//! [`serve_request`] reads like the list of its steps: read the head → route → rate limits → steer → limit → pick an
+//! [`serve_request`] reads like the list of its steps: read the head → route → faults → rate limits → steer → limit → pick an
 //! endpoint → check out a connection → exchange → answer → record. Every decision is taken here; the
 //! helpers compute and return.
 //!
 //! * `caller.rs`: the client's side: a connection in HTTP/1, or a stream of one in HTTP/2.
 //! * `exchange.rs`: what is known of the request so far.
+//! * `fault.rs`: what is delayed or refused on purpose.
 //! * `allowance.rs`: what the request needs before it goes on: tokens, and a slot.
 //! * `steer.rs`: where the request goes.
 //! * `head.rs`: reading heads, which may arrive in pieces, and writing them for the next hop.
@@ -20,6 +21,7 @@ mod answer;
 mod caller;
 mod download;
 mod exchange;
+mod fault;
 mod head;
 mod reply;
 mod retry;
@@ -84,6 +86,7 @@ async fn run<'a>(
     exchange.read_head(start).await?;
     census::request_began(exchange);
     let route = exchange.find_route()?;
+    exchange.inject_fault(route).await?;
     exchange.rate_limit(route)?;
     exchange.ask_rate_limit_service(plane, route).await?;
     let forward = match &route.action {

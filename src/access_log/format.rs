@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use tidegate_core::{
     config::model::AccessLogFormat,
     limiter::watermark::Signal,
-    message::{AccessRecord, SteerRecord},
+    message::{AccessRecord, Choice, SteerRecord},
 };
 
 use crate::text::{Quoted, Rfc3339, Span};
@@ -69,6 +69,10 @@ fn short(record: &AccessRecord, out: &mut Vec<u8>) -> std::io::Result<()> {
             write!(out, " {name}={value}")?;
         }
     }
+    choice(out, record.choice)?;
+    if record.fault_delay_ns > 0 {
+        write!(out, " fault_delay={}", Span::ns(record.fault_delay_ns))?;
+    }
     if record.retries > 0 {
         write!(out, " retries={}", record.retries)?;
     }
@@ -116,6 +120,20 @@ fn short(record: &AccessRecord, out: &mut Vec<u8>) -> std::io::Result<()> {
     }
     if !record.detail.is_empty() {
         write!(out, " detail={}", Quoted(record.detail))?;
+    }
+    Ok(())
+}
+
+/// How the endpoint came to be chosen, where that is not what is usual.
+fn choice(out: &mut Vec<u8>, choice: Choice) -> std::io::Result<()> {
+    if choice.priority > 0 {
+        write!(out, " endpoint_priority={}", choice.priority)?;
+    }
+    if choice.in_panic {
+        write!(out, " endpoint=panic")?;
+    }
+    if choice.is_fallback {
+        write!(out, " subset=fallback")?;
     }
     Ok(())
 }
@@ -179,6 +197,20 @@ fn object(record: &AccessRecord) -> Map<String, Value> {
     if let Some(endpoint) = record.endpoint {
         put("network.peer.address", json!(endpoint.ip()));
         put("network.peer.port", json!(endpoint.port()));
+    }
+    let choice = record.choice;
+    if choice.priority > 0 {
+        put("tidegate.endpoint.priority", json!(choice.priority));
+    }
+    if choice.in_panic {
+        put("tidegate.endpoint.panic", json!(true));
+    }
+    if choice.is_fallback {
+        put("tidegate.subset.fallback", json!(true));
+    }
+    if record.fault_delay_ns > 0 {
+        let seconds = record.fault_delay_ns as f64 / 1e9;
+        put("tidegate.fault.delay", json!(seconds));
     }
     put("tidegate.shard", json!(record.shard));
     put_text(&mut put, "tidegate.listener", &record.listener);
@@ -276,7 +308,9 @@ mod tests {
             tls_resumed: true,
             tls_sni: "pay.example".into(),
             tls_peer: "spiffe://mesh/web".into(),
+            choice: Choice::default(),
             status: 503,
+            fault_delay_ns: 0,
             grpc_status: Some(14),
             reason: Some(Reason::NoEndpoint),
             detail: "all unhealthy",
@@ -366,6 +400,33 @@ mod tests {
         });
         let short = formatted(AccessLogFormat::Short, &back);
         assert!(short.ends_with("unit1 fell_back\n"), "{short}");
+    }
+
+    /// Goal: where load has left its usual endpoints, the log says so. Method: such a record in both formats.
+    #[test]
+    fn lines_of_an_unusual_choice() {
+        let record = AccessRecord {
+            choice: Choice {
+                priority: 2,
+                in_panic: true,
+                is_fallback: true,
+            },
+            ..AccessRecord::default()
+        };
+        let short = formatted(AccessLogFormat::Short, &record);
+        assert!(
+            short.contains(" endpoint_priority=2 endpoint=panic subset=fallback"),
+            "{short}"
+        );
+        let json: serde_json::Value =
+            serde_json::from_str(&formatted(AccessLogFormat::Json, &record)).unwrap();
+        for (key, value) in [
+            ("tidegate.endpoint.priority", json!(2)),
+            ("tidegate.endpoint.panic", json!(true)),
+            ("tidegate.subset.fallback", json!(true)),
+        ] {
+            assert_eq!(json[key], value, "{key}");
+        }
     }
 
     /// Goal: who is over a rate limit finds in the log which, and for how long (L13). Method: such a record in

@@ -4,6 +4,7 @@
 //! It asks nobody who they are. So it listens on loopback addresses only, and a browser that some other
 //! page has talked into a request (DNS rebinding, a form on another site) is refused by [`guard`].
 
+mod balance;
 mod certs;
 pub(crate) mod encryption;
 pub(crate) mod guard;

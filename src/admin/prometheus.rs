@@ -235,13 +235,7 @@ impl Samples {
                 continue;
             };
             for route in &http.routes {
-                let counters = &route.counters;
-                let values = vec![
-                    counters.sum(|c| c.requests.get()),
-                    counters.sum(|c| c.failed_5xx.get()),
-                    counters.sum(|c| c.grpc_calls.get()),
-                    counters.sum(|c| c.grpc_failed.get()),
-                ];
+                let values = view::sum_route(&route.counters);
                 let (listener, route) = (listener.name.to_string(), route.name.to_string());
                 samples.routes.push((listener, route, values));
             }

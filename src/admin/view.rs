@@ -8,10 +8,14 @@ use tidegate_core::{
     healing::prior::WHOLE,
     message::Availability,
     reason::Reason,
-    snapshot::{Cluster, Protocol, Snapshot},
-    stats::{EndpointCounters, HistogramCounts, MetricInfo, PerShard, Phase, ShardCounters},
+    snapshot::{Cluster, Endpoint, Protocol, Snapshot},
+    stats::{
+        EndpointCounters, HistogramCounts, MetricInfo, PerShard, Phase, RouteCounters,
+        ShardCounters,
+    },
 };
 
+use super::balance;
 use crate::{
     healing::is_out,
     status::{Live, Status},
@@ -113,6 +117,12 @@ pub(crate) fn clusters(status: &Status) -> Value {
 
 fn cluster(cluster: &Cluster, live: &Live) -> Value {
     let healing = live.healing.states(&cluster.name);
+    let is_available = |endpoint: &Endpoint| {
+        let health = live.health.get(&(cluster.name.clone(), endpoint.address));
+        let healing = healing.get(&endpoint.address).copied();
+        let available = health.is_none_or(|h| h.availability == Availability::Available);
+        available && healing.is_none_or(|state| !is_out(state)) && !endpoint.is_out
+    };
     let endpoints: Vec<Value> = cluster
         .endpoints
         .iter()
@@ -121,10 +131,17 @@ fn cluster(cluster: &Cluster, live: &Live) -> Value {
             view.insert("address".into(), json!(endpoint.address.to_string()));
             view.insert("weight".into(), json!(endpoint.weight));
             let health = live.health.get(&(cluster.name.clone(), endpoint.address));
-            let available = health.is_none_or(|h| h.availability == Availability::Available);
             let healing = healing.get(&endpoint.address).copied();
-            let is_in = healing.is_none_or(|state| !is_out(state));
-            view.insert("available".into(), json!(available && is_in));
+            view.insert("available".into(), json!(is_available(endpoint)));
+            view.insert("priority".into(), json!(endpoint.priority));
+            if cluster.config.failover.by_locality {
+                let weight = endpoint.locality.weight;
+                view.insert("zone_weight".into(), json!(weight));
+            }
+            if endpoint.is_out {
+                // As the control plane says.
+                view.insert("out_of_rotation".into(), json!(true));
+            }
             if let Some((share, _)) = live.priors.get(&endpoint.address) {
                 // Of its load, as the healing center says.
                 view.insert("prior".into(), json!(f64::from(*share) / f64::from(WHOLE)));
@@ -143,6 +160,9 @@ fn cluster(cluster: &Cluster, live: &Live) -> Value {
         "name": &*cluster.name,
         "dns_error": live.dns_errors.get(&cluster.name),
         "endpoints": endpoints,
+        "priorities": balance::priorities(cluster, is_available),
+        "subsets": balance::subsets(cluster),
+        "subsets_dropped": cluster.subsets.dropped(),
     })
 }
 
@@ -237,6 +257,12 @@ pub(crate) fn sum_endpoint(counters: &Arc<PerShard<EndpointCounters>>) -> Vec<u6
         EndpointCounters::METRICS.len(),
         counters.iter().map(EndpointCounters::values),
     )
+}
+
+/// The counters of one route, summed over the shards.
+pub(crate) fn sum_route(counters: &PerShard<RouteCounters>) -> Vec<u64> {
+    let rows = counters.iter().map(RouteCounters::values);
+    add(RouteCounters::METRICS.len(), rows)
 }
 
 /// The counters of a cluster: the sum over its endpoints.

@@ -5,8 +5,11 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
-use super::slots::{Slots, WEIGHT_UNIT, scale};
-use crate::id::EndpointId;
+use super::{
+    members::{Members, scale},
+    pool::Draw,
+    slots::{Slots, WEIGHT_UNIT},
+};
 
 /// The period of an endpoint of weight 1: that of weight 128 is still exact to 1 in 8000.
 const PERIOD: u64 = 1 << 20;
@@ -35,47 +38,52 @@ impl Schedule {
         }
     }
 
-    /// The pool changed. Those that stay keep their turn; others are due one period from now. Virtual
-    /// time starts over.
-    pub(super) fn refill(&mut self, slots: &mut Slots, now: Duration) {
+    /// The pool changed. Those that stay keep their turn; others are due one period from now: one that was
+    /// out meanwhile must not make up for the turns it missed. Virtual time starts over.
+    pub(super) fn refill(&mut self, members: &Members, slots: &Slots, now: Duration) {
         if self.fresh {
             return;
         }
         let time = std::mem::take(&mut self.time);
-        self.queue.clear();
-        for at in 0..slots.pool().len() {
-            let Some(endpoint) = slots.pool().get(at).copied() else {
-                break;
-            };
-            let period = period(slots, endpoint, now);
-            let Some(slot) = slots.slots.get_mut(endpoint as usize) else {
-                continue;
-            };
-            // One that was out of the pool meanwhile must not make up for the turns it missed.
-            slot.deadline = match slot.deadline.checked_sub(time) {
-                Some(wait) if wait <= period => wait,
-                _ => period,
-            };
-            self.queue.push(Reverse((slot.deadline, endpoint)));
+        let turns = self.queue.drain();
+        let mut turns: Vec<(u32, u64)> = turns.map(|Reverse((due, e))| (e, due)).collect();
+        turns.sort_unstable();
+        for endpoint in members.pool() {
+            let period = period(slots, *endpoint, now);
+            let at = turns.partition_point(|(e, _)| e < endpoint);
+            let turn = turns.get(at).filter(|(e, _)| e == endpoint);
+            let wait = turn.and_then(|(_, due)| due.checked_sub(time));
+            let wait = wait.filter(|wait| *wait <= period).unwrap_or(period);
+            self.queue.push(Reverse((wait, *endpoint)));
         }
         self.passed.reserve(self.queue.len());
     }
 
+    /// Endpoints have other places now; those without one are gone.
+    pub(super) fn renumber(&mut self, moved: &[Option<u32>]) {
+        let turns = std::mem::take(&mut self.queue).into_iter();
+        let turns = turns.filter_map(|Reverse((due, endpoint))| {
+            let now_at = moved.get(endpoint as usize).copied().flatten()?;
+            Some(Reverse((due, now_at)))
+        });
+        self.queue = turns.collect();
+    }
+
     pub(super) fn pick(
         &mut self,
-        slots: &mut Slots,
-        random: u64,
-        tried: &[EndpointId],
-        now: Duration,
+        members: &Members,
+        slots: &Slots,
+        draw: &Draw<'_>,
     ) -> Option<u32> {
+        let now = draw.now;
         if self.fresh {
-            self.lay_out(slots, random, now);
+            self.lay_out(members, slots, draw);
         } else if self.time > TIME_MAX {
-            self.refill(slots, now);
+            self.refill(members, slots, now);
         }
         let mut chosen = None;
         while let Some(Reverse((deadline, endpoint))) = self.queue.pop() {
-            if !tried.contains(&EndpointId(endpoint)) {
+            if !draw.has_tried(endpoint) {
                 chosen = Some((deadline, endpoint));
                 break;
             }
@@ -90,27 +98,23 @@ impl Schedule {
         let (deadline, endpoint) = chosen?;
         self.time = self.time.max(deadline);
         let next = deadline + period(slots, endpoint, now);
-        if let Some(slot) = slots.slots.get_mut(endpoint as usize) {
-            slot.deadline = next;
-        }
         self.queue.push(Reverse((next, endpoint)));
         Some(endpoint)
     }
 
     /// Spreads the first turns evenly, beginning anywhere: shards that start together must not all send
     /// their first request to the first endpoint.
-    fn lay_out(&mut self, slots: &mut Slots, random: u64, now: Duration) {
+    fn lay_out(&mut self, members: &Members, slots: &Slots, draw: &Draw<'_>) {
         self.fresh = false;
-        let n = slots.slots.len() as u64;
-        let begin = scale(random, n.max(1));
-        for i in 0..n {
+        let n = members.pool().len() as u64;
+        let begin = scale(draw.random, n.max(1));
+        for (i, endpoint) in (0..).zip(members.pool()) {
             let turn = (i + n - begin) % n + 1;
-            let period = period(slots, i as u32, now);
-            if let Some(slot) = slots.slots.get_mut(i as usize) {
-                slot.deadline = (u128::from(period) * u128::from(turn) / u128::from(n)) as u64;
-            }
+            let period = period(slots, *endpoint, draw.now);
+            let due = (u128::from(period) * u128::from(turn) / u128::from(n)) as u64;
+            self.queue.push(Reverse((due, *endpoint)));
         }
-        self.refill(slots, now);
+        self.passed.reserve(self.queue.len());
     }
 }
 
@@ -127,20 +131,29 @@ mod tests {
     /// it would be after years.
     #[test]
     fn virtual_time_starts_over() {
-        let inputs = [1, 2, 3].map(|key| EndpointInput { key, weight: 1 });
+        let inputs = [1, 2, 3].map(|key| EndpointInput::new(key, 1));
         let now = Duration::ZERO;
         let mut slots = Slots::default();
         slots.replace(&inputs, now, false, now);
+        let mut members = Members::new(vec![0, 1, 2]);
+        members.refill(&slots, false, now);
+        let draw = Draw {
+            random: 0,
+            place: 0,
+            tried: &[],
+            now,
+        };
         let mut schedule = Schedule::new();
         let before: Vec<_> = (0..3)
-            .map(|_| schedule.pick(&mut slots, 0, &[], now))
+            .map(|_| schedule.pick(&members, &slots, &draw))
             .collect();
         schedule.time += TIME_MAX;
-        for slot in &mut slots.slots {
-            slot.deadline += TIME_MAX;
-        }
+        let turns = std::mem::take(&mut schedule.queue).into_iter();
+        schedule.queue = turns
+            .map(|Reverse((due, endpoint))| Reverse((due + TIME_MAX, endpoint)))
+            .collect();
         let after: Vec<_> = (0..3)
-            .map(|_| schedule.pick(&mut slots, 0, &[], now))
+            .map(|_| schedule.pick(&members, &slots, &draw))
             .collect();
         assert_eq!(before, after);
         assert!(schedule.time < TIME_MAX);

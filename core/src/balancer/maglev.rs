@@ -20,8 +20,8 @@ const REHASHES_MAX: usize = 32;
 pub(super) struct Table(Vec<u32>);
 
 impl Table {
-    pub(super) fn new(slots: &Slots) -> Table {
-        let weights = || slots.slots.iter().map(|slot| slot.weight);
+    pub(super) fn new(slots: &Slots, members: &[u32]) -> Table {
+        let weights = || slots.of(members).map(|(_, slot)| slot.weight);
         let (Some(weight_min), Some(weight_max)) = (weights().min(), weights().max()) else {
             return Table(Vec::new());
         };
@@ -29,8 +29,8 @@ impl Table {
         let [.., largest] = SIZES;
         let size = SIZES.into_iter().find(|size| u64::from(*size) >= aim);
         let size = size.unwrap_or(largest);
-        let mut turns: Vec<Turn> = (0u32..)
-            .zip(&slots.slots)
+        let mut turns: Vec<Turn> = slots
+            .of(members)
             .map(|(endpoint, slot)| Turn::new(endpoint, slot.key, slot.weight, size))
             .collect();
         // Whose turn comes first must not depend on the order of the configuration.

@@ -20,12 +20,12 @@ pub(super) struct Ring(Vec<(u64, u32)>);
 impl Ring {
     /// The points of an endpoint depend on its key and weight alone as long as the sum of weights stays
     /// within a power of two, so that others do not move when one joins or leaves.
-    pub(super) fn new(slots: &Slots) -> Ring {
-        let total: u64 = slots.slots.iter().map(|slot| slot.weight).sum();
+    pub(super) fn new(slots: &Slots, members: &[u32]) -> Ring {
+        let total: u64 = slots.of(members).map(|(_, slot)| slot.weight).sum();
         let per_weight =
             (POINTS_MAX / total.next_power_of_two().max(1)).clamp(1, POINTS_PER_WEIGHT_MAX);
-        let mut points: Vec<(u64, u32)> = (0u32..)
-            .zip(&slots.slots)
+        let mut points: Vec<(u64, u32)> = slots
+            .of(members)
             .flat_map(|(i, slot)| {
                 (0..slot.weight * per_weight).map(move |n| (mix(mix(slot.key) ^ n), i))
             })

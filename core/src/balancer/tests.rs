@@ -16,15 +16,21 @@ const SECOND: Duration = Duration::from_secs(1);
 fn inputs(weights: &[u32]) -> Vec<EndpointInput> {
     let numbered = (1u64..).zip(weights);
     numbered
-        .map(|(i, weight)| EndpointInput {
-            key: mix(i),
-            weight: *weight,
-        })
+        .map(|(i, weight)| EndpointInput::new(mix(i), *weight))
         .collect()
 }
 
+/// Panics only when nobody is left, so that availability alone decides.
+fn rules(policy: Balance, slow_start: Duration) -> Rules {
+    Rules {
+        slow_start,
+        panic_threshold: 1,
+        ..Rules::new(policy)
+    }
+}
+
 fn balancer(policy: Balance, weights: &[u32]) -> Balancer {
-    Balancer::new(policy, ZERO, &inputs(weights), ZERO)
+    Balancer::new(&rules(policy, ZERO), &inputs(weights), &[], ZERO)
 }
 
 /// Picks `n` times without load; counts by endpoint.
@@ -215,9 +221,9 @@ fn empty_cluster_has_no_choice() {
         let mut balancer = balancer(policy, &[]);
         assert_eq!(balancer.pick(Some(1), 2, &[], ZERO), None);
         assert!(!balancer.is_panicking());
-        balancer.update(policy, SECOND, &inputs(&[1]), ZERO);
+        balancer.update(&rules(policy, SECOND), &inputs(&[1]), &[], ZERO);
         assert_eq!(balancer.pick(Some(1), 2, &[], ZERO), Some(EndpointId(0)));
-        balancer.update(policy, SECOND, &[], ZERO);
+        balancer.update(&rules(policy, SECOND), &[], &[], ZERO);
         assert_eq!(balancer.pick(Some(1), 2, &[], ZERO), None);
         balancer.started(EndpointId(9));
         balancer.finished(EndpointId(9), Outcome::Failure, SECOND, ZERO);
@@ -256,7 +262,7 @@ fn maglev_is_sized_to_weights() {
 fn consistent_policies_move_few_keys() {
     for (policy, others_max) in [(Balance::RingHash, 0.0), (Balance::Maglev, 0.02)] {
         let all = inputs(&[1; 20]);
-        let mut balancer = Balancer::new(policy, ZERO, &all, ZERO);
+        let mut balancer = Balancer::new(&rules(policy, ZERO), &all, &[], ZERO);
         let keys = |balancer: &mut Balancer| -> Vec<u64> {
             let picks = (0..20_000).map(|i| balancer.pick(Some(mix(i)), 0, &[], ZERO).unwrap());
             let ids: Vec<_> = picks.collect();
@@ -280,7 +286,7 @@ fn consistent_policies_move_few_keys() {
 
         let mut fewer: Vec<_> = all.iter().copied().filter(|e| e.key != gone).collect();
         fewer.reverse();
-        balancer.update(policy, ZERO, &fewer, ZERO);
+        balancer.update(&rules(policy, ZERO), &fewer, &[], ZERO);
         let after = keys(&mut balancer);
         let others = before
             .iter()
@@ -300,8 +306,8 @@ fn consistent_policies_move_few_keys() {
 fn slow_start_ramps_linearly() {
     for policy in [Balance::RoundRobin, Balance::Random, Balance::LeastRequest] {
         let two = inputs(&[1, 1]);
-        let mut balancer = Balancer::new(policy, 10 * SECOND, &two[..1], ZERO);
-        balancer.update(policy, 10 * SECOND, &two, ZERO);
+        let mut balancer = Balancer::new(&rules(policy, 10 * SECOND), &two[..1], &[], ZERO);
+        balancer.update(&rules(policy, 10 * SECOND), &two, &[], ZERO);
         for (second, ramp) in [
             (0, 0.1),
             (1, 0.1),
@@ -327,7 +333,12 @@ fn slow_start_ramps_linearly() {
 /// shares before, after, and after the ramp.
 #[test]
 fn slow_start_after_return() {
-    let mut balancer = Balancer::new(Balance::Random, 10 * SECOND, &inputs(&[1, 1]), ZERO);
+    let mut balancer = Balancer::new(
+        &rules(Balance::Random, 10 * SECOND),
+        &inputs(&[1, 1]),
+        &[],
+        ZERO,
+    );
     assert_share(
         counts(&mut balancer, 2, 10_000, ZERO)[1],
         10_000,
@@ -348,10 +359,10 @@ fn slow_start_after_return() {
 fn update_keeps_what_stays() {
     let three = inputs(&[1, 1, 1]);
     for policy in POLICIES {
-        let mut balancer = Balancer::new(Balance::Random, ZERO, &three, ZERO);
+        let mut balancer = Balancer::new(&rules(Balance::Random, ZERO), &three, &[], ZERO);
         balancer.started(EndpointId(2));
         balancer.set_availability(EndpointId(1), Availability::Unavailable, ZERO);
-        balancer.update(policy, ZERO, &[three[2], three[1]], ZERO);
+        balancer.update(&rules(policy, ZERO), &[three[2], three[1]], &[], ZERO);
         assert_eq!(balancer.endpoint_by_key(three[2].key), Some(EndpointId(0)));
         assert_eq!(balancer.endpoint_by_key(three[0].key), None);
         assert_eq!(balancer.active(EndpointId(0)), 1);
@@ -364,7 +375,8 @@ fn update_keeps_what_stays() {
 fn choices_are_deterministic() {
     for policy in POLICIES {
         let run = || {
-            let mut balancer = Balancer::new(policy, SECOND, &inputs(&[1, 2, 3, 4, 5]), ZERO);
+            let mut balancer =
+                Balancer::new(&rules(policy, SECOND), &inputs(&[1, 2, 3, 4, 5]), &[], ZERO);
             let picks = (0..1000u32).map(|i| {
                 let now = Duration::from_millis(u64::from(i));
                 let picked = balancer.pick(None, mix(u64::from(i)), &[], now).unwrap();

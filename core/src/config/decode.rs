@@ -13,16 +13,16 @@ use super::{
     diagnostic::{Problem, Report, list, suggest},
     fields::{self, Fields, Text},
     keys,
-    model::{
-        AccessLog, AccessLogFormat, Config, Limits, Node as NodeId, Ring, Shards, WeightedCluster,
-    },
+    model::{AccessLog, AccessLogFormat, Config, Limits, Node as NodeId, Ring, Shards},
     shape::Kind,
     syntax::{self, Fault},
     tree::{Entry, Node, Value},
 };
 
+mod balance;
 mod center;
 mod cluster;
+mod fault;
 mod global;
 mod listener;
 mod matching;
@@ -33,7 +33,11 @@ pub(super) mod steering;
 mod tls;
 mod xds;
 
-use self::{secret::Secrets, tls::Senders};
+use self::{
+    balance::{WHOLE, destinations},
+    secret::Secrets,
+    tls::Senders,
+};
 
 /// What warnings need beside the model: where things stand.
 #[derive(Debug, Default)]
@@ -387,63 +391,6 @@ fn named(report: &Report<'_>, entry: &Entry) -> Arc<str> {
         }
     }
 }
-
-/// The clusters of `to` or `split`, whichever is there.
-fn destinations(fields: &Fields<'_>, key: &str, clusters: &Names<'_>) -> Vec<WeightedCluster> {
-    if key == "to" {
-        let Some(text) = fields.text("to") else {
-            return Vec::new();
-        };
-        check_cluster(fields.report, &text, clusters);
-        return vec![WeightedCluster {
-            cluster: text.text.into(),
-            share: WHOLE,
-        }];
-    }
-    let kind = Kind::Share(0, WHOLE);
-    let mut all_read = true;
-    let mut split = Vec::new();
-    for entry in fields.map("split") {
-        let name = Text {
-            text: entry.key.clone(),
-            span: entry.key_span.clone(),
-        };
-        check_cluster(fields.report, &name, clusters);
-        let share = fields::read_share(fields.report, &entry.key, &entry.value, &kind);
-        all_read &= share.is_some();
-        if share == Some(0) {
-            let message = format!("cluster `{}` gets 0 % of the split", entry.key);
-            let problem = Problem::new(codes::ZERO_WEIGHT, entry.value.span.clone(), message);
-            fields.report.add(
-                problem
-                    .label("gets nothing")
-                    .help("remove it, or give it a share"),
-            );
-        }
-        split.push(WeightedCluster {
-            cluster: name.text.into(),
-            share: share.unwrap_or(0),
-        });
-    }
-    fields.refuse_empty("split");
-    // Keys of a map have no order: written differently, a sticky split must not move its clients.
-    split.sort_by(|a, b| a.cluster.cmp(&b.cluster));
-    let sum: u32 = split.iter().map(|one| one.share).sum();
-    if all_read && !split.is_empty() && sum != WHOLE {
-        let sum = super::quantity::format_share(sum);
-        let message = format!("the shares of the split sum to {sum}, not to 100 %");
-        let problem = Problem::new(codes::SPLIT_SUM, fields.value_span("split"), message);
-        fields.report.add(
-            problem
-                .label(format!("sums to {sum}"))
-                .help("shares are exact: make them sum to 100 %"),
-        );
-    }
-    split
-}
-
-/// All of a split, in basis points.
-const WHOLE: u32 = 10_000;
 
 fn check_cluster(report: &Report<'_>, name: &Text, clusters: &Names<'_>) {
     if clusters.contains(name.text.as_str()) {

@@ -20,6 +20,8 @@ use super::{
 };
 use crate::limiter::{Priority, watermark::Signal};
 
+mod balance;
+mod fault;
 mod heal;
 mod health;
 mod limit;
@@ -195,7 +197,7 @@ fn listener(listener: &Listener, secrets: Secrets) -> Value {
 
 fn tcp(object: &mut Object, tcp: &Tcp) {
     object.put("protocol", "tcp");
-    destination(object, &tcp.to);
+    balance::put_destinations(object, &tcp.to);
     let max_age = or_off(tcp.max_age.map(format_duration));
     object.put(
         "timeouts",
@@ -254,20 +256,11 @@ fn http2_limits(limits: &Http2Limits) -> Value {
 }
 
 /// `to` for one cluster, `split` for several.
-fn destination(object: &mut Object, to: &[WeightedCluster]) {
-    if let [only] = to {
-        return object.put("to", &*only.cluster);
-    }
-    let split = to
-        .iter()
-        .map(|to| (to.cluster.to_string(), format_share(to.share).into()));
-    object.put("split", Value::Object(split.collect()));
-}
-
 fn route(route: &Route, secrets: Secrets) -> Value {
     let mut object = Object::default();
     object.put("name", &*route.name);
     object.put_filled("match", matches(&route.matches));
+    object.put_opt("fault", route.fault.as_deref().map(fault::fault));
     let limits: Vec<Value> = route.rate_limits.iter().map(limit::rate_limit).collect();
     object.put_opt("rate_limits", (!limits.is_empty()).then_some(limits));
     let asked: Vec<Value> = route
@@ -354,7 +347,7 @@ fn values(conditions: &[(Arc<str>, ValuePattern)]) -> Object {
 }
 
 fn forward(object: &mut Object, forward: &Forward) {
-    destination(object, &forward.to);
+    balance::put_destinations(object, &forward.to);
     object.put("timeout", or_off(forward.timeout.map(format_duration)));
     object.put_opt("retry", forward.retry.as_ref().map(retry));
     object.put(
@@ -476,6 +469,7 @@ fn cluster(cluster: &Cluster) -> Value {
         UpstreamProtocol::Http2 => "http2",
     };
     object.put("protocol", protocol);
+    balance::put(&mut object, cluster);
     object.put("slow_start", duration(cluster.slow_start));
     object.put("connect_timeout", duration(cluster.connect_timeout));
     object.put("idle_timeout", duration(cluster.idle_timeout));
@@ -576,6 +570,7 @@ fn endpoint(endpoint: &StaticEndpoint) -> Value {
     let mut object = Object::default();
     object.put("address", endpoint.address.to_string());
     object.put("weight", endpoint.weight);
+    object.put("priority", endpoint.priority);
     let zone = &*endpoint.zone;
     object.put_opt("zone", (!zone.is_empty()).then_some(zone));
     object.put_filled("labels", tls::labels(&endpoint.labels));

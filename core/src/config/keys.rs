@@ -4,7 +4,9 @@
 
 use super::shape::{Field, Kind, Section};
 
+mod balance;
 mod cluster;
+mod fault;
 mod global;
 mod listener;
 mod outlier;
@@ -13,7 +15,9 @@ mod steering;
 mod tls;
 mod top;
 
+pub(super) use balance::*;
 pub(super) use cluster::*;
+pub(super) use fault::*;
 pub(super) use global::*;
 pub(super) use listener::*;
 pub(super) use outlier::*;
@@ -112,6 +116,9 @@ pub(super) static SECTIONS: &[&Section] = &[
     &ROUTE,
     &MATCH,
     &VALUE_MATCH,
+    &FAULT,
+    &FAULT_DELAY,
+    &FAULT_ABORT,
     &RATE_LIMIT,
     &GLOBAL_RATE_LIMIT,
     &DESCRIPTOR_ENTRY,
@@ -121,7 +128,11 @@ pub(super) static SECTIONS: &[&Section] = &[
     &HASH,
     &REWRITE,
     &HEADER_EDITS,
+    &DESTINATION,
     &CLUSTER,
+    &FAILOVER,
+    &SUBSETS,
+    &SUBSET_SELECTOR,
     &CLUSTER_TLS,
     &ROLLOUT,
     &ENDPOINTS,
@@ -164,6 +175,18 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("service", "to"),
     ("weighted_clusters", "split"),
     ("weights", "split"),
+    ("lb_subset_config", "subsets"),
+    ("subset_selectors", "selectors"),
+    ("fallback_policy", "fallback"),
+    ("default_subset", "default"),
+    ("metadata_match", "subset"),
+    ("metadata", "labels"),
+    ("backup", "priority"),
+    ("overprovisioning_factor", "overprovisioning_percent"),
+    ("healthy_panic_threshold", "panic_percent"),
+    ("locality_weights", "zone_weights"),
+    ("locality", "zone"),
+    ("priorities", "failover"),
     ("direct_response", "respond"),
     ("response", "respond"),
     ("return", "respond"),

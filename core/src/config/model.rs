@@ -6,7 +6,9 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
+mod balance;
 mod center;
+mod fault;
 mod global;
 mod heal;
 mod http;
@@ -17,7 +19,9 @@ pub mod steering;
 mod tls;
 mod xds;
 
+pub use balance::*;
 pub use center::*;
+pub use fault::*;
 pub use global::*;
 pub use heal::*;
 pub use http::*;
@@ -218,6 +222,10 @@ pub struct Cluster {
     pub endpoints: Endpoints,
     /// How one is chosen.
     pub balance: Balance,
+    /// How load goes over priorities and localities.
+    pub failover: Failover,
+    /// Subsets of the endpoints; `None` has none.
+    pub subsets: Option<Box<Subsets>>,
     /// What HTTP routes speak with them.
     pub protocol: UpstreamProtocol,
     /// New endpoints get their share little by little over this time; zero gives it at once.
@@ -283,6 +291,12 @@ pub struct StaticEndpoint {
     pub zone: Arc<str>,
     /// Its labels, by key.
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    /// 0 is the highest.
+    pub priority: u32,
+    /// Its locality, among those of its priority.
+    pub locality: Locality,
+    /// Counts as unhealthy, whatever is found out: the control plane says so.
+    pub is_out: bool,
     /// What it announces about TLS.
     pub capability: TlsCapability,
 }
@@ -295,6 +309,9 @@ impl StaticEndpoint {
             weight,
             zone: "".into(),
             labels: BTreeMap::new(),
+            priority: 0,
+            locality: Locality::default(),
+            is_out: false,
             capability: TlsCapability::default(),
         }
     }

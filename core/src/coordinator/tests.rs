@@ -26,6 +26,8 @@ fn snapshot_of(epoch: u64, addresses: &[&str], checked: bool, heals: bool) -> Ar
     let cluster = Cluster {
         endpoints: Endpoints::Static(endpoints.collect()),
         balance: Balance::RoundRobin,
+        failover: Default::default(),
+        subsets: None,
         slow_start: Duration::ZERO,
         connect_timeout: second,
         idle_timeout: second,

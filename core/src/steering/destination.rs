@@ -13,6 +13,7 @@ use std::{
 
 use super::{RequestView, condition::query_parameter};
 use crate::{
+    balancer::subset::Within,
     config::model::{Descriptor, DescriptorEntry, DescriptorValue, HashOn},
     id::ClusterId,
 };
@@ -32,22 +33,40 @@ const SHARE_WHOLE: u64 = 10_000;
 pub struct Split {
     /// Set apart from other splits.
     seed: u64,
-    /// Upper threshold (exclusive, of 2^32) and cluster, ascending; the last threshold is 2^32.
-    thresholds: Vec<(u64, ClusterId)>,
+    /// Upper threshold (exclusive, of 2^32) and target, ascending; the last threshold is 2^32.
+    thresholds: Vec<(u64, Target)>,
+}
+
+/// Where a part of a split goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Where within it.
+    pub within: Within,
+}
+
+impl From<ClusterId> for Target {
+    fn from(cluster: ClusterId) -> Target {
+        Target {
+            cluster,
+            within: Within::ALL,
+        }
+    }
 }
 
 impl Split {
     /// Compiles shares in basis points, which sum to 10000. `rule` names the split: its keys fall the
     /// same way as long as it is called the same.
-    pub fn new(rule: &str, shares: impl IntoIterator<Item = (ClusterId, u32)>) -> Split {
-        let mut thresholds = Vec::new();
+    pub fn new(rule: &str, shares: impl IntoIterator<Item = (impl Into<Target>, u32)>) -> Split {
+        let mut thresholds: Vec<(u64, Target)> = Vec::new();
         let mut sum = 0;
-        for (cluster, share) in shares {
+        for (target, share) in shares {
             if share == 0 {
                 continue;
             }
             sum = SHARE_WHOLE.min(sum + u64::from(share));
-            thresholds.push((sum * SPLIT_WHOLE / SHARE_WHOLE, cluster));
+            thresholds.push((sum * SPLIT_WHOLE / SHARE_WHOLE, target.into()));
         }
         if let Some((upper, _)) = thresholds.last_mut() {
             *upper = SPLIT_WHOLE;
@@ -58,14 +77,20 @@ impl Split {
         }
     }
 
-    /// Every cluster that it leads to.
+    /// Every cluster that it leads to; one that is there with several subsets, so often.
     pub fn clusters(&self) -> impl Iterator<Item = ClusterId> {
-        self.thresholds.iter().map(|(_, cluster)| *cluster)
+        self.thresholds.iter().map(|(_, target)| target.cluster)
     }
 
     /// The cluster for a hash or a random number; `None` only for an empty split.
     #[inline]
     pub fn pick(&self, hash: u64) -> Option<ClusterId> {
+        self.target(hash).map(|target| target.cluster)
+    }
+
+    /// The same, with the subset.
+    #[inline]
+    pub fn target(&self, hash: u64) -> Option<Target> {
         if let [(_, only)] = self.thresholds.as_slice() {
             return Some(*only);
         }
@@ -73,7 +98,7 @@ impl Split {
         self.thresholds
             .iter()
             .find(|(upper, _)| point < *upper)
-            .map(|(_, cluster)| *cluster)
+            .map(|(_, target)| *target)
     }
 
     /// Where `hash` falls, of [`SPLIT_WHOLE`].
@@ -84,10 +109,10 @@ impl Split {
 
     /// The clusters with their shares of [`SPLIT_WHOLE`], in order.
     pub fn shares(&self) -> impl Iterator<Item = (ClusterId, u64)> {
-        self.thresholds.iter().scan(0, |lower, (upper, cluster)| {
+        self.thresholds.iter().scan(0, |lower, (upper, target)| {
             let share = *upper - *lower;
             *lower = *upper;
-            Some((*cluster, share))
+            Some((target.cluster, share))
         })
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! In reading order: [`route`] (the table of a listener, and which route wins) asks `host` for the group
 //! of routes, `path` for the form that paths are compared in, `path_table` for candidates and
-//! `condition` for the rest; `pattern` holds regular expressions. [`destination`] splits exactly,
+//! `condition` for the rest; `pattern` holds regular expressions. [`fault`] injects faults. [`destination`] splits exactly,
 //! [`rewrite`] compiles path rewrites, [`program`] moves requests away from where their route leads,
 //! [`explain`] says why, from the same tables.
 
 mod condition;
 pub mod destination;
 pub mod explain;
+pub mod fault;
 mod host;
 mod path;
 mod path_table;

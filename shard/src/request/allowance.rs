@@ -6,6 +6,7 @@ use std::{net::SocketAddr, rc::Rc, sync::Arc};
 use tidegate_codecs::grpc::rate_limit_service::{self, Answer};
 use tidegate_core::{
     config::model::PolicyMode,
+    id::SubsetId,
     limiter::{
         Priority,
         bucket::{Rate, Taken},
@@ -86,6 +87,7 @@ impl Exchange<'_> {
             local,
             settings,
             cluster,
+            subset: SubsetId::ALL,
             hash: None,
             preface: None,
         };

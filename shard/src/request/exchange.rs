@@ -11,14 +11,17 @@ use tidegate_core::{
     healing::counter::Fault,
     id::EndpointId,
     limiter::orca,
-    message::{LimitRecord, RateLimitRecord},
+    message::{Choice, LimitRecord, RateLimitRecord},
     reason::Reason,
     snapshot::{self, Forward, Http, Listener, Protocol, Route},
     stats::Phase,
     steering::{RequestView, is_ambiguous_path, sticky_hash},
 };
 
-use super::{caller::Caller, reply::REASON_HEADER, retry::Failure, steer::Steered, upload::Upload};
+use super::{
+    caller::Caller, fault::Active, reply::REASON_HEADER, retry::Failure, steer::Steered,
+    upload::Upload,
+};
 use crate::{
     access_log, census,
     downstream::Client,
@@ -161,6 +164,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) route: Option<&'a Route>,
     pub(crate) cluster: Option<&'a snapshot::Cluster>,
     pub(crate) endpoint: Option<SocketAddr>,
+    /// How it came to be chosen.
+    pub(crate) choice: Choice,
     /// Sent to the client; 0 before.
     pub(crate) status: u16,
     pub(crate) refusal: Option<Refusal>,
@@ -178,6 +183,12 @@ pub(crate) struct Exchange<'a> {
     pub(super) tunnel_key: Option<String>,
     /// Its slot of the interface, where that is limited.
     pub(super) pass: Option<Pass>,
+    /// The fault that was injected into it.
+    pub(super) fault: Option<Active<'a>>,
+    /// How long it was delayed on purpose.
+    pub(crate) fault_delay_ns: u64,
+    /// What a call of gRPC is told instead of what its reason says.
+    pub(super) grpc_abort: Option<u16>,
     pub(crate) retries: u8,
     pub(crate) received_bytes: u64,
     pub(crate) sent_bytes: u64,
@@ -209,6 +220,7 @@ impl<'a> Exchange<'a> {
             route: None,
             cluster: None,
             endpoint: None,
+            choice: Choice::default(),
             status: 0,
             refusal: None,
             over_limit: None,
@@ -218,6 +230,9 @@ impl<'a> Exchange<'a> {
             grpc_status: None,
             tunnel_key: None,
             pass: None,
+            fault: None,
+            fault_delay_ns: 0,
+            grpc_abort: None,
             retries: 0,
             received_bytes: 0,
             sent_bytes: 0,
@@ -260,6 +275,7 @@ impl<'a> Exchange<'a> {
             self.until_ns = self
                 .times
                 .began_ns
+                .saturating_add(self.fault_delay_ns)
                 .saturating_add(timeout.as_nanos() as u64);
         }
     }
@@ -271,9 +287,11 @@ impl<'a> Exchange<'a> {
         tried: &[EndpointId],
     ) -> Result<Ticket, Refusal> {
         let local = &self.client.local;
-        let ticket = to.cluster.pick(to.hash, local.random(), tried, local.now());
+        let (subset, hash) = (to.subset, to.hash);
+        let ticket = (to.cluster).pick(subset, hash, local.random(), tried, local.now());
         let ticket = ticket.ok_or(Reason::NoEndpoint)?;
         self.endpoint = Some(ticket.endpoint.address);
+        ticket.describe(to.settings, &mut self.choice);
         Ok(ticket)
     }
 
@@ -408,10 +426,11 @@ impl<'a> Exchange<'a> {
             counters.phase(Phase::FirstByte, self.times.first_byte_ns);
             counters.phase(Phase::Added, self.times.added_ns);
         }
-        if (self.status >= 500 || self.grpc_status.is_some())
+        if (self.status >= 500 || self.grpc_status.is_some() || self.choice.is_fallback)
             && let Some(route) = self.route.and_then(|r| r.counters.get(local.id))
         {
             route.failed_5xx.add(u64::from(self.status >= 500));
+            (route.subset_fallbacks).add(u64::from(self.choice.is_fallback));
             if let Some(status) = self.grpc_status {
                 route.grpc_calls.add(1);
                 route.grpc_failed.add(u64::from(status != grpc::Status::OK));

@@ -230,7 +230,8 @@ impl<'a> Exchange<'a> {
         self.received_bytes += self.upload.taken_bytes();
         self.status = 200;
         self.answering = true;
-        let grpc_status = refusal.reason.grpc_status(refusal.status).to_string();
+        let by_reason = refusal.reason.grpc_status(refusal.status);
+        let grpc_status = self.grpc_abort.unwrap_or(by_reason).to_string();
         self.grpc_status = Some(grpc::Status::parse(grpc_status.as_bytes()));
         let own = [
             ("content-type", "application/grpc"),

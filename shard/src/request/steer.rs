@@ -6,6 +6,7 @@
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use tidegate_core::{
+    config::model::Labels,
     id::ClusterId,
     limiter::bucket::{Rate, Taken},
     message::{RateLimitRecord, SteerRecord},
@@ -73,7 +74,8 @@ impl<'a> Exchange<'a> {
         let local = &self.client.local;
         let hash = self.hash(forward);
         let drawn = hash.unwrap_or_else(|| local.random());
-        let home = forward.split.pick(drawn).ok_or(Reason::NoEndpoint)?;
+        let target = forward.split.target(drawn).ok_or(Reason::NoEndpoint)?;
+        let home = target.cluster;
         let to = match &plane.snapshot.steering {
             None => home,
             Some(steering) => {
@@ -83,10 +85,18 @@ impl<'a> Exchange<'a> {
         };
         let (settings, cluster) = plane.cluster(to).ok_or(Reason::NoEndpoint)?;
         self.cluster = Some(settings);
+        // What its route asks for is there where the route leads; elsewhere it asks for nothing.
+        let within = match to == home {
+            true => target.within,
+            false => settings.subsets.find(&Labels::new()),
+        };
+        self.choice.is_fallback = within.is_fallback;
+        let subset = within.subset.ok_or(Reason::NoSubset)?;
         Ok(Destination {
             local,
             settings,
             cluster,
+            subset,
             hash,
             preface: None,
         })

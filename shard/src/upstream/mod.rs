@@ -24,14 +24,13 @@ use std::{
 };
 
 use tidegate_core::{
-    balancer::{Balancer, EndpointInput, Outcome},
+    balancer::{Balancer, Outcome},
     config::model,
     healing::{counter::Fault, detector::RUN, outlier::Rows},
-    id::{EndpointId, ShardId},
-    message::Availability,
+    id::{EndpointId, ShardId, SubsetId},
+    message::{Availability, Choice},
     snapshot,
     stats::EndpointCounters,
-    steering::hash_address,
 };
 
 pub(crate) use callee::{Callee, Leg};
@@ -49,6 +48,8 @@ pub(crate) struct Destination<'a> {
     pub(crate) local: &'a Rc<Local>,
     pub(crate) settings: &'a snapshot::Cluster,
     pub(crate) cluster: &'a Rc<Cluster>,
+    /// The endpoints of it that the request is for.
+    pub(crate) subset: SubsetId,
     /// The hash of the request's sticky key, if its route names one.
     pub(crate) hash: Option<u64>,
     /// Sent first on a new connection, before TLS: the PROXY protocol header.
@@ -95,8 +96,8 @@ impl Cluster {
             .collect();
         let config = &cluster.config;
         endpoints.iter().for_each(|e| e.set_rows(rows(config)));
-        let inputs = inputs(cluster);
-        let mut balancer = Balancer::new(config.balance, config.slow_start, &inputs, now);
+        let (inputs, subsets) = (cluster.inputs(), cluster.subsets.members());
+        let mut balancer = Balancer::new(&cluster.rules(), &inputs, subsets, now);
         balancer.set_return_ramp(return_ramp(config));
         let interfaces = Interfaces::default();
         interfaces.update(cluster, shard);
@@ -138,7 +139,8 @@ impl Cluster {
         self.interfaces.update(cluster, shard);
         let mut balancer = self.balancer.borrow_mut();
         balancer.set_return_ramp(return_ramp(config));
-        balancer.update(config.balance, config.slow_start, &inputs(cluster), now);
+        let (inputs, subsets) = (cluster.inputs(), cluster.subsets.members());
+        balancer.update(&cluster.rules(), &inputs, subsets, now);
     }
 
     /// The cluster is gone: its idle connections are closed, busy ones finish.
@@ -176,7 +178,7 @@ impl Cluster {
 
     /// Whether it has an endpoint that may be chosen, without panic.
     pub(crate) fn is_usable(&self) -> bool {
-        !self.endpoints.borrow().is_empty() && !self.balancer.borrow().is_panicking()
+        self.balancer.borrow().has_available()
     }
 
     /// The part of its load that `endpoint` is to get, in basis points.
@@ -200,25 +202,29 @@ impl Cluster {
     /// Chooses an endpoint for a request, and counts the request until the ticket is dropped.
     pub(crate) fn pick(
         self: &Rc<Self>,
+        subset: SubsetId,
         hash: Option<u64>,
         random: u64,
         tried: &[EndpointId],
         now: Duration,
     ) -> Option<Ticket> {
         let mut balancer = self.balancer.borrow_mut();
-        let trial = balancer.take_trial(tried);
-        let id = trial.or_else(|| balancer.pick(hash, random, tried, now))?;
+        let trial = balancer.take_trial(subset, tried);
+        let id = trial.or_else(|| balancer.pick_in(subset, hash, random, tried, now))?;
+        let in_panic = trial.is_none() && !balancer.is_available(id);
         let endpoint = self.endpoints.borrow().get(id.index())?.clone();
         balancer.started(id);
         if let Some(counters) = endpoint.counters() {
             counters.requests.add(1);
             counters.requests_active.add(1);
+            counters.picked_in_panic.add(u64::from(in_panic));
         }
         drop(balancer);
         Some(Ticket {
             cluster: self.clone(),
             endpoint,
             id,
+            in_panic,
             is_trial: trial.is_some(),
             is_waiting: false,
             outcome: Outcome::Neutral,
@@ -287,6 +293,8 @@ pub(crate) struct Ticket {
     pub(crate) endpoint: Rc<Endpoint>,
     /// The endpoint's id when it was picked; a later snapshot may number it otherwise.
     pub(crate) id: EndpointId,
+    /// It counts as unhealthy: too few endpoints are healthy.
+    in_panic: bool,
     /// The endpoint is ejected, and this request shows how it does.
     is_trial: bool,
     /// It was sent in full, and its answer has not begun.
@@ -297,6 +305,15 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
+    /// Says how the endpoint came to be chosen, of a cluster with these settings.
+    pub(crate) fn describe(&self, settings: &snapshot::Cluster, choice: &mut Choice) {
+        choice.in_panic = self.in_panic;
+        // A snapshot that came meanwhile may have given the id to another one.
+        let described = settings.endpoints.get(self.id.index());
+        let described = described.filter(|e| e.address == self.endpoint.address);
+        choice.priority = described.map_or(0, |endpoint| endpoint.priority);
+    }
+
     /// The request was sent in full.
     pub(crate) fn wait(&mut self) {
         if let Some(counters) = self.endpoint.counters()
@@ -391,17 +408,4 @@ fn return_ramp(config: &model::Cluster) -> Duration {
         .heal
         .as_ref()
         .map_or(Duration::ZERO, |heal| heal.slow_start)
-}
-
-/// What the balancer is told. The key is a hash of the address alone, so that the consistent policies
-/// agree on every shard and every host.
-fn inputs(cluster: &snapshot::Cluster) -> Vec<EndpointInput> {
-    cluster
-        .endpoints
-        .iter()
-        .map(|e| EndpointInput {
-            key: hash_address(e.address),
-            weight: e.weight,
-        })
-        .collect()
 }

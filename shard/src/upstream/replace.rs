@@ -14,6 +14,7 @@ use tidegate_core::{
         replacement::{Make, Old, Pace, WARM_UPS_MAX, plan},
         rollout::{LinkKind, wanted},
     },
+    id::SubsetId,
     snapshot,
 };
 
@@ -189,6 +190,7 @@ async fn warm(
         local: &local,
         settings,
         cluster: &cluster,
+        subset: SubsetId::ALL,
         hash: None,
         preface: None,
     };

@@ -39,7 +39,9 @@ pub(crate) async fn ask(to: Destination<'_>, question: Question<'_>) -> Option<V
     deadline.set_after(question.timeout);
     let mut tried = Vec::new();
     for _ in 0..TRIES {
-        let mut ticket = to.cluster.pick(None, local.random(), &tried, began)?;
+        let mut ticket = to
+            .cluster
+            .pick(to.subset, None, local.random(), &tried, began)?;
         let asked = deadline
             .bound(ask_endpoint(to, &ticket.endpoint, question))
             .await;

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tidegate_core::config::{
     BODY_MAX, ROUTE_LIST_MAX,
     model::{
-        Forward, HashOn, HeaderEdits, PathRewrite, Redirect, Respond, Retry, RetryOn, RouteAction,
-        WeightedCluster,
+        Forward, HashOn, HeaderEdits, Labels, PathRewrite, Redirect, Respond, Retry, RetryOn,
+        RouteAction, WeightedCluster,
     },
     value,
 };
@@ -89,6 +89,7 @@ pub(super) fn whole(cluster: Option<Arc<str>>) -> Vec<WeightedCluster> {
     let one = cluster.map(|cluster| WeightedCluster {
         cluster,
         share: WHOLE,
+        subset: Labels::new(),
     });
     one.into_iter().collect()
 }
@@ -143,7 +144,11 @@ pub(super) fn weighted(split: &Node<'_>, weight_field: &str) -> Vec<WeightedClus
                 );
                 None
             }
-            share => Some(WeightedCluster { cluster, share }),
+            share => Some(WeightedCluster {
+                cluster,
+                share,
+                subset: Labels::new(),
+            }),
         });
     shares.collect()
 }

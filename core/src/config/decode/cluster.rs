@@ -19,10 +19,13 @@ pub(super) fn cluster(
     secrets: &Secrets,
 ) -> Cluster {
     let fields = Fields::open(report, &keys::CLUSTER, &entry.value, entry.key_span.clone());
-    let endpoints = match fields.section_opt("endpoints", &keys::ENDPOINTS) {
+    let mut endpoints = match fields.section_opt("endpoints", &keys::ENDPOINTS) {
         Some(fields) => endpoints(&fields),
         None => Endpoints::Static(Vec::new()),
     };
+    if let Endpoints::Static(endpoints) = &mut endpoints {
+        balance::localities(&fields, endpoints);
+    }
     let balance = balance(&fields);
     if matches!(balance, Balance::RingHash | Balance::Maglev)
         && !fields.duration("slow_start").is_zero()
@@ -39,6 +42,10 @@ pub(super) fn cluster(
     let cluster = Cluster {
         endpoints,
         balance,
+        failover: balance::failover(&fields),
+        subsets: fields
+            .section_opt("subsets", &keys::SUBSETS)
+            .map(|fields| Box::new(balance::subsets(&fields))),
         protocol,
         slow_start: fields.duration("slow_start"),
         connect_timeout: fields.duration("connect_timeout"),
@@ -172,7 +179,8 @@ fn static_endpoint(fields: &Fields<'_>, node: &Node) -> Option<(StaticEndpoint, 
                 || "".into(),
                 |text| checked(fields.report, "zone", &text, syntax::label(&text.text)),
             );
-            endpoint.labels = tls::labels(&fields);
+            endpoint.labels = tls::labels(&fields, "labels");
+            endpoint.priority = fields.integer("priority");
             endpoint.capability = tls::capability(&fields);
             fields.text("address")?
         }

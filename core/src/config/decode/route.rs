@@ -31,6 +31,9 @@ pub(super) fn route(
         name,
         rate_limits: rate_limits(&fields),
         global_rate_limits: global::descriptors(&fields, defined.has_rate_limit_service),
+        fault: fields
+            .section_opt("fault", &keys::FAULT)
+            .map(|fields| Box::new(fault::fault(&fields))),
         action: action(&fields, &matches.path, &defined.clusters),
         matches,
         request_headers: header_edits(&fields.section("request_headers", &keys::HEADER_EDITS)),
@@ -51,6 +54,7 @@ fn action(fields: &Fields<'_>, path: &PathPattern, clusters: &Names<'_>) -> Rout
                 "retry",
                 "hash",
                 "rewrite",
+                "subset",
                 "priority",
                 "request_headers",
             ],
@@ -74,10 +78,12 @@ fn forward(
     clusters: &Names<'_>,
 ) -> Forward {
     let rewrite = fields.section("rewrite", &keys::REWRITE);
+    let mut to = key
+        .map(|key| destinations(fields, key, clusters))
+        .unwrap_or_default();
+    balance::add_subset(&tls::labels(fields, "subset"), &mut to);
     Forward {
-        to: key
-            .map(|key| destinations(fields, key, clusters))
-            .unwrap_or_default(),
+        to,
         hash: hash(fields, "hash"),
         path_rewrite: path_rewrite(&rewrite, path),
         host_rewrite: rewrite.text("host").and_then(|text| {

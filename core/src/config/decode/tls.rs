@@ -328,22 +328,22 @@ fn rollout(fields: &Fields<'_>, cluster: &Arc<str>) -> Rollout {
         basis_points: fields.share("share"),
         id: id.unwrap_or_else(|| Arc::clone(cluster)),
         zones,
-        labels: labels(&fields),
+        labels: labels(&fields, "labels"),
     }
 }
 
 /// Labels by key, of a rollout or an endpoint.
-pub(super) fn labels(fields: &Fields<'_>) -> BTreeMap<Arc<str>, Arc<str>> {
-    let labels = fields.map("labels").into_iter().filter_map(|entry| {
-        let key = Text {
+pub(super) fn labels(fields: &Fields<'_>, key: &str) -> BTreeMap<Arc<str>, Arc<str>> {
+    let labels = fields.map(key).into_iter().filter_map(|entry| {
+        let name = Text {
             text: entry.key.clone(),
             span: entry.key_span.clone(),
         };
         let kind = Kind::Text("text", keys::LABEL_MAX);
-        let value = fields::read_text(fields.report, "labels", &entry.value, &kind)?;
-        let parsed = syntax::label(&key.text);
+        let value = fields::read_text(fields.report, key, &entry.value, &kind)?;
+        let parsed = syntax::label(&name.text);
         Some((
-            checked_opt(fields.report, "labels", &key, parsed)?,
+            checked_opt(fields.report, key, &name, parsed)?,
             checked(
                 fields.report,
                 &entry.key,

@@ -35,6 +35,17 @@ pub(in super::super) static CLUSTER: Section = Section {
             "What is spoken with the endpoints, by HTTP routes.",
         )
         .default("http1", "what every server speaks"),
+        Field::new("failover", Kind::Section(&FAILOVER), "How load leaves priorities and zones whose endpoints are out.")
+            .absent("all its defaults"),
+        Field::new(
+            "zone_weights",
+            ZONE_WEIGHTS,
+            "Zones of endpoints get load by these weights, whatever the number of endpoints in them; a zone whose endpoints \
+             are out loses its load to the others.",
+        )
+        .absent("endpoints get load whatever their zone"),
+        Field::new("subsets", Kind::Section(&SUBSETS), "Subsets of the endpoints by labels, that routes ask for.")
+            .absent("every request is for all endpoints"),
         Field::new("slow_start", Kind::Duration(seconds(0), seconds(3600)), "A new or recovered endpoint gets its share little by little over this time.")
             .default("0s", "as Envoy and HAProxy"),
         Field::new("connect_timeout", Kind::Duration(TICK, seconds(300)), "For making a connection.")
@@ -84,9 +95,6 @@ pub(in super::super) static CLUSTER: Section = Section {
     ],
     planned: &[
         ("zones", "steering between zones"),
-        ("locality", "steering between zones"),
-        ("priority", "priorities of endpoints"),
-        ("subsets", "subsets of endpoints"),
     ],
 };
 
@@ -139,6 +147,12 @@ pub(in super::super) static ENDPOINT: Section = Section {
             "Its weight; 0 leaves it out.",
         )
         .default("1", "all alike"),
+        Field::new(
+            "priority",
+            Kind::Integer(0, PRIORITY_MAX),
+            "0 is the highest. Others get load as far as higher ones cannot take it: see `failover`.",
+        )
+        .default("0", "all alike"),
         Field::new("zone", NAME, "The failure domain that it runs in.").absent("not told"),
         Field::new("labels", LABELS, "What else is known of it.").absent("none"),
         Field::new(
@@ -149,9 +163,6 @@ pub(in super::super) static ENDPOINT: Section = Section {
         .default("off", "who does not announce TLS is not asked for it"),
     ],
     planned: &[
-        ("priority", "priorities of endpoints"),
-        ("metadata", "metadata of endpoints"),
-        ("backup", "priorities of endpoints"),
     ],
 };
 

@@ -83,10 +83,6 @@ pub(in super::super) static LISTENER: Section = Section {
     ],
 };
 
-/// Clusters and shares.
-pub(in super::super) const SPLIT: Kind =
-    Kind::Map("cluster", &Kind::Share(0, 10_000), ROUTE_LIST_MAX);
-
 pub(in super::super) static HTTP_TIMEOUTS: Section = Section {
     name: "HTTP timeouts",
     place: "listeners.<name>.timeouts",

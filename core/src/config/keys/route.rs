@@ -24,9 +24,16 @@ pub(in super::super) static ROUTE: Section = Section {
         Field::new(
             "split",
             SPLIT,
-            "Clusters and their shares, which sum to 100 %.",
+            "Clusters and their shares, which sum to 100 %; or a list of destinations.",
         )
         .absent("see above"),
+        Field::new(
+            "subset",
+            LABELS,
+            "The subset of the cluster, by labels: see `subsets` of clusters. Those of a split that are written as a list \
+             may say more.",
+        )
+        .absent("none: the cluster's `fallback` holds, if it has `subsets`"),
         Field::new(
             "redirect",
             Kind::Any(&[
@@ -83,6 +90,7 @@ pub(in super::super) static ROUTE: Section = Section {
             "Which requests the cluster's `adaptive_limit` refuses first.",
         )
         .default("normal", "all alike"),
+        Field::new("fault", Kind::Section(&FAULT), "Delays or refuses requests on purpose.").absent("none"),
         Field::new(
             "rate_limits",
             Kind::List(&Kind::Section(&RATE_LIMIT), RATE_LIMITS_MAX),

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Descriptor, RateLimit};
+use super::{Descriptor, Fault, Labels, RateLimit};
 use crate::limiter::Priority;
 
 /// One cluster of a split.
@@ -12,6 +12,8 @@ pub struct WeightedCluster {
     pub cluster: Arc<str>,
     /// Its share in units of 1/10000 (basis points); the shares of a split sum to 10000.
     pub share: u32,
+    /// The subset of it, by labels; empty asks for none.
+    pub subset: Labels,
 }
 
 /// One route.
@@ -25,6 +27,8 @@ pub struct Route {
     pub rate_limits: Vec<RateLimit>,
     /// What the [`RateLimitService`](super::RateLimitService) is asked about them.
     pub global_rate_limits: Vec<Descriptor>,
+    /// Which of them are delayed or refused on purpose; `None` are not.
+    pub fault: Option<Box<Fault>>,
     /// What happens to them.
     pub action: RouteAction,
     /// Edits of the request before it is sent.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Circumstances, lossy};
 use crate::{
-    balancer::{Balancer, EndpointInput},
+    balancer::Balancer,
     config::model::{self, Balance, HashOn, HeaderEdits},
     id::ClusterId,
     message::Availability,
@@ -15,7 +15,6 @@ use crate::{
     steering::{
         RequestView, RouteScratch, Split,
         destination::SPLIT_WHOLE,
-        hash_address,
         program::{
             Asked, HOP_FIELD,
             explain::{Steered, explain},
@@ -328,16 +327,9 @@ fn endpoint_of_key(
     if !matches!(cluster.config.balance, Balance::RingHash | Balance::Maglev) {
         return None;
     }
-    let inputs: Vec<EndpointInput> = cluster
-        .endpoints
-        .iter()
-        .map(|endpoint| EndpointInput {
-            key: hash_address(endpoint.address),
-            weight: endpoint.weight,
-        })
-        .collect();
     let now = Duration::ZERO;
-    let mut balancer = Balancer::new(cluster.config.balance, Duration::ZERO, &inputs, now);
+    let (inputs, subsets) = (cluster.inputs(), cluster.subsets.members());
+    let mut balancer = Balancer::new(&cluster.rules(), &inputs, subsets, now);
     for endpoint in &cluster.endpoints {
         if !available(endpoint.address) {
             balancer.set_availability(endpoint.id, Availability::Unavailable, now);

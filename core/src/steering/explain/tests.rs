@@ -265,6 +265,7 @@ fn http() -> model::Protocol {
             matches,
             rate_limits: Vec::new(),
             global_rate_limits: Vec::new(),
+            fault: None,
             action,
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
@@ -313,6 +314,7 @@ fn to(shares: &[(&str, u32)]) -> RouteAction {
     let shares = shares.iter().map(|(cluster, share)| WeightedCluster {
         cluster: (*cluster).into(),
         share: *share,
+        subset: Default::default(),
     });
     RouteAction::Forward(Forward {
         to: shares.collect(),
@@ -330,6 +332,7 @@ fn tcp() -> model::Protocol {
         to: vec![WeightedCluster {
             cluster: "pay".into(),
             share: 10_000,
+            subset: Default::default(),
         }],
         idle_timeout: Duration::ZERO,
         max_age: None,
@@ -352,6 +355,8 @@ fn cluster(balance: Balance, endpoints: &[(&str, u32)]) -> Cluster {
     Cluster {
         endpoints: Endpoints::Static(endpoints.collect()),
         balance,
+        failover: Default::default(),
+        subsets: None,
         slow_start: Duration::ZERO,
         connect_timeout: Duration::ZERO,
         idle_timeout: Duration::ZERO,
