@@ -11,11 +11,9 @@
 
 mod common;
 
-use std::{fs, net::SocketAddr, path::Path, process::Command};
-
 use common::{
     Client, Origin, Proxy,
-    control_plane::{ControlPlane, World, cluster, endpoints, listener, listening},
+    control_plane::{ControlPlane, World, cluster, endpoints, envoy, listener, listening},
     peer,
     peer::Server,
     proxy::Setup,
@@ -42,45 +40,6 @@ impl Random {
     fn one<'a>(&mut self, of: &[&'a str]) -> &'a str {
         of[self.below(of.len())]
     }
-}
-
-/// An Envoy whose resources come from `plane`.
-fn envoy(plane: SocketAddr, program: &Path, folder: &Path) -> Command {
-    let config = format!(
-        r#"
-node: {{ id: judge, cluster: edge }}
-dynamic_resources:
-  ads_config: {{ api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{{ envoy_grpc: {{ cluster_name: plane }} }}] }}
-  lds_config: {{ ads: {{}}, resource_api_version: V3 }}
-  cds_config: {{ ads: {{}}, resource_api_version: V3 }}
-static_resources:
-  clusters:
-  - name: plane
-    connect_timeout: 5s
-    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config: {{ http2_protocol_options: {{}} }}
-    load_assignment:
-      cluster_name: plane
-      endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: {}, port_value: {} }} }} }} }}] }}]
-"#,
-        plane.ip(),
-        plane.port()
-    );
-    fs::write(folder.join("envoy.yaml"), config).unwrap();
-    let mut command = Command::new(program);
-    command
-        .args([
-            "--use-dynamic-base-id",
-            "--concurrency",
-            "1",
-            "-l",
-            "warning",
-            "-c",
-        ])
-        .arg(folder.join("envoy.yaml"));
-    command
 }
 
 /// Virtual hosts with every kind of match and action that both have.

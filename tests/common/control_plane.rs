@@ -1,6 +1,7 @@
 //! A control plane by grpcio, in a process of its own: the test says what the world is, and hears what clients say.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
     path::Path,
@@ -190,4 +191,43 @@ pub fn listening(proxy: &Proxy, name: &str) -> SocketAddr {
         let found = all.into_iter().find(|one| one["name"] == name)?;
         found["address"].as_str().unwrap().parse().ok()
     })
+}
+
+/// An Envoy whose resources come from `plane`.
+pub fn envoy(plane: SocketAddr, program: &Path, folder: &Path) -> Command {
+    let config = format!(
+        r#"
+node: {{ id: judge, cluster: edge }}
+dynamic_resources:
+  ads_config: {{ api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{{ envoy_grpc: {{ cluster_name: plane }} }}] }}
+  lds_config: {{ ads: {{}}, resource_api_version: V3 }}
+  cds_config: {{ ads: {{}}, resource_api_version: V3 }}
+static_resources:
+  clusters:
+  - name: plane
+    connect_timeout: 5s
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {{ http2_protocol_options: {{}} }}
+    load_assignment:
+      cluster_name: plane
+      endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: {}, port_value: {} }} }} }} }}] }}]
+"#,
+        plane.ip(),
+        plane.port()
+    );
+    fs::write(folder.join("envoy.yaml"), config).unwrap();
+    let mut command = Command::new(program);
+    command
+        .args([
+            "--use-dynamic-base-id",
+            "--concurrency",
+            "1",
+            "-l",
+            "warning",
+            "-c",
+        ])
+        .arg(folder.join("envoy.yaml"));
+    command
 }

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use tidegate_core::config::model::{self, Protocol, RouteAction, StaticEndpoint};
+use tidegate_core::config::model::{self, Protocol, RouteAction};
 
 use crate::{
     subscription::{ResourceType, Update},
@@ -75,7 +75,7 @@ pub struct Graph {
     /// The newest version of each.
     clusters: BTreeMap<Arc<str>, translate::Cluster>,
     listeners: BTreeMap<Arc<str>, translate::Listener>,
-    assignments: BTreeMap<Arc<str>, Referred<Vec<StaticEndpoint>>>,
+    assignments: BTreeMap<Arc<str>, Referred<translate::Assignment>>,
     routes: BTreeMap<Arc<str>, Referred<Vec<model::Route>>>,
     /// What is in use.
     active: Part,
@@ -135,8 +135,8 @@ impl Graph {
         match value {
             Resource::Cluster(cluster) => drop(self.clusters.insert(name, *cluster)),
             Resource::Listener(listener) => drop(self.listeners.insert(name, *listener)),
-            Resource::Assignment(endpoints) => {
-                self.assignments.insert(name, Referred::Here(endpoints));
+            Resource::Assignment(assignment) => {
+                self.assignments.insert(name, Referred::Here(assignment));
             }
             Resource::Routes(routes) => drop(self.routes.insert(name, Referred::Here(routes))),
         }
@@ -225,11 +225,11 @@ impl Graph {
     fn warm_clusters(&mut self) {
         for (name, cluster) in &self.clusters {
             let mut config = cluster.config.clone();
-            let endpoints = match &cluster.assignment {
+            let assignment = match &cluster.assignment {
                 None => None,
                 Some(assignment) => match self.assignments.get(assignment) {
-                    Some(Referred::Here(endpoints)) => Some(endpoints.clone()),
-                    Some(Referred::Missing) => Some(Vec::new()),
+                    Some(Referred::Here(assignment)) => Some(assignment.clone()),
+                    Some(Referred::Missing) => Some(translate::Assignment::default()),
                     None => {
                         self.warming
                             .insert((ResourceType::Cluster, Arc::clone(name)));
@@ -237,8 +237,8 @@ impl Graph {
                     }
                 },
             };
-            if let Some(endpoints) = endpoints {
-                config.endpoints = model::Endpoints::Static(endpoints);
+            if let Some(assignment) = assignment {
+                assignment.fill(&mut config);
             }
             self.placeholders.remove(name);
             self.active.clusters.insert(Arc::clone(name), config);
@@ -338,6 +338,9 @@ fn with_routes(
 ) -> Option<model::Listener> {
     let mut config = listener.config.clone();
     let Some(name) = &listener.routes else {
+        if let Protocol::Http(http) = &mut config.protocol {
+            listener.faults.apply(&mut http.routes);
+        }
         return Some(config);
     };
     let found = match routes.get(name)? {
@@ -347,6 +350,7 @@ fn with_routes(
     };
     if let Protocol::Http(http) = &mut config.protocol {
         http.routes = found;
+        listener.faults.apply(&mut http.routes);
     }
     Some(config)
 }

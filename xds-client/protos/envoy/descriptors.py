@@ -14,6 +14,7 @@ envoy/config/cluster/v3/cluster.proto
 envoy/config/endpoint/v3/endpoint.proto
 envoy/config/listener/v3/listener.proto
 envoy/config/route/v3/route.proto
+envoy/extensions/filters/http/fault/v3/fault.proto
 envoy/extensions/filters/http/router/v3/router.proto
 envoy/extensions/filters/listener/http_inspector/v3/http_inspector.proto
 envoy/extensions/filters/listener/proxy_protocol/v3/proxy_protocol.proto

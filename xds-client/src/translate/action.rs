@@ -11,7 +11,7 @@ use tidegate_core::config::{
     value,
 };
 
-use super::{matching::Prefix, node::Node, reference, template};
+use super::{balance, matching::Prefix, node::Node, reference, template};
 use crate::pb::message::Value;
 
 /// All of a split, in basis points.
@@ -55,7 +55,7 @@ fn nowhere() -> RouteAction {
 
 fn forward(node: &Node<'_>, host: &Node<'_>, prefix: &Prefix) -> Forward {
     let (_, template, retry_template) = template::route();
-    let to = match node.which(&["cluster", "weighted_clusters"]) {
+    let mut to = match node.which(&["cluster", "weighted_clusters"]) {
         Some("cluster") => whole(reference(node, "cluster")),
         Some(_) => node
             .node("weighted_clusters")
@@ -66,6 +66,14 @@ fn forward(node: &Node<'_>, host: &Node<'_>, prefix: &Prefix) -> Forward {
             Vec::new()
         }
     };
+    // What a cluster of a split says of its subset goes before what the route says.
+    let asked = balance::asked(node);
+    for one in &mut to {
+        let more = asked
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()));
+        one.subset = more.chain(std::mem::take(&mut one.subset)).collect();
+    }
     let timeout = node.duration("timeout").unwrap_or(TIMEOUT);
     let policy = node
         .node("retry_policy")
@@ -96,11 +104,12 @@ pub(super) fn whole(cluster: Option<Arc<str>>) -> Vec<WeightedCluster> {
 
 /// A split by weights, as exact shares of the whole: what rounding leaves goes to those that lost most.
 pub(super) fn weighted(split: &Node<'_>, weight_field: &str) -> Vec<WeightedCluster> {
-    let mut weights: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+    let mut weights: BTreeMap<(Arc<str>, Labels), u64> = BTreeMap::new();
     for entry in split.nodes("clusters") {
         let weight = entry.integer::<u32>(weight_field).unwrap_or(0);
         if let Some(name) = reference(&entry, "name") {
-            *weights.entry(name).or_default() += u64::from(weight);
+            let part = (name, balance::asked(&entry));
+            *weights.entry(part).or_default() += u64::from(weight);
         }
     }
     let total: u64 = weights.values().sum();
@@ -119,7 +128,7 @@ pub(super) fn weighted(split: &Node<'_>, weight_field: &str) -> Vec<WeightedClus
         return Vec::new();
     }
     let parts = weights.into_iter().filter(|(_, weight)| *weight > 0);
-    let mut parts: Vec<(Arc<str>, u32, u64)> = parts
+    let mut parts: Vec<((Arc<str>, Labels), u32, u64)> = parts
         .map(|(name, weight)| {
             let scaled = weight * u64::from(WHOLE);
             (name, (scaled / total) as u32, scaled % total)
@@ -136,7 +145,7 @@ pub(super) fn weighted(split: &Node<'_>, weight_field: &str) -> Vec<WeightedClus
     }
     let shares = parts
         .into_iter()
-        .filter_map(|(cluster, share, _)| match share {
+        .filter_map(|((cluster, subset), share, _)| match share {
             0 => {
                 split.warn(
                     "clusters",
@@ -147,7 +156,7 @@ pub(super) fn weighted(split: &Node<'_>, weight_field: &str) -> Vec<WeightedClus
             share => Some(WeightedCluster {
                 cluster,
                 share,
-                subset: Labels::new(),
+                subset,
             }),
         });
     shares.collect()

@@ -8,16 +8,18 @@ use tidegate_core::config::{
 };
 
 use super::{
-    Cluster as Translated, endpoint, is_this_stream, node::Node, own::Sections, reference, template,
+    Cluster as Translated, balance, endpoint, is_this_stream, node::Node, own::Sections, reference,
+    template,
 };
 
 /// Makes a cluster.
 pub(super) fn cluster(node: &Node<'_>) -> Translated {
     let mut config = template::cluster();
-    config.balance = balance(node);
+    config.balance = policy(node);
     if let Some(timeout) = node.positive("connect_timeout") {
         config.connect_timeout = timeout;
     }
+    balance::balance(node, &mut config);
     circuit(node, &mut config);
     own_sections(node, &mut config);
     http_options(node, &mut config);
@@ -61,13 +63,13 @@ fn endpoints(node: &Node<'_>, config: &mut Cluster) -> Option<Arc<str>> {
             }
         }
         "STATIC" => {
-            let endpoints = assignment.map(|node| endpoint::assignment(&node));
-            config.endpoints = Endpoints::Static(endpoints.unwrap_or_default());
+            let assignment = assignment.map(|node| endpoint::assignment(&node));
+            assignment.unwrap_or_default().fill(config);
             None
         }
         "STRICT_DNS" | "LOGICAL_DNS" => {
             match assignment {
-                Some(assignment) => config.endpoints = looked_up(node, &assignment),
+                Some(assignment) => looked_up(node, &assignment, config),
                 None => node.refuse("load_assignment", "is missing: the name stands in it"),
             }
             None
@@ -80,7 +82,7 @@ fn endpoints(node: &Node<'_>, config: &mut Cluster) -> Option<Arc<str>> {
 }
 
 /// One name, or addresses that need no look-up.
-fn looked_up(node: &Node<'_>, assignment: &Node<'_>) -> Endpoints {
+fn looked_up(node: &Node<'_>, assignment: &Node<'_>, config: &mut Cluster) {
     let localities = assignment.nodes("endpoints");
     let all: Vec<Node<'_>> = localities
         .iter()
@@ -90,11 +92,10 @@ fn looked_up(node: &Node<'_>, assignment: &Node<'_>) -> Endpoints {
         socket(one).is_some_and(|s| s.text("address").parse::<std::net::IpAddr>().is_err())
     };
     if !all.iter().any(is_name) {
-        return Endpoints::Static(endpoint::assignment(assignment));
+        return endpoint::assignment(assignment).fill(config);
     }
     let (Some(socket), 1) = (all.first().and_then(socket), all.len()) else {
-        assignment.refuse("endpoints", "only one name can be looked up for a cluster");
-        return Endpoints::Static(Vec::new());
+        return assignment.refuse("endpoints", "only one name can be looked up for a cluster");
     };
     let port = socket.integer::<u16>("port_value").unwrap_or(0);
     let text = format!("{}:{port}", socket.text("address"));
@@ -104,11 +105,11 @@ fn looked_up(node: &Node<'_>, assignment: &Node<'_>) -> Endpoints {
     let refresh = node.positive("dns_refresh_rate");
     // Cluster.dns_refresh_rate
     let refresh = refresh.unwrap_or(std::time::Duration::from_secs(5));
-    Endpoints::Dns {
+    config.endpoints = Endpoints::Dns {
         host,
         port,
         refresh,
-    }
+    };
 }
 
 /// The address of an endpoint, as it is written.
@@ -119,7 +120,7 @@ fn socket<'a>(endpoint: &Node<'a>) -> Option<Node<'a>> {
         .node("socket_address")
 }
 
-fn balance(node: &Node<'_>) -> Balance {
+fn policy(node: &Node<'_>) -> Balance {
     match node.word("lb_policy", "ROUND_ROBIN") {
         "ROUND_ROBIN" => Balance::RoundRobin,
         "LEAST_REQUEST" => Balance::LeastRequest,

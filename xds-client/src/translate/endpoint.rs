@@ -6,26 +6,36 @@ use std::{
     sync::Arc,
 };
 
-use tidegate_core::config::{ENDPOINTS_MAX, LABELS_MAX, model::StaticEndpoint, value};
+use tidegate_core::config::{
+    ENDPOINTS_MAX, LABELS_MAX,
+    model::{Locality, StaticEndpoint},
+    value,
+};
 
-use super::{node::Node, support::METADATA_OF_BALANCERS};
+use super::{Assignment, balance, node::Node, support::METADATA_OF_BALANCERS};
 use crate::pb::message::Value;
+
+/// The lowest priority of the API, and of the model.
+const PRIORITY_MAX: u32 = 127;
 
 /// The greatest weight of an endpoint in the model.
 const WEIGHT_MAX: u64 = 128;
 
-/// Makes the endpoints of an assignment: those that may get requests.
-pub(super) fn assignment(node: &Node<'_>) -> Vec<StaticEndpoint> {
+/// Makes the endpoints of an assignment.
+pub(super) fn assignment(node: &Node<'_>) -> Assignment {
     let mut weighted: Vec<(StaticEndpoint, u64)> = Vec::new();
     let mut seen = BTreeSet::new();
-    for locality in node.nodes("endpoints") {
-        if locality
-            .integer::<u32>("priority")
-            .is_some_and(|priority| priority > 0)
-        {
-            locality.refuse("priority", "only priority 0 is supported");
+    for (number, locality) in (0..).zip(node.nodes("endpoints")) {
+        let priority = locality.integer::<u32>("priority").unwrap_or(0);
+        if priority > PRIORITY_MAX {
+            locality.refuse("priority", format!("is more than {PRIORITY_MAX}"));
         }
         let zone = zone(&locality);
+        let weight = locality.integer::<u32>("load_balancing_weight");
+        let place = Locality {
+            number,
+            weight: weight.unwrap_or(0),
+        };
         for endpoint in locality.nodes("lb_endpoints") {
             let Some(address) = endpoint.node("endpoint").and_then(|inner| address(&inner)) else {
                 endpoint.refuse("endpoint", "has no address");
@@ -42,14 +52,17 @@ pub(super) fn assignment(node: &Node<'_>) -> Vec<StaticEndpoint> {
             if weight == Some(0) {
                 endpoint.refuse("load_balancing_weight", "must be at least 1");
             }
-            // Out of rotation on purpose (HealthStatus); absent and UNKNOWN are for our own checks to say.
-            if let "UNHEALTHY" | "DRAINING" | "TIMEOUT" = endpoint.word("health_status", "UNKNOWN")
-            {
-                continue;
+            let health = endpoint.word("health_status", "UNKNOWN");
+            if health == "DEGRADED" {
+                endpoint.warn("health_status", "counts as healthy");
             }
             let made = StaticEndpoint {
                 zone: Arc::clone(&zone),
                 labels: labels(&endpoint),
+                priority,
+                locality: place,
+                // On purpose; absent and UNKNOWN are for our own checks to say.
+                is_out: matches!(health, "UNHEALTHY" | "DRAINING" | "TIMEOUT"),
                 ..StaticEndpoint::new(address, 1)
             };
             weighted.push((made, weight.unwrap_or(1).max(1)));
@@ -61,7 +74,10 @@ pub(super) fn assignment(node: &Node<'_>) -> Vec<StaticEndpoint> {
             format!("{} endpoints, at most {ENDPOINTS_MAX}", weighted.len()),
         );
     }
-    scaled(weighted)
+    Assignment {
+        endpoints: scaled(weighted),
+        overprovisioning: balance::overprovisioning(node),
+    }
 }
 
 /// Weights above the model's are scaled down together; the lightest keeps a share.

@@ -3,19 +3,20 @@
 use std::sync::Arc;
 
 use tidegate_core::config::{
-    model::{Forwarded, Http, Listener, Protocol, ProxyProtocolIn, XForwarded},
+    model::{Fault, Forwarded, Http, Listener, Protocol, ProxyProtocolIn, XForwarded},
     value,
 };
 
 use super::{
-    Listener as Translated, Typed, action, cluster::plaintext_only, endpoint, is_this_stream,
-    node::Node, reference, route, template, typed,
+    FaultFilter, Listener as Translated, Typed, action, cluster::plaintext_only, endpoint, fault,
+    is_this_stream, node::Node, reference, route, template, typed,
 };
 
 /// Makes a listener.
 pub(super) fn listener(node: &Node<'_>) -> Translated {
+    let mut faults = FaultFilter::Absent;
     let (protocol, routes) = match chain(node) {
-        Some(chain) => protocol(&chain),
+        Some(chain) => protocol(&chain, &mut faults),
         None => (Protocol::Tcp(template::tcp()), None),
     };
     Translated {
@@ -26,6 +27,7 @@ pub(super) fn listener(node: &Node<'_>) -> Translated {
             protocol,
         },
         routes,
+        faults,
     }
 }
 
@@ -77,7 +79,7 @@ fn listener_filters(node: &Node<'_>) -> ProxyProtocolIn {
 }
 
 /// What the last filter speaks, and where its routes come from.
-fn protocol(chain: &Node<'_>) -> (Protocol, Option<Arc<str>>) {
+fn protocol(chain: &Node<'_>, faults: &mut FaultFilter) -> (Protocol, Option<Arc<str>>) {
     let nowhere = || (Protocol::Tcp(template::tcp()), None);
     let filters = chain.nodes("filters");
     let (Some(filter), 1) = (filters.first(), filters.len()) else {
@@ -86,7 +88,7 @@ fn protocol(chain: &Node<'_>) -> (Protocol, Option<Arc<str>>) {
     };
     match typed(filter, "typed_config") {
         Typed::Known(known) => match known.kind() {
-            "HttpConnectionManager" => http(&known),
+            "HttpConnectionManager" => http(&known, faults),
             "TcpProxy" => tcp(&known),
             other => {
                 filter.refuse("typed_config", format!("{other} is not supported"));
@@ -122,7 +124,7 @@ fn tcp(node: &Node<'_>) -> (Protocol, Option<Arc<str>>) {
     (Protocol::Tcp(tcp), None)
 }
 
-fn http(node: &Node<'_>) -> (Protocol, Option<Arc<str>>) {
+fn http(node: &Node<'_>, faults: &mut FaultFilter) -> (Protocol, Option<Arc<str>>) {
     if node.word("codec_type", "AUTO") == "HTTP3" {
         node.refuse("codec_type", "HTTP3 is not supported");
     }
@@ -147,20 +149,31 @@ fn http(node: &Node<'_>) -> (Protocol, Option<Arc<str>>) {
             None
         }
     };
-    filters(node);
+    *faults = filters(node);
     limits(node, &mut http);
     http.forwarded = forwarded(node);
     (Protocol::Http(http), routes)
 }
 
-/// The filters before the router: none is known here, so that only those may stand there which may be left out.
-fn filters(node: &Node<'_>) {
+/// The filters before the router: of those that are known, what is said of faults; others may only stand there if they
+/// may be left out.
+fn filters(node: &Node<'_>) -> FaultFilter {
+    let mut faults = FaultFilter::Absent;
     let filters = node.nodes("http_filters");
     let Some((last, before)) = filters.split_last() else {
-        return node.refuse("http_filters", "is empty: the last has to be the router");
+        node.refuse("http_filters", "is empty: the last has to be the router");
+        return faults;
     };
     for filter in before {
         let name = match typed(filter, "typed_config") {
+            Typed::Known(known) if known.kind() == "HTTPFault" => {
+                // One that is disabled is so for routes that say nothing.
+                faults = FaultFilter::Present(match filter.flag("disabled") {
+                    true => Fault::default(),
+                    false => fault::fault(&known),
+                });
+                continue;
+            }
             Typed::Known(known) => known.kind(),
             Typed::Unknown(name) => name,
             Typed::Absent => "a filter without `typed_config`",
@@ -173,6 +186,7 @@ fn filters(node: &Node<'_>) {
     if !matches!(typed(last, "typed_config"), Typed::Known(known) if known.kind() == "Router") {
         last.refuse("typed_config", "the last filter has to be the router");
     }
+    faults
 }
 
 fn limits(node: &Node<'_>, http: &mut Http) {

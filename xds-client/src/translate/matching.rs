@@ -159,7 +159,7 @@ fn begins(node: &Node<'_>, field: &str, path: &str) {
     }
 }
 
-fn header_condition(header: &Node<'_>, matches: &mut RouteMatch) {
+pub(super) fn header_condition(header: &Node<'_>, matches: &mut RouteMatch) {
     let kinds = [
         "string_match",
         "exact_match",

@@ -10,8 +10,10 @@
 //! `route` (virtual hosts), `matching`, `action`.
 
 mod action;
+mod balance;
 mod cluster;
 mod endpoint;
+mod fault;
 mod listener;
 mod matching;
 mod node;
@@ -30,6 +32,8 @@ use crate::{
     pb::message::{self, Message, Value},
     subscription::ResourceType,
 };
+
+pub use self::fault::FaultFilter;
 
 use self::node::{Faults, Node};
 
@@ -63,11 +67,30 @@ pub enum Resource {
     /// A cluster.
     Cluster(Box<Cluster>),
     /// The endpoints of a cluster.
-    Assignment(Vec<model::StaticEndpoint>),
+    Assignment(Assignment),
     /// A listener.
     Listener(Box<Listener>),
     /// The routes of listeners.
     Routes(Vec<model::Route>),
+}
+
+/// The endpoints of a cluster, and what is said of them together.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Assignment {
+    /// The endpoints.
+    pub endpoints: Vec<model::StaticEndpoint>,
+    /// What a priority can take beyond its load, in percent, if it says so.
+    pub overprovisioning: Option<u32>,
+}
+
+impl Assignment {
+    /// Gives the cluster its endpoints.
+    pub fn fill(self, config: &mut model::Cluster) {
+        config.endpoints = model::Endpoints::Static(self.endpoints);
+        if let Some(overprovisioning) = self.overprovisioning {
+            config.failover.overprovisioning = overprovisioning;
+        }
+    }
 }
 
 /// A cluster, and where its endpoints come from.
@@ -86,6 +109,8 @@ pub struct Listener {
     pub config: model::Listener,
     /// The route configuration that brings them.
     pub routes: Option<Arc<str>>,
+    /// What it does about faults of its routes.
+    pub faults: FaultFilter,
 }
 
 /// What became of a resource.

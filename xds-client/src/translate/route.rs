@@ -11,7 +11,7 @@ use tidegate_core::config::{
     value,
 };
 
-use super::{action, check_name, matching, node::Node, template};
+use super::{action, check_name, fault, matching, node::Node, template};
 
 /// Makes the routes of a route configuration.
 ///
@@ -122,6 +122,7 @@ fn one(
             hosts: hosts.to_vec(),
             ..matched.matches
         },
+        fault: fault::of_route(route, host),
         action,
         request_headers,
         response_headers,

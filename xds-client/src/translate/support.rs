@@ -4,6 +4,7 @@
 //! translated, and [`matrix`] is the reference page.
 
 mod clusters;
+mod faults;
 mod listeners;
 mod routes;
 
@@ -25,6 +26,9 @@ struct Support {
     ignored: &'static [(&'static str, &'static str)],
 }
 
+/// What the names of HTTP filters begin with.
+const HTTP_FILTERS: &str = "envoy.extensions.filters.http.";
+
 /// Types whose content is data, not fields of the API.
 const DATA: &[&str] = &["google.protobuf.Struct", "google.protobuf.Value"];
 
@@ -35,7 +39,12 @@ const OWN_CONNECTION: &str = "connections are the proxy's own business";
 const TRACES: &str = "no traces are exported";
 
 /// Every type, by what it belongs to.
-const TABLES: [&[Support]; 3] = [clusters::TABLE, routes::TABLE, listeners::TABLE];
+const TABLES: [&[Support]; 4] = [
+    clusters::TABLE,
+    routes::TABLE,
+    faults::TABLE,
+    listeners::TABLE,
+];
 
 fn table() -> impl Iterator<Item = &'static Support> {
     TABLES.into_iter().flatten()
@@ -70,12 +79,19 @@ fn review_message(message: &Message, path: &str, faults: &Faults) {
         let flag = |(field, value): &(String, Value)| field == name && *value == Value::Flag(true);
         message.fields.iter().any(flag)
     };
-    // What is left out is not looked at.
-    let left_out = is_left_out("is_optional") || is_left_out("disabled");
+    // What is left out, since nobody knows it, is not looked at.
+    let may_be_left_out = is_left_out("is_optional") || is_left_out("disabled");
+    let is_known = |value: &Value| match value {
+        Value::Message(message) => {
+            let is_filter = message.kind.starts_with(HTTP_FILTERS);
+            is_filter && self::support(&message.kind).is_some()
+        }
+        _ => false,
+    };
     for (field, value) in &message.fields {
         let at = join(path, field);
         if support.taken.contains(&field.as_str()) {
-            if !(left_out && field == "typed_config") {
+            if !may_be_left_out || field != "typed_config" || is_known(value) {
                 review_value(value, &at, faults);
             }
         } else if let Some((_, why)) = support.ignored.iter().find(|(name, _)| name == field) {

@@ -16,6 +16,8 @@ use tidegate_core::config::model::{
 
 use super::*;
 
+mod balance;
+
 fn of(resource_type: ResourceType, mut json: Json) -> Translated {
     json["@type"] = resource_type.url().into();
     let (found, bytes) = from_json(&json).unwrap();
@@ -203,7 +205,7 @@ fn names_are_looked_up() {
     );
 }
 
-/// Goal: endpoints come with weight, zone and labels, and those out of rotation do not come. Method: one of each, and
+/// Goal: endpoints come with weight, zone and labels, and it is known who is out of rotation. Method: one of each, and
 /// weights beyond the model's.
 #[test]
 fn an_assignment_is_taken() {
@@ -228,14 +230,18 @@ fn an_assignment_is_taken() {
             "endpoints[0].lb_endpoints[4].endpoint"
         ]
     );
-    let Resource::Assignment(endpoints) = made.resource.unwrap() else {
+    let Resource::Assignment(taken) = made.resource.unwrap() else {
         panic!()
     };
+    assert_eq!(taken.overprovisioning, None);
+    let endpoints = taken.endpoints;
     let weights: Vec<_> = endpoints
         .iter()
         .map(|one| (one.address.port(), one.weight))
         .collect();
-    assert_eq!(weights, [(1, 128), (2, 64), (3, 1)]);
+    assert_eq!(weights, [(1, 128), (2, 64), (3, 1), (4, 1)]);
+    let out: Vec<_> = endpoints.iter().map(|one| one.is_out).collect();
+    assert_eq!(out, [false, false, false, true]);
     assert_eq!(&*endpoints[0].zone, "z1");
     let labels: Vec<_> = endpoints[0]
         .labels
@@ -245,14 +251,14 @@ fn an_assignment_is_taken() {
     assert_eq!(labels, ["version=v2"]);
     let refusal = of(
         ResourceType::Endpoint,
-        assignment(json!([{ "priority": 1, "lb_endpoints": [
+        assignment(json!([{ "priority": 128, "lb_endpoints": [
         { "endpoint": { "address": { "pipe": { "path": "/a" } } } } ] }])),
     );
     assert_eq!(
         refused(&refusal),
         [
             "endpoints[0].lb_endpoints[0].endpoint.address.pipe: is not supported",
-            "endpoints[0].priority: only priority 0 is supported",
+            "endpoints[0].priority: is more than 127",
             "endpoints[0].lb_endpoints[0].endpoint: has no address",
         ]
     );
@@ -497,14 +503,14 @@ fn what_is_not_supported_is_named() {
     let at = "virtual_hosts[0].routes[0]";
     for (resource_type, json, faults) in [
         (ResourceType::Cluster, json!({ "name": "a", "connect_timeout": "-1s" }), vec!["connect_timeout: -1.000000000s is negative or malformed".to_owned()]),
-        (ResourceType::Cluster, json!({ "name": "a", "lb_policy": "CLUSTER_PROVIDED", "lb_subset_config": {} }), vec!["lb_subset_config: is not supported".into(), "lb_policy: CLUSTER_PROVIDED is not supported".into()]),
+        (ResourceType::Cluster, json!({ "name": "a", "lb_policy": "CLUSTER_PROVIDED", "filters": [{}] }), vec!["filters: is not supported".into(), "lb_policy: CLUSTER_PROVIDED is not supported".into()]),
         (ResourceType::Cluster, json!({ "type": "EDS" }), vec!["name: is empty".into(), "eds_cluster_config: is missing: the type is EDS".into()]),
         (ResourceType::Cluster, json!({ "name": "a", "type": "EDS", "eds_cluster_config": { "eds_config": { "path": "/x" } } }),
             vec!["eds_cluster_config.eds_config.path: is not supported".into(), "eds_cluster_config.eds_config: is neither `ads` nor `self`: only the stream itself brings resources".into()]),
         (ResourceType::Route, route(json!({ "route": { "cluster_header": "x" } })), vec![format!("{at}.route.cluster_header: is not supported"), format!("{at}.route: names no cluster")]),
         (ResourceType::Route, route(json!({ "match": { "path": "a" } })), vec![format!("{at}.match.path: does not begin with `/`")]),
         (ResourceType::Route, route(json!({ "match": { "safe_regex": { "regex": "(?=a)" } } })), vec![format!("{at}.match.safe_regex.regex: look-around, including look-ahead and look-behind, is not supported")]),
-        (ResourceType::Route, route(json!({ "typed_per_filter_config": { "x": { "@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s" } } })), vec![format!("{at}.typed_per_filter_config: is not supported")]),
+        (ResourceType::Route, route(json!({ "typed_per_filter_config": { "x": { "@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s" } } })), vec![format!("{at}.typed_per_filter_config[\"x\"]: google.protobuf.Duration is not supported"), format!("{at}.typed_per_filter_config[\"x\"]: Duration is not supported")]),
         (ResourceType::Route, route(json!({ "request_headers_to_add": [{ "header": { "key": "x", "value": "%START_TIME%" } }] })),
             vec![format!("{at}.request_headers_to_add[0].header.value: substitutions between percent signs are not supported")]),
         (ResourceType::Route, route(json!({ "match": { "prefix": "/", "headers": [{ "name": "a", "invert_match": true, "string_match": { "exact": "x" } }] } })),

@@ -19,6 +19,7 @@ pub(super) const TABLE: &[Support] = &[
             "dns_refresh_rate",
             "outlier_detection",
             "common_lb_config",
+            "lb_subset_config",
             "least_request_lb_config",
             "round_robin_lb_config",
             "transport_socket",
@@ -58,12 +59,8 @@ pub(super) const TABLE: &[Support] = &[
     },
     Support {
         kind: "envoy.config.cluster.v3.Cluster.CommonLbConfig",
-        taken: &[],
+        taken: &["healthy_panic_threshold", "locality_weighted_lb_config"],
         ignored: &[
-            (
-                "healthy_panic_threshold",
-                "there is no panic mode: the last endpoint is never taken out",
-            ),
             (
                 "zone_aware_lb_config",
                 "zones are not preferred, as in Envoy without a local cluster",
@@ -75,6 +72,31 @@ pub(super) const TABLE: &[Support] = &[
             ),
             ("close_connections_on_host_set_change", OWN_CONNECTION),
         ],
+    },
+    Support {
+        kind: "envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig",
+        taken: &[],
+        ignored: &[],
+    },
+    Support {
+        kind: "envoy.type.v3.Percent",
+        taken: &["value"],
+        ignored: &[],
+    },
+    Support {
+        kind: "envoy.config.cluster.v3.Cluster.LbSubsetConfig",
+        taken: &[
+            "fallback_policy",
+            "default_subset",
+            "subset_selectors",
+            "locality_weight_aware",
+        ],
+        ignored: &[],
+    },
+    Support {
+        kind: "envoy.config.cluster.v3.Cluster.LbSubsetConfig.LbSubsetSelector",
+        taken: &["keys", "fallback_policy"],
+        ignored: &[],
     },
     Support {
         kind: "envoy.config.cluster.v3.Cluster.LeastRequestLbConfig",
@@ -231,27 +253,21 @@ pub(super) const TABLE: &[Support] = &[
     },
     Support {
         kind: "envoy.config.endpoint.v3.ClusterLoadAssignment.Policy",
-        taken: &[],
-        ignored: &[
-            ("overprovisioning_factor", "there is one priority"),
-            ("weighted_priority_health", "there is one priority"),
-            (
-                "endpoint_stale_after",
-                "endpoints are kept until they change",
-            ),
-        ],
+        taken: &["overprovisioning_factor"],
+        ignored: &[(
+            "endpoint_stale_after",
+            "endpoints are kept until they change",
+        )],
     },
     Support {
         kind: "envoy.config.endpoint.v3.LocalityLbEndpoints",
-        taken: &["locality", "lb_endpoints", "priority"],
-        ignored: &[
-            (
-                "load_balancing_weight",
-                "as in Envoy without `locality_weighted_lb_config`",
-            ),
-            ("metadata", SHOWN),
-            ("proximity", "unused by Envoy"),
+        taken: &[
+            "locality",
+            "lb_endpoints",
+            "priority",
+            "load_balancing_weight",
         ],
+        ignored: &[("metadata", SHOWN), ("proximity", "unused by Envoy")],
     },
     Support {
         kind: "envoy.config.core.v3.Locality",

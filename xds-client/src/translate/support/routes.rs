@@ -42,6 +42,7 @@ pub(super) const TABLE: &[Support] = &[
             "response_headers_to_add",
             "response_headers_to_remove",
             "retry_policy",
+            "typed_per_filter_config",
         ],
         ignored: &[
             ("virtual_clusters", SHOWN),
@@ -65,6 +66,7 @@ pub(super) const TABLE: &[Support] = &[
             "request_headers_to_remove",
             "response_headers_to_add",
             "response_headers_to_remove",
+            "typed_per_filter_config",
         ],
         ignored: &[
             ("metadata", SHOWN),
@@ -146,6 +148,7 @@ pub(super) const TABLE: &[Support] = &[
         taken: &[
             "cluster",
             "weighted_clusters",
+            "metadata_match",
             "prefix_rewrite",
             "regex_rewrite",
             "host_rewrite_literal",
@@ -174,7 +177,7 @@ pub(super) const TABLE: &[Support] = &[
     },
     Support {
         kind: "envoy.config.route.v3.WeightedCluster.ClusterWeight",
-        taken: &["name", "weight"],
+        taken: &["name", "weight", "metadata_match"],
         ignored: &[],
     },
     Support {
