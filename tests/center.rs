@@ -471,12 +471,17 @@ fn full_application_is_relieved() {
     eventually("the whole load", || prior().is_none().then_some(()));
 }
 
-/// Goal: what one proxy finds sick and others find well is let back (H5). Method: an endpoint that breaks what one
-/// proxy sends, and passes the health check of the other, which the center asks to probe it; before that, the other
-/// has no check and says that it cannot tell.
+/// Goal: what one proxy finds sick and others find well is let back, and what others find sick, too, is not (H5).
+/// Method: an endpoint that breaks what one proxy sends, and passes or fails the health check of the other, which the
+/// center asks to probe it; before that, the other has no check and says that it cannot tell.
 #[test]
 fn probes_settle_what_one_cannot() {
-    for check in ["", "health: { http: { path: /health } }"] {
+    let checked = "health: { http: { path: /health }, interval: 1h }";
+    for (check, status, expected) in [
+        ("", "200 OK", "unsettled"),
+        (checked, "200 OK", "well"),
+        (checked, "503 Service Unavailable", "sick"),
+    ] {
         let folder = Folder::new();
         let center = Center::anywhere(&folder, &[]);
         let well = Origin::echo();
@@ -486,7 +491,7 @@ fn probes_settle_what_one_cannot() {
                     return Ok(());
                 }
                 peer.wire
-                    .send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+                    .send(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"))?;
             }
             Ok(())
         });
@@ -505,10 +510,6 @@ fn probes_settle_what_one_cannot() {
         let reporter = proxy("reporter", "");
         let mut client = reporter.client();
         (0..20).for_each(|_| drop(client.get("/")));
-        let expected = match check {
-            "" => "unsettled",
-            _ => "well",
-        };
         eventually(expected, || {
             (center.json("/endpoints")[0]["verdict"] == expected).then_some(())
         });
