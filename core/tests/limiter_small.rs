@@ -111,6 +111,27 @@ fn plateau_of_the_labs_application() {
     }
 }
 
+/// Goal: over all shards no more is in flight than the limit allows, whatever shares and limits move to, but for what
+/// was there before, which only gets less (L6). Method: random applications behind one to eight shards; after each
+/// request that is let in under a limit.
+#[test]
+fn limits_hold_over_all_shards() {
+    let mut is_limited = false;
+    for seed in 0..simulation::seeds(150) {
+        let mut random = Random::new(seed ^ 0x10f);
+        let needs = any(&mut random);
+        let shards = 1 + random.below(8);
+        let times = random.between(1.0, 10.0);
+        let mut queue = Queue::new(needs, shards, true, seed);
+        queue.run(3.0, 0.5);
+        queue.run(8.0, times);
+        let (over, limit) = queue.most_over;
+        assert_eq!(over, 0, "seed {seed}: above {limit} on {shards} shards");
+        is_limited |= limit > 0;
+    }
+    assert!(is_limited, "there was no limit");
+}
+
 /// Goal: half a second of ten times the load is work for five, which nobody waits for any more: it is seen in the
 /// tick that it is in (L3). Method: requests let in that were not answered in time, from the step on.
 #[test]

@@ -12,6 +12,8 @@ pub struct Usage {
     pub refused: u64,
     /// Requests in flight at the end of the tick.
     pub in_flight: u32,
+    /// Of these, the ones on borrowed slots.
+    pub borrowed: u32,
     /// Time that requests spent in flight, added up, in nanoseconds.
     pub in_flight_ns: u64,
     /// CPU time that the application says it has spent on requests, in nanoseconds; 0 if it says nothing.
@@ -23,6 +25,11 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Requests in flight on slots of the shard's own.
+    pub fn held(&self) -> u32 {
+        self.in_flight.saturating_sub(self.borrowed)
+    }
+
     /// Slots that the shard could use: those it used, more of them as it had to refuse. (Not the refusals
     /// themselves: a refused request is a count a tick, and would have held a slot for a part of it.)
     pub fn demand(&self) -> f64 {

@@ -47,6 +47,35 @@ pub fn split(total: u32, floor: u32, demands: &[u64]) -> Vec<Share> {
         .collect()
 }
 
+/// Takes room from shards while others have more in flight than their part: else a limit that has just been lowered, or
+/// moved to other shards, would be exceeded by what is still in flight on the old ones. `held` is what each has in
+/// flight on slots of its own, `lent` what all have on borrowed ones.
+pub fn make_way(total: u32, shares: &mut [Share], held: &[u32], lent: u32) {
+    let pairs = || shares.iter().zip(held);
+    let over: u64 = pairs()
+        .map(|(share, held)| u64::from(held.saturating_sub(share.slots)))
+        .sum::<u64>()
+        + u64::from(lent.saturating_sub(spare(total)));
+    let room: u64 = pairs()
+        .map(|(share, held)| u64::from(share.slots.saturating_sub(*held)))
+        .sum();
+    if over == 0 || room == 0 {
+        return;
+    }
+    let left = room.saturating_sub(over);
+    let (mut upto, mut given) = (0u64, 0u64);
+    for (share, held) in shares.iter_mut().zip(held) {
+        let Some(own) = share.slots.checked_sub(*held) else {
+            continue;
+        };
+        upto += u64::from(own);
+        let target = (u128::from(left) * u128::from(upto) / u128::from(room)) as u64;
+        let own = u32::try_from(target - given).unwrap_or(own);
+        given = target;
+        share.slots = held + own;
+    }
+}
+
 /// How much of a limit is spare.
 pub fn spare(total: u32) -> u32 {
     match total {
@@ -181,6 +210,31 @@ mod tests {
             prop_assert_eq!(owned + spare(total), total);
             let base = floor.min(total - spare(total)) / demands.len() as u32;
             prop_assert!(shares.iter().all(|s| s.slots >= base));
+        }
+    }
+
+    proptest! {
+        /// Goal: what is in flight and what may still be let in are within the limit over all shards, and no room is
+        /// lost while nobody has more than his part (L6). Method: any totals, demands and requests in flight.
+        #[test]
+        fn ways_are_made(
+            total in 0u32..1_000,
+            shards in prop::collection::vec((0u64..1_000, 0u32..200), 1..16),
+            lent in 0u32..300,
+        ) {
+            let (demands, held): (Vec<u64>, Vec<u32>) = shards.into_iter().unzip();
+            let before = split(total, 0, &demands);
+            let mut shares = before.clone();
+            make_way(total, &mut shares, &held, lent);
+            let owned: u32 = before.iter().map(|share| share.slots).sum();
+            let all: u32 = held.iter().sum();
+            let most: u32 = shares.iter().zip(&held).map(|(share, held)| share.slots.max(*held)).sum();
+            let lent = lent.saturating_sub(spare(total));
+            prop_assert_eq!(most + lent, owned.max(all + lent));
+            for ((share, before), held) in shares.iter().zip(&before).zip(&held) {
+                prop_assert!(share.slots <= before.slots);
+                prop_assert!(share.slots == before.slots || share.slots >= *held);
+            }
         }
     }
 

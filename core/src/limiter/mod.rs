@@ -32,7 +32,7 @@ pub mod watermark;
 
 use backlog::Backlog;
 use baseline::{Baseline, Cost, Usage};
-use decision::{Share, split};
+use decision::{Share, make_way, split};
 use regulator::{DRAIN_PATIENCE, Regulator};
 use watermark::{AT_ONCE, Phase, Reading, Sample, Signal, Targets, Trend, Trigger};
 
@@ -493,11 +493,15 @@ impl Limiter {
                 let demands: Vec<u64> =
                     usage.iter().map(|u| (u.demand() * 1000.0) as u64).collect();
                 let demand = usage.iter().map(Usage::demand).sum::<f64>();
+                let held: Vec<u32> = usage.iter().map(Usage::held).collect();
+                let mut shares = split(total, floor, &demands);
+                let lent = usage.iter().map(|u| u.borrowed).sum();
+                make_way(total, &mut shares, &held, lent);
                 Some(Limit {
                     unit,
                     total,
                     demand: demand.ceil() as u64,
-                    shares: split(total, floor, &demands),
+                    shares,
                 })
             })
             .collect()

@@ -80,6 +80,7 @@ struct Request {
 struct Gate {
     slots: Slots,
     in_flight: u32,
+    borrowed: u32,
     usage: Usage,
 }
 
@@ -105,6 +106,10 @@ pub struct Queue {
     gates: Vec<[Gate; 4]>,
     spares: [Spare; 4],
     lent: [u32; 4],
+    /// By class: the most that it may have in flight as of the last tick, the limit or what was there already.
+    limits: [Option<u32>; 4],
+    /// The most that a request let in was above that, in slots, and what that was.
+    pub most_over: (u32, u32),
     fates: [Fates; 4],
     /// Of those that are due from here on, fates are counted.
     counted_from: f64,
@@ -134,6 +139,8 @@ impl Queue {
             gates: vec![[Gate::default(); 4]; shards],
             spares: Default::default(),
             lent: [0; 4],
+            limits: [None; 4],
+            most_over: (0, 0),
             fates: Default::default(),
             counted_from: 0.0,
             counted_to: f64::MAX,
@@ -210,7 +217,14 @@ impl Queue {
         }
         gate.usage.admitted += 1;
         gate.in_flight += 1;
-        self.lent[class] += u32::from(verdict == Verdict::AdmitBorrowed);
+        let is_borrowed = u32::from(verdict == Verdict::AdmitBorrowed);
+        gate.borrowed += is_borrowed;
+        self.lent[class] += is_borrowed;
+        if let Some(limit) = self.limits[class] {
+            let in_flight: u32 = self.gates.iter().map(|gates| gates[class].in_flight).sum();
+            let over = (in_flight.saturating_sub(limit), limit);
+            self.most_over = self.most_over.max(over);
+        }
         let id = self.requests.len();
         self.requests.push(Request {
             class,
@@ -278,8 +292,9 @@ impl Queue {
         gate.in_flight -= 1;
         gate.slots
             .give_back(request.verdict, &self.spares[request.class]);
-        let was_borrowed = request.verdict == Verdict::AdmitBorrowed;
-        self.lent[request.class] -= u32::from(was_borrowed);
+        let was_borrowed = u32::from(request.verdict == Verdict::AdmitBorrowed);
+        gate.borrowed -= was_borrowed;
+        self.lent[request.class] -= was_borrowed;
         // Time in flight is added up where it ends, or a tick does.
         gate.usage.in_flight_ns += in_flight_ns(request.due.max(self.next_tick - TICK), self.now);
     }
@@ -300,6 +315,7 @@ impl Queue {
             shards
                 .map(|gates| Usage {
                     in_flight: gates[class].in_flight,
+                    borrowed: gates[class].borrowed,
                     ..std::mem::take(&mut gates[class].usage)
                 })
                 .collect()
@@ -313,10 +329,10 @@ impl Queue {
             return;
         };
         let decided = limiter.tick(&sample, &units, TICK);
-        let mut limits = [None; 4];
+        let limits = &mut self.limits;
         for (class, limits) in limits.iter_mut().enumerate() {
             let limit = decided.limits.iter().find(|limit| limit.unit == class);
-            *limits = limit.map(|limit| limit.total);
+            *limits = limit.map(|limit| limit.total.max(in_flight[class]));
             for (shard, gates) in self.gates.iter_mut().enumerate() {
                 gates[class].slots.limit = limit.map(|limit| limit.shares[shard]);
                 let of_callers = limit.map(|limit| cohort(limit.total, limit.demand));
