@@ -3,7 +3,7 @@
 //! Nothing here is on the path of a request.
 //!
 //! In reading order: the loop (here), `reload`, `control_plane` (what xDS brings), `encryption` (secrets and what is announced), `reports` (what
-//! tasks found), `healing` (what calls came to), `limiting` (what the machine bears), `center` (who is told, and
+//! tasks found), `healing` (what calls came to), `limiting` (what the machine bears), `steering` (rules by hand, ramps), `center` (who is told, and
 //! may ask), `ending` (drain and stop), `upgrade` (a new process takes over), `service_manager`.
 
 pub(crate) mod center;
@@ -15,6 +15,7 @@ mod limiting;
 mod reload;
 mod reports;
 pub(crate) mod service_manager;
+pub(crate) mod steering;
 mod upgrade;
 
 use std::{
@@ -36,7 +37,7 @@ use tidegate_core::{
 };
 use tokio::time::{MissedTickBehavior, interval};
 
-use self::{center::Reporting, upgrade::Upgrades};
+use self::{center::Reporting, steering::Steered, upgrade::Upgrades};
 use crate::{
     access_log::AccessLog,
     admin::{self, view},
@@ -82,6 +83,7 @@ pub(crate) struct Coordinator {
     /// What is in use: the same with the changes made by hand.
     config: Arc<Config>,
     changes: RolloutChanges,
+    steered: Steered,
     secrets: Secrets,
     /// How often shards were told what to encrypt with.
     tls_told: u64,
@@ -160,6 +162,7 @@ impl Coordinator {
             control_plane: ControlPlane::nobody(config.clone()),
             config,
             changes: RolloutChanges::default(),
+            steered: Steered::default(),
             secrets,
             tls_told: 0,
             announcements: Announcements::default(),
@@ -418,13 +421,19 @@ impl Coordinator {
         match (command, self.status.state()) {
             (Command::Quit, _) => self.stop(),
             (Command::Upgrade, _) => self.begin_upgrade(None),
-            (Command::SetRollout(..) | Command::Eject(..) | Command::Restore(..), _)
-                if self.upgrades.is_under_way() =>
-            {
+            (
+                Command::SetRollout(..)
+                | Command::Eject(..)
+                | Command::Restore(..)
+                | Command::ChangeRule(_),
+                _,
+            ) if self.upgrades.is_under_way() => {
                 // The new process would not know of it.
                 return Err("not while an upgrade is under way: ask again in a moment".into());
             }
             (Command::Reload(strict), _) => return self.reload(strict).await,
+            (Command::ChangeRule(change), _) => return self.change_rule(&change).await,
+            (Command::EndTrial, _) => self.end_trial().await,
             (Command::SetRollout(cluster, change), _) => {
                 return self.set_rollout(&cluster, change).await;
             }
@@ -467,6 +476,7 @@ impl Coordinator {
             self.doubt_control_plane();
         }
         self.follow_control_plane().await;
+        self.follow_ramps().await;
         if self.recompile && self.status.state() == State::Ready {
             self.reinstall(Opened::default()).await;
         }

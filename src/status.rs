@@ -20,6 +20,7 @@ use tidegate_core::{
     message::Availability,
     snapshot::Snapshot,
     stats::{EndpointCounters, HistogramCounts, MetricKind, PerShard, Phase, ShardCounters},
+    steering::program::ramp,
 };
 
 use tidegate_xds::healing::client::Status as CenterStatus;
@@ -88,12 +89,36 @@ pub(crate) struct Live {
     pub(crate) limits: Limits,
     /// How the client of the healing center does, if there is one.
     pub(crate) center: Option<watch::Receiver<CenterStatus>>,
+    /// What of the steering program is not in the file.
+    pub(crate) steering: SteeringLife,
     /// How the control plane does, if there is one.
     pub(crate) xds: Option<Shown>,
     /// Where the secrets of TLS connections are written, if they are.
     pub(crate) key_log: Option<KeyLogFile>,
     /// Which process in a row this is.
     pub(crate) ancestry: Ancestry,
+}
+
+/// What of the steering program is not in the file.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SteeringLife {
+    /// Rules that are set by hand.
+    pub(crate) set: Vec<Arc<str>>,
+    /// Rules that are withdrawn by hand.
+    pub(crate) withdrawn: Vec<Arc<str>>,
+    /// By rule: what its ramp has reached, in basis points, and where it stands.
+    pub(crate) ramps: BTreeMap<Arc<str>, (u32, ramp::State)>,
+    /// A program that is tried out.
+    pub(crate) trial: Option<Trial>,
+}
+
+/// A program that is tried out.
+#[derive(Clone, Debug)]
+pub(crate) struct Trial {
+    /// Since when, in seconds since the Unix epoch.
+    pub(crate) since_unix_s: u64,
+    /// What had flowed by then, by application, from and to.
+    pub(crate) before: BTreeMap<(Arc<str>, Arc<str>, Arc<str>), u64>,
 }
 
 /// A secret, as far as it may be shown (E9).
@@ -236,6 +261,25 @@ pub(crate) enum Command {
     Eject(Arc<str>, SocketAddr, Duration),
     /// Take an endpoint of a cluster back in.
     Restore(Arc<str>, SocketAddr),
+    /// Set or withdraw a steering rule.
+    ChangeRule(Box<RuleCommand>),
+    /// End the evaluation of a steering program that is tried out.
+    EndTrial,
+}
+
+/// A change of one steering rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RuleCommand {
+    /// The rule.
+    pub(crate) id: Arc<str>,
+    /// What it is to be, as YAML or JSON.
+    pub(crate) rule: String,
+    /// For how long, if not as the rule says.
+    pub(crate) lasts: Option<Duration>,
+    /// It is to be withdrawn: by whom, and at which epoch.
+    pub(crate) withdraw: Option<(Arc<str>, u64)>,
+    /// It is only evaluated beside what is in use.
+    pub(crate) is_trial: bool,
 }
 
 /// Whether a listener's step to `strict` waits for those who still speak plaintext.

@@ -195,3 +195,79 @@ fn top_shows_what_happens() {
     drop(nobody);
     assert_eq!(top(address).status.code(), Some(1));
 }
+
+/// Goal: an operator shifts a share, looks, tries a step out, and takes it back, from the shell; whose rule it is not is
+/// refused (S1, S15). Method: the commands of the help, and what requests get in between.
+#[test]
+fn shares_are_shifted() {
+    let (one, two) = (Origin::named("one"), Origin::named("two"));
+    let proxy = Proxy::start(format!(
+        "{}steering: {{ applications: {{ pay: {{ units: {{ u1: one, u2: two }} }} }} }}\n",
+        common::proxy::web("{ to: one }", &[("one", &one), ("two", &two)])
+    ));
+    let get = || proxy.client().get("/").text();
+    let shift = |share: &'static str| {
+        [
+            "shift",
+            "try",
+            "--application",
+            "pay",
+            "--to",
+            "u2",
+            "--owner",
+            "me",
+            "--share",
+            share,
+        ]
+    };
+    assert_eq!(get(), "one");
+    assert_eq!(ok(proxy.admin(), &shift("100%")), "try: set\n");
+    assert_eq!(get(), "two");
+    ok(proxy.admin(), &shift("0%"));
+    assert_eq!(get(), "one");
+    let shown = ok(proxy.admin(), &["shift"]);
+    assert!(
+        shown.contains("rule try@2 of me (by hand): shift 0 % to u2"),
+        "{shown}"
+    );
+    let tried = [&shift("100%")[..], &["--dry-run", "--watch", "1ms"]].concat();
+    let told = ok(proxy.admin(), &tried);
+    assert!(told.starts_with("counted for "), "{told}");
+    assert_eq!(get(), "one");
+    let stranger = ctl(
+        proxy.admin(),
+        &["shift", "try", "--owner", "you", "--withdraw"],
+    );
+    assert_eq!(stranger.code, 5, "{}", stranger.stderr);
+    assert!(
+        stranger.stderr.contains("belongs to `me`, not to `you`"),
+        "{}",
+        stranger.stderr
+    );
+    assert_eq!(
+        ok(
+            proxy.admin(),
+            &["shift", "try", "--owner", "me", "--withdraw"]
+        ),
+        "try: withdrawn\n"
+    );
+    let file = proxy.folder().join("rule.yaml");
+    std::fs::write(
+        &file,
+        "owner: me\nepoch: 9\nmatch: { application: pay }\nset_unit: u2\n",
+    )
+    .unwrap();
+    ok(
+        proxy.admin(),
+        &[
+            "shift",
+            "try",
+            "--file",
+            file.to_str().unwrap(),
+            "--for",
+            "10m",
+        ],
+    );
+    assert_eq!(get(), "two");
+    assert_eq!(ctl(proxy.admin(), &["shift", "try"]).code, 2);
+}

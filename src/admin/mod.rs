@@ -49,9 +49,10 @@ use tokio::{
 };
 
 use crate::{
+    coordinator::steering::LASTS_MAX,
     logging::LogLevel,
     service::Handle,
-    status::{Command, Request, State, Strict},
+    status::{Command, Request, RuleCommand, State, Strict},
 };
 
 /// Connections at a time; one more waits. A scraper, a few dashboards and people need a handful.
@@ -71,10 +72,13 @@ const PAGES: &str = "\
 No such page. There are:
   GET   / (dashboard)  /ready  /live  /server_info  /stats  /metrics  /config_dump  /listeners
         /clusters  /shards  /memory  /logging  /stream  /certs  /encryption  /healing  /limits  /xds (?format=text)
-        /limits/decisions  /limits/rates  /limits/service  /steering (?format=text)
+        /limits/decisions  /limits/rates  /limits/service
+        /steering (?format=text)  /steering/dry-run
   POST  /drain  /undrain  /reload (?force_strict=1)  /logging?level=LEVEL  /quitquitquit
         /encryption?cluster=NAME&rollout=20%|on|off|file
         /healing?cluster=NAME&eject=IP:PORT&for=60s  /healing?cluster=NAME&restore=IP:PORT
+        /steering/rules/ID (the rule as body; ?for=10m) (?withdraw=EPOCH&owner=NAME) (&dry_run=1)
+        /steering/dry-run?end=1
         /upgrade
 ";
 
@@ -311,6 +315,8 @@ fn router(admin: Admin) -> Router {
         .route("/healing", get(healed).post(heal))
         .route("/limits", get(limited))
         .route("/steering", get(steered))
+        .route("/steering/rules/{id}", post(change_rule))
+        .route("/steering/dry-run", get(tried).post(end_trial))
         .route("/xds", get(controlled))
         .route(
             "/limits/decisions",
@@ -486,6 +492,63 @@ async fn limited(Shared(admin): Admins, Query(query): Query<PageQuery>) -> Respo
 async fn steered(Shared(admin): Admins, Query(query): Query<PageQuery>) -> Response {
     let status = &admin.service.status;
     query.page(|| steering::text(status), || steering::view(status))
+}
+
+#[derive(Deserialize)]
+struct RuleQuery {
+    r#for: Option<Box<str>>,
+    withdraw: Option<u64>,
+    owner: Option<Box<str>>,
+    dry_run: Option<u8>,
+}
+
+/// Bytes of a rule that is set by hand.
+const RULE_BYTES_MAX: usize = 64 << 10;
+
+async fn change_rule(
+    Shared(admin): Admins,
+    extract::Path(id): extract::Path<Box<str>>,
+    Query(query): Query<RuleQuery>,
+    rule: String,
+) -> Response {
+    if rule.len() > RULE_BYTES_MAX {
+        return bad_request(&format!("a rule has at most {RULE_BYTES_MAX} bytes"));
+    }
+    let lasts = match query.r#for.as_deref().map(parse_duration) {
+        None => None,
+        Some(Ok(time)) if time.as_secs() >= 1 && time <= LASTS_MAX => Some(time),
+        Some(Ok(_)) => return bad_request("`for` is a duration from 1s to a year"),
+        Some(Err(why)) => return bad_request(&format!("`for`: {why}")),
+    };
+    let withdraw = match (query.withdraw, query.owner) {
+        (None, _) => None,
+        (Some(epoch), Some(owner)) => Some((owner.into(), epoch)),
+        (Some(_), None) => return bad_request("say whose rule it is: `owner=NAME`"),
+    };
+    let command = RuleCommand {
+        id: id.into(),
+        rule,
+        lasts,
+        withdraw,
+        is_trial: query.dry_run == Some(1),
+    };
+    admin.ask(Command::ChangeRule(Box::new(command))).await
+}
+
+async fn tried(Shared(admin): Admins) -> Response {
+    json(steering::dry_run(&admin.service.status))
+}
+
+#[derive(Deserialize)]
+struct TrialQuery {
+    end: Option<u8>,
+}
+
+async fn end_trial(Shared(admin): Admins, Query(query): Query<TrialQuery>) -> Response {
+    match query.end {
+        Some(1) => admin.ask(Command::EndTrial).await,
+        _ => bad_request("say `end=1`; a rule is tried out by `/steering/rules/ID?dry_run=1`"),
+    }
 }
 
 async fn controlled(Shared(admin): Admins, Query(query): Query<PageQuery>) -> Response {

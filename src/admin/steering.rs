@@ -16,7 +16,10 @@ use tidegate_core::{
     steering::program::{CompiledRule, Place, Table, share},
 };
 
-use crate::status::{Live, Status, unix_s};
+use crate::{
+    coordinator::steering::ramp_words,
+    status::{Live, Status, Trial, unix_s},
+};
 
 /// `/steering`: `null` if there is no program.
 pub(crate) fn view(status: &Status) -> Value {
@@ -26,13 +29,18 @@ pub(crate) fn view(status: &Status) -> Value {
     };
     let rules = program.rules.iter().filter_map(|rule| {
         let compiled = steering.table.rule(&rule.id)?;
-        Some(rule_view(rule, compiled))
+        let mut view = rule_view(rule, compiled);
+        if let Some((_, state)) = live.steering.ramps.get(&rule.id) {
+            view.insert("ramp_state".into(), json!(ramp_words(state)));
+        }
+        Some(Value::Object(view))
     });
     json!({
         "epoch": snapshot.epoch.0,
         "applied_s": status.process.applied_s(),
         "rules": rules.collect::<Vec<_>>(),
         "applications": applications(snapshot, &steering.table),
+        "by_hand": { "set": texts(&live.steering.set), "withdrawn": texts(&live.steering.withdrawn) },
         "problems": problems(&live),
     })
 }
@@ -45,7 +53,7 @@ fn in_use(live: &Live) -> Option<InUse<'_>> {
     Some((snapshot, steering, snapshot.config.steering.as_deref()?))
 }
 
-fn rule_view(rule: &model::Rule, compiled: &CompiledRule) -> Value {
+fn rule_view(rule: &model::Rule, compiled: &CompiledRule) -> Map<String, Value> {
     let mut view = match rule_to_json(rule) {
         Value::Object(view) => view,
         _ => Map::new(),
@@ -58,7 +66,7 @@ fn rule_view(rule: &model::Rule, compiled: &CompiledRule) -> Value {
         view.insert("reached".into(), json!(reached));
     }
     view.insert("counts".into(), Value::Object(counts(compiled)));
-    Value::Object(view)
+    view
 }
 
 fn counts(rule: &CompiledRule) -> Map<String, Value> {
@@ -158,6 +166,62 @@ pub(crate) fn flows<'t>(table: &'t Table, from: &'t Place) -> Vec<(&'t Place, u6
     to.filter(|(_, count)| *count > 0).collect()
 }
 
+/// All flows, by application, from and to.
+pub(crate) fn all_flows(table: &Table) -> BTreeMap<(Arc<str>, Arc<str>, Arc<str>), u64> {
+    let flows = table.places().flat_map(|from| {
+        let flows = flows(table, from).into_iter();
+        flows.map(move |(to, count)| {
+            let key = (from.application.clone(), from.name.clone(), to.name.clone());
+            (key, count)
+        })
+    });
+    flows.collect()
+}
+
+fn texts(texts: &[Arc<str>]) -> Vec<&str> {
+    texts.iter().map(|text| &**text).collect()
+}
+
+/// `/steering/dry-run`: what a program that is tried out would have moved, beside what was moved since then, of every
+/// request and not of a sample (S15); `null` if none is.
+pub(crate) fn dry_run(status: &Status) -> Value {
+    let live = status.live();
+    let Some((trial, (_, steering, program))) = live.steering.trial.as_ref().zip(in_use(&live))
+    else {
+        return Value::Null;
+    };
+    let Some((next, table)) = program.next.as_deref().zip(steering.dry_run.as_ref()) else {
+        return Value::Null;
+    };
+    let rules: Vec<String> = next
+        .rules
+        .iter()
+        .map(|rule| format!("{}@{}", rule.id, rule.epoch))
+        .collect();
+    json!({
+        "since_s": unix_s().saturating_sub(trial.since_unix_s),
+        "rules": rules,
+        "movement": movement(trial, &steering.table, table),
+    })
+}
+
+fn movement(trial: &Trial, now: &Table, next: &Table) -> Vec<Value> {
+    let now = all_flows(now);
+    let next = all_flows(next);
+    let pairs: std::collections::BTreeSet<_> = now.keys().chain(next.keys()).collect();
+    let lines = pairs.into_iter().filter_map(|key| {
+        let before = trial.before.get(key).copied().unwrap_or(0);
+        let now = now.get(key).copied().unwrap_or(0).saturating_sub(before);
+        let next = next.get(key).copied().unwrap_or(0);
+        let (application, from, to) = key;
+        let line = json!({
+            "application": **application, "from": **from, "to": **to, "now": now, "next": next,
+        });
+        (now > 0 || next > 0).then_some(line)
+    });
+    lines.collect()
+}
+
 fn sent(cluster: &Cluster) -> u64 {
     let endpoints = cluster.endpoints.iter();
     endpoints
@@ -242,6 +306,14 @@ fn write_text(
     for problem in problems(live) {
         writeln!(out, "problem: {problem}")?;
     }
+    for (id, word) in [
+        (&live.steering.set, "set"),
+        (&live.steering.withdrawn, "withdrawn"),
+    ] {
+        if !id.is_empty() {
+            writeln!(out, "{word} by hand: {}", texts(id).join(", "))?;
+        }
+    }
     for rule in &program.rules {
         let Some(compiled) = steering.table.rule(&rule.id) else {
             continue;
@@ -268,6 +340,10 @@ fn write_text(
             count(|c| c.completed.get()),
             count(|c| c.failed.get()),
         )?;
+        if let Some((reached, state)) = live.steering.ramps.get(&rule.id) {
+            let reached = share::percent(f64::from(*reached) / f64::from(share::WHOLE));
+            writeln!(out, "  ramp at {reached}, {}", ramp_words(state))?;
+        }
     }
     for place in steering.table.places() {
         let flows = flows(&steering.table, place);

@@ -1,6 +1,7 @@
 //! `tidegate ctl`: asks a running process, over its admin server, to show or to change something.
 
 pub(super) mod client;
+mod shift;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -24,6 +25,7 @@ Examples:
   tidegate ctl tls                      how far encryption is, listener by listener
   tidegate ctl tls pay=20% orders=off   try a share, or turn back at once
   tidegate ctl eject pay 10.0.0.7:8080 --for 10m
+  tidegate ctl shift                    where requests are steered, and how many
   tidegate ctl upgrade                  after a new binary was put in place of the old one
   tidegate ctl --admin 127.0.0.1:9902 certs"
 )]
@@ -85,6 +87,8 @@ enum Verb {
     Healing,
     /// Show what the control plane brought, what waits for what, and what was refused, and why
     Xds,
+    /// Show where requests are steered, or set, withdraw or try out one rule
+    Shift(shift::Args),
     /// Take an endpoint out by hand; the last one stays
     Eject {
         /// The cluster; it must have `heal`
@@ -128,6 +132,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Verb::Limits => show(&admin, "/limits?format=text"),
         Verb::Healing => show(&admin, "/healing?format=text"),
         Verb::Xds => show(&admin, "/xds?format=text"),
+        Verb::Shift(args) => shift::run(&admin, args),
         Verb::Eject {
             cluster,
             endpoint,

@@ -32,8 +32,13 @@ impl Coordinator {
                 "cluster `{cluster}`: the rollout set by hand ends, the file says something else now"
             );
         }
+        for rule in self.steered.changes.follow(&configured) {
+            tracing::warn!(
+                "steering: rule `{rule}` is the file's again, which says something else about it now"
+            );
+        }
         self.configured = configured;
-        self.changes.apply(&self.configured)
+        self.changed()
     }
 
     /// Changes the rollout of one cluster by hand, until its own value in the file changes or it is taken back.
@@ -50,7 +55,7 @@ impl Coordinator {
             return Err(format!("not while {}", self.status.state().word()));
         }
         self.changes.set(&self.configured, cluster, change)?;
-        let config = self.changes.apply(&self.configured);
+        let config = self.changed();
         tracing::warn!("cluster `{cluster}`: rollout of TLS set by hand: {change}");
         if *config != *self.config {
             self.config = config;

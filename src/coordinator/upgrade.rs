@@ -121,6 +121,12 @@ impl Coordinator {
             // The new process would begin without what the control plane brings, and close its listeners.
             return Err("a proxy with `xds` is not upgraded in place yet: start it again".into());
         }
+        if self.is_steered_by_hand() {
+            // The new process would begin without them, and send requests elsewhere.
+            return Err(
+                "steering rules are set by hand: put them into the file, or withdraw them".into(),
+            );
+        }
         let Some(program) = self.upgrades.program.clone() else {
             return Err("the demonstration is not upgraded: start it again".into());
         };

@@ -32,11 +32,16 @@ pub(in crate::cli) struct Answer {
 
 impl Admin {
     pub(in crate::cli) fn get(&self, target: &str) -> Result<Answer, Failure> {
-        self.ask("GET", target)
+        self.ask("GET", target, "")
     }
 
     pub(in crate::cli) fn post(&self, target: &str) -> Result<Answer, Failure> {
-        self.ask("POST", target)
+        self.ask("POST", target, "")
+    }
+
+    /// With something to say.
+    pub(in crate::cli) fn post_with(&self, target: &str, body: &str) -> Result<Answer, Failure> {
+        self.ask("POST", target, body)
     }
 
     /// A page of it that is JSON.
@@ -45,17 +50,19 @@ impl Admin {
         serde_json::from_str(&body).map_err(|e| self.strange(&e.to_string()))
     }
 
-    fn ask(&self, method: &str, target: &str) -> Result<Answer, Failure> {
-        let answer = self.exchange(method, target).map_err(|e| self.lost(&e))?;
+    fn ask(&self, method: &str, target: &str, body: &str) -> Result<Answer, Failure> {
+        let answer = self.exchange(method, target, body);
+        let answer = answer.map_err(|e| self.lost(&e))?;
         parse(&answer).ok_or_else(|| self.strange("it is no HTTP/1.1 answer"))
     }
 
-    fn exchange(&self, method: &str, target: &str) -> io::Result<Vec<u8>> {
+    fn exchange(&self, method: &str, target: &str, body: &str) -> io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect_timeout(&self.address, self.timeout)?;
         stream.set_write_timeout(Some(self.timeout))?;
         let request = format!(
-            "{method} {target} HTTP/1.1\r\nHost: {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-            self.address
+            "{method} {target} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            self.address,
+            body.len()
         );
         stream.write_all(request.as_bytes())?;
         receive(&mut stream, Instant::now() + self.timeout)

@@ -322,7 +322,7 @@ pub(in super::super) static RAMP: Section = Section {
 pub(in super::super) static RAMP_STOP: Section = Section {
     name: "ramp stop",
     place: "steering.rules[].ramp.stop",
-    doc: "Looked at each second, over what the rule moved in the last step's time; error rate and latency once \
+    doc: "Looked at ten times a second, over what the rule moved since the last step; error rate and latency once \
           there are 20 such requests.",
     fields: &[
         Field::new("error_rate", Kind::Share(1, 10_000), "More than this part of what was moved failed.")

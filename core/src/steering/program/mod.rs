@@ -7,9 +7,12 @@
 //!
 //! In reading order: [`share`] (how much, and who), `rule` (which requests, compiled), [`table`] (the whole,
 //! and the decision), [`check`](mod@check) (what a program may not say), [`explain`] (why).
+//! [`change`] is what is changed by hand, [`ramp`] what grows and stops by itself.
 
+pub mod change;
 pub mod check;
 pub mod explain;
+pub mod ramp;
 mod rule;
 pub mod share;
 pub mod table;
