@@ -15,6 +15,11 @@ fn plain<T>(parsed: Result<T, Fault>) -> Checked<T> {
     parsed.map_err(|fault| fault.why)
 }
 
+/// The name of a listener, a cluster, a route or a rule.
+pub fn name(text: &str) -> Checked<Arc<str>> {
+    plain(syntax::name(text))
+}
+
 /// A host that requests are matched against.
 pub fn host_pattern(text: &str) -> Checked<HostPattern> {
     plain(syntax::host_pattern(text))
@@ -103,6 +108,7 @@ mod tests {
     /// Goal: the checks are those of a file. Method: one thing of each kind that a file refuses.
     #[test]
     fn what_a_file_refuses_is_refused() {
+        assert!(name("a b").is_err());
         assert!(host_pattern("a*b").is_err());
         assert!(authority("*.example").is_err());
         assert!(path("/a/../b").is_err());

@@ -7,12 +7,14 @@
 //!
 //! In reading order: [`share`] (how much, and who), `rule` (which requests, compiled), [`table`] (the whole,
 //! and the decision), [`check`](mod@check) (what a program may not say), [`explain`] (why).
-//! [`change`] is what is changed by hand, [`ramp`] what grows and stops by itself.
+//! [`change`] is what is changed by hand, [`ramp`] what grows and stops by itself, [`resource`] the form of a
+//! control plane.
 
 pub mod change;
 pub mod check;
 pub mod explain;
 pub mod ramp;
+pub mod resource;
 mod rule;
 pub mod share;
 pub mod table;
