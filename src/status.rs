@@ -118,7 +118,7 @@ pub(crate) struct Trial {
     /// Since when, in seconds since the Unix epoch.
     pub(crate) since_unix_s: u64,
     /// What had flowed by then, by application, from and to.
-    pub(crate) before: BTreeMap<(Arc<str>, Arc<str>, Arc<str>), u64>,
+    pub(crate) before: BTreeMap<[Arc<str>; 3], u64>,
 }
 
 /// A secret, as far as it may be shown (E9).

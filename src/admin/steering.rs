@@ -167,11 +167,11 @@ pub(crate) fn flows<'t>(table: &'t Table, from: &'t Place) -> Vec<(&'t Place, u6
 }
 
 /// All flows, by application, from and to.
-pub(crate) fn all_flows(table: &Table) -> BTreeMap<(Arc<str>, Arc<str>, Arc<str>), u64> {
+pub(crate) fn all_flows(table: &Table) -> BTreeMap<[Arc<str>; 3], u64> {
     let flows = table.places().flat_map(|from| {
         let flows = flows(table, from).into_iter();
         flows.map(move |(to, count)| {
-            let key = (from.application.clone(), from.name.clone(), to.name.clone());
+            let key = [&from.application, &from.name, &to.name].map(Arc::clone);
             (key, count)
         })
     });
@@ -213,7 +213,7 @@ fn movement(trial: &Trial, now: &Table, next: &Table) -> Vec<Value> {
         let before = trial.before.get(key).copied().unwrap_or(0);
         let now = now.get(key).copied().unwrap_or(0).saturating_sub(before);
         let next = next.get(key).copied().unwrap_or(0);
-        let (application, from, to) = key;
+        let [application, from, to] = key;
         let line = json!({
             "application": **application, "from": **from, "to": **to, "now": now, "next": next,
         });

@@ -74,10 +74,18 @@ pub(super) fn run(admin: &Admin, args: &Args) -> Result<(), Failure> {
         let done = if args.withdraw { "withdrawn" } else { "set" };
         return super::super::print(&format!("{rule}: {done}\n"));
     }
-    thread::sleep(args.watch);
+    pause(args.watch);
     let view = admin.view("/steering/dry-run");
     admin.post("/steering/dry-run?end=1")?.expect_ok()?;
     super::super::print(&movement(&view?))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a thread that does nothing else may sleep"
+)]
+fn pause(time: Duration) {
+    thread::sleep(time);
 }
 
 /// What to ask for, and the rule that goes with it.
@@ -126,9 +134,15 @@ fn change(admin: &Admin, rule: &str, args: &Args) -> Result<(String, String), Fa
 
 fn epoch_in_use(admin: &Admin, rule: &str) -> Result<Option<u64>, Failure> {
     let view = admin.view("/steering")?;
-    let rules = view["rules"].as_array().into_iter().flatten();
-    let found = rules.into_iter().find(|one| one["id"] == rule);
-    Ok(found.and_then(|one| one["epoch"].as_u64()))
+    let rules = view
+        .get("rules")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    let found = rules
+        .into_iter()
+        .find(|one| one.get("id").is_some_and(|id| id == rule));
+    Ok(found.and_then(|one| one.get("epoch")?.as_u64()))
 }
 
 fn read(file: &PathBuf) -> Result<String, Failure> {
