@@ -122,5 +122,7 @@ fn the_guide_is_true() {
         "\n    - id: grow\n      owner: me\n      match: {{ application: pay }}\n      {ramp}\n"
     );
     proxy.reload(format!("{}{rule}", config.trim_end()));
-    assert!(ctl("shift").contains("ramp at 1 %, running"));
+    common::eventually("the ramp of the guide", || {
+        ctl("shift").contains("ramp at 1 %, running").then_some(())
+    });
 }

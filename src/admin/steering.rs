@@ -178,6 +178,34 @@ pub(crate) fn all_flows(table: &Table) -> BTreeMap<[Arc<str>; 3], u64> {
     flows.collect()
 }
 
+/// Flows that a summary shows, and problems.
+const SUMMARY_FLOWS: usize = 32;
+const SUMMARY_PROBLEMS: usize = 8;
+
+/// What the dashboard draws: what flows between places, what ramps do, and what is wrong.
+pub(crate) fn summary(status: &Status) -> Value {
+    let live = status.live();
+    let Some((_, steering, program)) = in_use(&live) else {
+        return Value::Null;
+    };
+    let all = all_flows(&steering.table);
+    let shown = all.iter().take(SUMMARY_FLOWS).map(|([application, from, to], count)| {
+        json!({ "application": **application, "from": **from, "to": **to, "count": count })
+    });
+    let ramps = live.steering.ramps.iter().map(|(rule, (reached, state))| {
+        let reached = share::percent(f64::from(*reached) / f64::from(share::WHOLE));
+        format!("{rule} at {reached}, {}", ramp_words(state))
+    });
+    let problems = problems(&live);
+    json!({
+        "rules": program.rules.len(),
+        "flows": shown.collect::<Vec<_>>(),
+        "flows_hidden": all.len().saturating_sub(SUMMARY_FLOWS),
+        "ramps": ramps.take(SUMMARY_PROBLEMS).collect::<Vec<_>>(),
+        "problems": problems.into_iter().take(SUMMARY_PROBLEMS).collect::<Vec<_>>(),
+    })
+}
+
 fn texts(texts: &[Arc<str>]) -> Vec<&str> {
     texts.iter().map(|text| &**text).collect()
 }

@@ -24,7 +24,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{Phases, encryption, healing, limits, view};
+use super::{Phases, encryption, healing, limits, steering, view};
 use crate::status::Status;
 
 /// Readers at a time. Each costs a connection and one copy of a few KiB a second.
@@ -164,6 +164,7 @@ impl Sample {
             "encryption": encryption::summary(status),
             "healing": healing::summary(status),
             "limits": limits::summary(status),
+            "steering": steering::summary(status),
         })
     }
 

@@ -25,6 +25,7 @@ pub mod http2_origin;
 pub mod origin;
 pub mod peer;
 pub mod proxy;
+pub mod steering;
 pub mod tls;
 pub mod wire;
 

@@ -112,12 +112,13 @@ impl RuleChanges {
             stays
         });
         // What the rest would come to beside another file may not be a program any more.
-        if let Err(why) = self.check(configured) {
+        if self.check(configured).is_err() {
             dropped.extend(std::mem::take(&mut self.by_id).into_keys());
-            debug_assert!(!why.is_empty());
         }
         self.added.retain(|id| self.by_id.contains_key(id));
-        self.tried = None;
+        if self.with_tried().check(configured).is_err() {
+            self.tried = None;
+        }
         dropped
     }
 
@@ -354,6 +355,10 @@ mod tests {
         let other = file(&FILE.replace("epoch: 3", "epoch: 9"));
         assert_eq!(changes.follow(&other), [Arc::from("base")]);
         assert_eq!(rules(&changes, &other), ["new@2", "newer@1", "base@9"]);
+        // Beside a file without the place they name, they are no program.
+        let without = file(&FILE.replace(", u2: two", ""));
+        assert_eq!(changes.follow(&without).len(), 2);
+        assert_eq!(rules(&changes, &without), ["base@3"]);
     }
 
     /// Goal: of two who change a rule at once one is told; nobody changes another's; what cannot be meant is refused as
@@ -427,6 +432,16 @@ mod tests {
         };
         assert_eq!(ids(&steering.rules), ["base"]);
         assert_eq!(ids(&steering.next.as_ref().unwrap().rules), ["new"]);
+        assert!(changes.follow(&file).is_empty());
+        assert!(
+            changes
+                .apply(&file)
+                .steering
+                .as_ref()
+                .unwrap()
+                .next
+                .is_some()
+        );
         assert!(changes.end_trial() && !changes.end_trial());
         assert!(Arc::ptr_eq(&changes.apply(&file), &file));
     }

@@ -139,6 +139,18 @@ fn what_cannot_match_costs_nothing() {
     };
     assert_eq!(count(0), 1);
     assert_eq!(count(1_000), 1);
+    // A path that ends with a slash is its service alone, and is found once.
+    let service = with(set_unit("s", "unit2"), |rule| {
+        rule.matches.interface = Some(Interface {
+            service: "pay.Transfer".into(),
+            method: None,
+        });
+    });
+    let table = table(vec![service]);
+    assert_eq!(
+        table.candidate_count(UNIT1, &request("/pay.Transfer/", &[])),
+        1
+    );
 }
 
 /// Goal: deciding allocates nothing. Method: count allocations, over rules of every kind.
@@ -200,4 +212,33 @@ fn counters_survive_a_change() {
         .map(|to| home.counters.sum(|c| c.to[to].get()))
         .collect();
     assert_eq!(flows, [0, 1, 1, 0]);
+}
+
+/// Goal: draws of one rule are apart from each other: a half of a half is a quarter, and of what a ramp moves each
+/// place has its share (S13). Method: counts of many keys, of a `percent` with a share, and of a split on its way.
+#[test]
+fn draws_of_a_rule_are_apart() {
+    const N: u64 = 40_000;
+    let is_about = |hits: u64, p: f64| (hits as f64 - N as f64 * p).abs() < 600.0;
+    let quarter = with(
+        rule(
+            "r",
+            Verb::Shift {
+                to: "unit2".into(),
+                share: 5_000,
+            },
+        ),
+        |rule| rule.matches.percent = Some(5_000),
+    );
+    let hits = shared_out(&table(vec![quarter]), UNIT1, N);
+    assert!(is_about(hits[1], 0.25), "{hits:?}");
+    let row = vec![(Arc::from("unit2"), 6_000), (Arc::from("unit3"), 4_000)];
+    let half = with(rule("r", Verb::Split(row)), |rule| {
+        rule.reached = Some(5_000)
+    });
+    let hits = shared_out(&table(vec![half]), UNIT1, N);
+    let expected = [0.5, 0.3, 0.2, 0.0];
+    for (hits, p) in hits.into_iter().zip(expected) {
+        assert!(is_about(hits, p), "{hits} of {p}");
+    }
 }

@@ -231,3 +231,31 @@ steer     grow@17:unit1→unit1
     );
     assert!(unknown.ends_with("steer     by chance\n"), "{unknown}");
 }
+
+/// Goal: nothing that a program may hold grows without end. Method: as many places and rules as there may be, and one
+/// more.
+#[test]
+fn programs_have_limits() {
+    use crate::config::model::steering::{PLACES_MAX, RULES_MAX};
+    let places = |count: usize| {
+        let mut one = steering(vec![]);
+        let pay = one.applications.get_mut("pay").unwrap();
+        let unit = |i| {
+            (
+                Arc::from(format!("u{i}")),
+                Arc::from(format!("cluster-{i}")),
+            )
+        };
+        pay.units = (1..count).map(unit).collect();
+        one
+    };
+    let count = |one: &Steering| check(one, &|_| true).len();
+    assert_eq!(count(&places(PLACES_MAX)), 0);
+    assert_eq!(count(&places(PLACES_MAX + 1)), 1);
+    let rules = |count: usize| {
+        let rules = (0..count).map(|i| set_unit(&format!("r{i}"), "unit2"));
+        steering(rules.collect())
+    };
+    assert_eq!(count(&rules(RULES_MAX)), 0);
+    assert_eq!(count(&rules(RULES_MAX + 1)), 1);
+}
