@@ -32,6 +32,67 @@ pub fn read(text: &str) -> Result<Vec<Checked>, String> {
     Ok(resources.into_iter().map(check).collect())
 }
 
+/// A resource of a text, as it is served.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Encoded {
+    /// Its type.
+    pub resource_type: ResourceType,
+    /// Its name.
+    pub name: String,
+    /// What it says, the same text for the same: keys in their order, no blanks.
+    pub text: String,
+    /// Its protobuf. Maps in it have no order: two of the same text may differ in bytes.
+    pub bytes: Vec<u8>,
+    /// Why a Tidegate refuses it, if it does. Others may take it.
+    pub remarks: Vec<String>,
+}
+
+/// Reads all resources of a text, as [`read`] does, and encodes them; with those that are none, each by its place in
+/// the text.
+///
+/// # Errors
+///
+/// The text holds no resources at all.
+pub fn encode(text: &str) -> Result<Vec<Result<Encoded, String>>, String> {
+    let value: Value = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+    let resources = resources(value)?.into_iter().enumerate();
+    let encoded = resources.map(|(index, json)| {
+        let name = name_of(&json).to_owned();
+        encode_one(&json).map_err(|why| match name.is_empty() {
+            true => format!("resource {}: {why}", index + 1),
+            false => format!("resource {} `{name}`: {why}", index + 1),
+        })
+    });
+    Ok(encoded.collect())
+}
+
+fn encode_one(json: &Value) -> Result<Encoded, String> {
+    let (resource_type, bytes) = translate::from_json(json)?;
+    let name = name_of(json).to_owned();
+    translate::check_name(&name).map_err(|why| format!("its name {why}"))?;
+    let translated = translate::translate(resource_type, resource_type.url(), &bytes);
+    let refused = translated.resource.err().unwrap_or_default();
+    let remarks = refused
+        .iter()
+        .map(|fault| format!("a Tidegate refuses it: {fault}"));
+    Ok(Encoded {
+        resource_type,
+        name,
+        text: json.to_string(),
+        bytes,
+        remarks: remarks.collect(),
+    })
+}
+
+/// Its name as it stands there, if one does.
+fn name_of(json: &Value) -> &str {
+    let field = |key: &str| json.get(key).and_then(Value::as_str);
+    field("cluster_name")
+        .or(field("clusterName"))
+        .or(field("name"))
+        .unwrap_or_default()
+}
+
 fn resources(value: Value) -> Result<Vec<Value>, String> {
     match value {
         Value::Array(resources) => Ok(resources),
@@ -80,12 +141,11 @@ fn check(json: Value) -> Checked {
             translated: translate::translate(resource_type, resource_type.url(), &bytes),
         },
         Err(reason) => {
-            let field = |key: &str| json.get(key).and_then(Value::as_str);
-            let name = field("name").or(field("cluster_name"));
+            let name = name_of(&json);
             Checked {
                 resource_type: None,
                 translated: Translated {
-                    name: name.unwrap_or_default().to_owned(),
+                    name: name.to_owned(),
                     resource: Err(vec![translate::Fault {
                         path: String::new(),
                         reason,
@@ -185,6 +245,35 @@ static_resources:
             assert_eq!(checked[0].translated.name, "a");
             assert!(dangling(&checked).is_empty());
         }
+    }
+
+    /// Goal: what is served is what the text says, whatever the order of its keys; what is none is told with its place, and
+    /// what a Tidegate would not take is remarked and served. Method: the same cluster twice, one that does not exist,
+    /// one without a name, one with a field that is not supported.
+    #[test]
+    fn resources_are_encoded() {
+        let cluster = "'@type': type.googleapis.com/envoy.config.cluster.v3.Cluster";
+        let text = format!(
+            "[{{ {cluster}, name: a, connect_timeout: 1s }}, {{ connect_timeout: 1s, name: a, {cluster} }}, \
+             {{ {cluster}, name: b, x: 1 }}, {{ {cluster} }}, {{ {cluster}, name: c, protocol_selection: 1 }}]"
+        );
+        let all = encode(&text).unwrap();
+        let good: Vec<&Encoded> = all.iter().flatten().collect();
+        assert_eq!(
+            (&good[0].text, &good[0].bytes),
+            (&good[1].text, &good[1].bytes)
+        );
+        assert_eq!(good[0].name, "a");
+        assert!(good[0].remarks.is_empty(), "{good:?}");
+        assert_eq!(good[2].name, "c");
+        assert!(
+            good[2].remarks[0].contains("protocol_selection"),
+            "{good:?}"
+        );
+        let bad: Vec<&String> = all.iter().filter_map(|one| one.as_ref().err()).collect();
+        assert!(bad[0].starts_with("resource 3 `b`: "), "{bad:?}");
+        assert_eq!(bad[1], "resource 4: its name is empty");
+        assert!(encode("1").is_err());
     }
 
     /// Goal: what is no resource is told with its name. Method: a field that does not exist, a type that is not taken,

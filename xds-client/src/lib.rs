@@ -5,9 +5,11 @@
 //!    that is known on it, pure: a [`subscription`] for each type (what is asked for and answered), [`translate`]
 //!    (what a resource means, or why it is refused), and the [`graph`] (what may be used yet). [`document`] reads
 //!    the same resources from a text.
-//! 2. [`healing`]: the protocol `tidegate.healing.v1`, both ends: the client of a proxy, with the hooks that
+//! 2. [`server`], the other end of xDS: what a control plane serves, and the streams on which it does.
+//! 3. [`healing`]: the protocol `tidegate.healing.v1`, both ends: the client of a proxy, with the hooks that
 //!    restart its application, and the server that a center stands on.
-//! 3. [`etcd`]: the little of etcd that a center needs to elect a leader and keep its state.
+//!    [`listen`] is the port before both servers.
+//! 4. [`etcd`]: the little of etcd that a center needs to elect a leader and keep its state.
 //!
 //! Architecture invariant: policy is elsewhere; the machines here know no socket, clock or task, and the
 //! transports around them decide nothing. Only `pb.rs` names the protos and the gRPC library.
@@ -20,7 +22,9 @@ pub mod document;
 pub mod etcd;
 pub mod graph;
 pub mod healing;
+pub mod listen;
 mod pb;
 pub mod resources;
+pub mod server;
 pub mod subscription;
 pub mod translate;

@@ -16,7 +16,8 @@ use crate::resources::RawResource;
 
 pub(crate) use tonic::{
     Request, Response, Status, Streaming, async_trait,
-    codegen::{Service, http::Uri},
+    body::Body,
+    codegen::{Body as HttpBody, BoxFuture, Service, StdError, http::Uri},
     metadata::MetadataValue,
     transport::{Channel, Endpoint, Error as ConnectError},
 };

@@ -3,19 +3,11 @@
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
 use futures_lite::{Stream, stream};
-use hyper::server::conn::http2;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
 use tidegate_core::healing::{
     center::Arrival,
     directive::Directive,
@@ -23,21 +15,21 @@ use tidegate_core::healing::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, mpsc, oneshot},
-    time::{Instant, sleep, sleep_until, timeout},
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{LEADER, MESSAGE_MAX, translate};
-use crate::pb::{
-    self as grpc, MetadataValue, Request, Response, Status, Streaming,
-    healing::{
-        self as pb,
-        healing_server::{Healing, HealingServer},
+use crate::{
+    listen::{self, Services, Token},
+    pb::{
+        self as grpc, MetadataValue, Request, Response, Status, Streaming,
+        healing::{
+            self as pb,
+            healing_server::{Healing, HealingServer},
+        },
     },
 };
-
-/// Streams on one connection. A proxy needs one.
-pub const STREAMS_MAX: u32 = 4;
 
 /// Answers that wait for one stream. Who does not read them is cut off. Directives come in bursts, one for
 /// each endpoint that the node had ejected.
@@ -71,15 +63,6 @@ impl Default for Limits {
         }
     }
 }
-
-/// Bytes of the fields of one request.
-const HEADERS_MAX: u32 = 16 * 1024;
-
-/// Between the server's own pings, and for the answer to one: a dead peer gives its place back.
-const PING: Duration = Duration::from_secs(10);
-
-/// The pause after a failed accept (EMFILE and the like): no spinning.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is said to a center. Streams are numbered in the order in which they open.
 #[derive(Debug)]
@@ -156,57 +139,38 @@ impl Answer {
     }
 }
 
-/// Takes connections until the task is dropped. Whoever does not know `token`, if there is one, gets no
-/// further than his first request.
+/// The service, for the port of a center.
+#[derive(Clone)]
+pub struct Service(pub(crate) HealingServer<Streams>);
+
+/// Makes the service. Whoever does not know `token`, if there is one, gets no further than his first request.
+pub fn service(token: Option<&str>, limits: Limits, events: flume::Sender<Event>) -> Service {
+    let streams = Streams {
+        token: Token::new(token),
+        limits,
+        events,
+        opened: AtomicU64::new(0),
+    };
+    Service(HealingServer::new(streams).max_decoding_message_size(MESSAGE_MAX))
+}
+
+/// Takes connections for this service alone, until the task is dropped.
 pub async fn serve(
     listener: TcpListener,
     token: Option<Box<str>>,
     limits: Limits,
     events: flume::Sender<Event>,
 ) {
-    let service = HealingServer::new(Streams {
-        token: token.map(|token| format!("Bearer {token}").into()),
-        limits,
-        events,
-        opened: AtomicU64::new(0),
-    })
-    .max_decoding_message_size(MESSAGE_MAX);
-    let connections = Arc::new(Semaphore::new(limits.connections));
-    loop {
-        let Ok(permit) = connections.clone().acquire_owned().await else {
-            return;
-        };
-        let socket = match listener.accept().await {
-            Ok((socket, _)) => socket,
-            Err(e) => {
-                tracing::warn!("center: accept: {e}");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let _ = socket.set_nodelay(true);
-        let service = TowerToHyperService::new(service.clone());
-        tokio::spawn(async move {
-            let served = http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(STREAMS_MAX)
-                .max_header_list_size(HEADERS_MAX)
-                .keep_alive_interval(PING)
-                .keep_alive_timeout(PING)
-                .serve_connection(TokioIo::new(socket), service)
-                .await;
-            if let Err(e) = served {
-                tracing::debug!("center: {e}");
-            }
-            drop(permit);
-        });
-    }
+    let services = Services {
+        healing: service(token.as_deref(), limits, events),
+        ads: None,
+    };
+    listen::serve(listener, services, limits.connections).await;
 }
 
 /// The service: makes a pair of tasks of each stream.
-struct Streams {
-    /// `Bearer` and the token, if one is needed.
-    token: Option<Arc<str>>,
+pub(crate) struct Streams {
+    token: Token,
     limits: Limits,
     events: flume::Sender<Event>,
     /// Streams so far.
@@ -223,12 +187,7 @@ impl Healing for Streams {
         &self,
         request: Request<Streaming<pb::Report>>,
     ) -> Result<Response<Directives>, Status> {
-        if let Some(token) = &self.token {
-            let given = request.metadata().get("authorization");
-            if !given.is_some_and(|given| same(given.as_bytes(), token.as_bytes())) {
-                return Err(Status::unauthenticated("a token is needed"));
-            }
-        }
+        self.token.check(&request)?;
         let number = self.opened.fetch_add(1, Ordering::Relaxed);
         let (answers, waiting) = mpsc::channel(ANSWERS_MAX);
         // Dropped with the answers: by the center, or since the connection is gone.
@@ -251,15 +210,6 @@ impl Healing for Streams {
         });
         Ok(Response::new(Box::pin(directives)))
     }
-}
-
-/// Compares in a time that does not tell how much is right.
-fn same(given: &[u8], token: &[u8]) -> bool {
-    let differ = given
-        .iter()
-        .zip(token)
-        .fold(0, |differ, (a, b)| differ | (a ^ b));
-    given.len() == token.len() && differ == 0
 }
 
 /// What is no report, or larger than [`MESSAGE_MAX`]; or the connection broke, and nobody reads it.

@@ -208,7 +208,7 @@ fn read(resource_type: ResourceType, message: &Message) -> Translated {
 }
 
 /// Names become labels of metrics and parts of views.
-fn check_name(name: &str) -> Result<(), String> {
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() {
         return Err("is empty".into());
     }
