@@ -261,7 +261,7 @@ fn people_confirm_and_clear() {
         let order = reporter.orders.recv_timeout(common::PATIENCE).unwrap();
         assert_eq!(order.directive.action.word(), action);
     }
-    assert!(center.get("/").text().contains("Healing center"));
+    assert!(center.get("/").text().contains("<h1>Center"));
 }
 
 /// Goal: whoever does not know the token is not let in, and a center open to the network has one. Method: no

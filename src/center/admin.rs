@@ -20,6 +20,7 @@ use tidegate_core::healing::center::{
 
 use super::{
     Shared, Standing,
+    control::{Asked, Control, admin::Order},
     engine::{Word, WordClaim},
     metrics,
 };
@@ -38,6 +39,9 @@ const PAGES: &str = "\
 No such page. There are:
   GET   / (page)  /ready  /live  /state  /nodes  /endpoints  /actions  /events?after=N&limit=M  /metrics
   POST  /confirm?endpoint=ADDRESS:PORT  /clear?endpoint=ADDRESS:PORT
+With --resources also:
+  GET   /control?format=json|text
+  POST  /control/reload  /control/promote  /control/rollback
 ";
 
 /// What the handlers share.
@@ -45,6 +49,14 @@ No such page. There are:
 struct Admin {
     shared: Arc<Shared>,
     words: flume::Sender<Word>,
+    plane: Option<ControlAdmin>,
+}
+
+/// The control plane, as far as it can be asked.
+#[derive(Clone)]
+pub(super) struct ControlAdmin {
+    pub(super) control: Arc<Control>,
+    pub(super) asked: flume::Sender<Asked>,
 }
 
 /// Serves from now on; to be called on a runtime.
@@ -52,9 +64,14 @@ pub(super) fn start(
     listener: std::net::TcpListener,
     shared: Arc<Shared>,
     words: flume::Sender<Word>,
+    plane: Option<ControlAdmin>,
 ) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let router = router(Admin { shared, words });
+    let router = router(Admin {
+        shared,
+        words,
+        plane,
+    });
     let phases = process::Phases::always_open();
     tokio::spawn(async move { process::accept(&listener, router, &phases).await });
     Ok(())
@@ -87,6 +104,16 @@ fn router(admin: Admin) -> Router {
         .route(
             "/clear",
             post(|admin: Admins, query| async move { admin.say(query, WordClaim::Clear).await }),
+        )
+        .route("/control", get(control))
+        .route("/control/reload", post(reload))
+        .route(
+            "/control/promote",
+            post(|admin: Admins| async move { admin.order(Order::Promote) }),
+        )
+        .route(
+            "/control/rollback",
+            post(|admin: Admins| async move { admin.order(Order::RollBack) }),
         )
         .fallback(|| async { (StatusCode::NOT_FOUND, PAGES) })
         .layer(middleware::from_fn(process::guard::guard))
@@ -137,6 +164,57 @@ impl Admin {
     }
 }
 
+impl Admin {
+    /// Does what a person asks of the control plane.
+    fn order(&self, order: Order) -> Response {
+        let Some(plane) = &self.plane else {
+            return no_resources();
+        };
+        tracing::info!("control plane: {order:?} asked for");
+        match plane.control.order(order) {
+            Ok(()) => "OK\n".into_response(),
+            Err(why) => (StatusCode::CONFLICT, format!("{why}\n")).into_response(),
+        }
+    }
+}
+
+fn no_resources() -> Response {
+    let why = "this center serves no resources: start it with --resources DIR\n";
+    (StatusCode::NOT_FOUND, why).into_response()
+}
+
+#[derive(Deserialize)]
+struct FormatQuery {
+    format: Option<Box<str>>,
+}
+
+/// What is served, to whom, and what became of it.
+async fn control(State(admin): Admins, Query(query): Query<FormatQuery>) -> Response {
+    let Some(plane) = &admin.plane else {
+        return no_resources();
+    };
+    match query.format.as_deref() {
+        Some("text") => plane.control.text().into_response(),
+        _ => page(&plane.control.view()),
+    }
+}
+
+/// Reads the directory now, and says what is wrong with it.
+async fn reload(State(admin): Admins) -> Response {
+    let Some(plane) = &admin.plane else {
+        return no_resources();
+    };
+    let (told, answer) = flume::bounded(1);
+    if plane.asked.try_send(told).is_err() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "busy: try again\n").into_response();
+    }
+    match answer.recv_async().await {
+        Ok(problems) if problems.is_empty() => "OK\n".into_response(),
+        Ok(problems) => (StatusCode::CONFLICT, problems.join("\n") + "\n").into_response(),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response(),
+    }
+}
+
 fn follows(leader: Option<&str>) -> Response {
     let why = match leader {
         Some(leader) => format!("following: {leader} leads\n"),
@@ -158,7 +236,8 @@ async fn ready(State(admin): Admins) -> Response {
 }
 
 async fn exposition(State(admin): Admins) -> Response {
-    let text = metrics::render(&admin.shared.standing());
+    let control = admin.plane.as_ref().map(|plane| &*plane.control);
+    let text = metrics::render(&admin.shared.standing(), control);
     let format = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, format)], text).into_response()
 }
@@ -306,7 +385,7 @@ async fn events(State(admin): Admins, Query(query): Query<EventsQuery>) -> Respo
 }
 
 /// A time since the Unix epoch, in words.
-fn time(at: Duration) -> String {
+pub(super) fn time(at: Duration) -> String {
     Rfc3339(u64::try_from(at.as_nanos()).unwrap_or(u64::MAX)).to_string()
 }
 
@@ -318,7 +397,7 @@ mod tests {
     /// fetched from elsewhere or read as markup.
     #[test]
     fn page_is_self_contained() {
-        assert!(PAGE.len() < 20_000);
+        assert!(PAGE.len() < 24_000);
         for foreign in [
             "http://",
             "https://",

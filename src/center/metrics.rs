@@ -1,17 +1,20 @@
-//! The center's metrics in the Prometheus text format. A test compares them with docs/center.md.
+//! The center's metrics in the Prometheus text format. A test compares them with the pages of docs/.
 
 use std::fmt::Write;
 
 use tidegate_core::healing::center::Center;
 
-use super::Standing;
+use super::{
+    Standing,
+    control::{self, Control},
+};
 
-/// One metric: name, kind, help, and its value; nothing while another center leads.
-pub(super) struct Metric {
+/// One metric: name, kind, help, and its value.
+pub(super) struct Metric<T> {
     pub(super) name: &'static str,
     pub(super) kind: &'static str,
     pub(super) help: &'static str,
-    value: fn(&Center) -> u64,
+    pub(super) value: fn(&T) -> u64,
 }
 
 const fn metric(
@@ -19,7 +22,7 @@ const fn metric(
     kind: &'static str,
     help: &'static str,
     value: fn(&Center) -> u64,
-) -> Metric {
+) -> Metric<Center> {
     Metric {
         name,
         kind,
@@ -28,8 +31,8 @@ const fn metric(
     }
 }
 
-/// Every metric but `tidegate_center_leading`, in the order of exposition.
-pub(super) const METRICS: &[Metric] = &[
+/// Every metric of healing but `tidegate_center_leading`, in the order of exposition. They are shown by the leader.
+pub(super) const METRICS: &[Metric<Center>] = &[
     metric(
         "tidegate_center_epoch",
         "gauge",
@@ -123,7 +126,7 @@ pub(super) const LEADING: (&str, &str) = (
 );
 
 /// The exposition.
-pub(super) fn render(standing: &Standing) -> String {
+pub(super) fn render(standing: &Standing, control: Option<&Control>) -> String {
     let mut text = String::new();
     let center = match standing {
         Standing::Leading(center) => Some(center),
@@ -142,6 +145,12 @@ pub(super) fn render(standing: &Standing) -> String {
             );
         }
     }
+    for metric in control::admin::METRICS {
+        if let Some(control) = control {
+            let value = control.metric(metric);
+            write_one(&mut text, metric.name, metric.kind, metric.help, value);
+        }
+    }
     text
 }
 
@@ -157,9 +166,15 @@ fn write_one(text: &mut String, name: &str, kind: &str, help: &str, value: u64) 
 mod tests {
     use super::*;
 
-    /// Goal: the page for operators names every metric, as it is. Method: its rows.
+    /// Goal: the pages for operators name every metric, as it is. Method: their rows.
     #[test]
     fn page_names_every_metric() {
+        let page = include_str!("../../docs/control-plane.md");
+        for metric in control::admin::METRICS {
+            let (name, kind, help) = (metric.name, metric.kind, metric.help);
+            let row = format!("| `{name}` | {kind} | {help} |");
+            assert!(page.contains(&row), "{row}");
+        }
         let page = include_str!("../../docs/center.md");
         let (name, help) = LEADING;
         let rows = METRICS

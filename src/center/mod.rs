@@ -1,11 +1,14 @@
-//! The healing center (`tidegate center`): proxies report what they find, it judges many reports together
-//! and says what to do (H5). The policy is `tidegate_core::healing::center`; here are its edges.
+//! The center (`tidegate center`). As a healing center: proxies report what they find, it judges many reports
+//! together and says what to do (H5). The policy is `tidegate_core::healing::center`; here are its edges. As a control
+//! plane: proxies get their resources from it.
 //!
 //! 1. `engine`: the loop that takes reports in, stores what follows from them, and only then answers.
 //! 2. `store`: where that is kept; one file for one center, etcd for several, which elect a leader.
-//! 3. `admin`: page, JSON, metrics, and what a person may say.
+//! 3. `control`: the control plane.
+//! 4. `admin`: page, JSON, metrics, and what a person may say.
 
 mod admin;
+mod control;
 mod engine;
 mod metrics;
 mod store;
@@ -18,15 +21,19 @@ use std::{
 
 use serde_json::json;
 use tidegate_core::healing::center::{Center, Settings};
-use tidegate_xds::healing::server;
+use tidegate_xds::{healing::server, listen, server::streams};
 
 use crate::{
     exit::Failure,
     service::{sockets, write_announcement},
     signals::{Asked, Signals},
 };
+use admin::ControlAdmin;
+use control::Control;
 use engine::Engine;
 use store::Store;
+
+pub(crate) use control::Selector;
 
 /// Events of streams that wait for the engine. Behind them streams are read no further.
 const EVENTS_MAX: usize = 1024;
@@ -48,6 +55,10 @@ pub(crate) struct Options {
     pub(crate) token: Option<Box<str>>,
     /// The policy.
     pub(crate) settings: Settings,
+    /// What is served by xDS, if anything.
+    pub(crate) resources: Option<PathBuf>,
+    /// Who gets changes of it first, if not all at once.
+    pub(crate) canary: Option<Selector>,
     /// A file that is written once both addresses are known.
     pub(crate) announce: Option<PathBuf>,
 }
@@ -101,10 +112,14 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
     let advertise = options
         .advertise
         .unwrap_or_else(|| listening.to_string().into());
+    let plane = options
+        .resources
+        .map(|path| Control::open(&path, options.canary))
+        .transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // The embedded store writes there, one transaction at a time.
-        .max_blocking_threads(1)
+        // The embedded store writes there, one transaction at a time; and directories are read.
+        .max_blocking_threads(2)
         .build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
@@ -121,9 +136,21 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
         engine.campaign().await;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let limits = server::Limits::default();
-        tokio::spawn(server::serve(listener, options.token, limits, event_tx));
+        let token = options.token.as_deref();
+        let (asked, taken) = flume::bounded(control::ASKED_MAX);
+        let plane = plane.map(|(control, directory)| {
+            tokio::spawn(control.clone().follow(directory, taken));
+            ControlAdmin { control, asked }
+        });
+        let ads = plane.as_ref().map(|plane| {
+            let control = plane.control.clone();
+            streams::service(token, streams::Limits::default(), control)
+        });
+        let healing = server::service(token, limits, event_tx);
+        let services = listen::Services { healing, ads };
+        tokio::spawn(listen::serve(listener, services, limits.connections));
         if let Some(admin) = admin {
-            admin::start(admin, shared, word_tx)?;
+            admin::start(admin, shared, word_tx, plane.clone())?;
         }
         if let Some(path) = &options.announce {
             announce(path, listening, admin_address)?;
@@ -134,15 +161,26 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
         }
         tokio::select! {
             () = engine.run() => {}
-            () = ended(&mut signals) => {}
+            () = ended(&mut signals, plane.as_ref()) => {}
         }
         engine.resign().await;
         Ok(())
     })
 }
 
-async fn ended(signals: &mut Signals) {
-    while !matches!(signals.next().await, Asked::Terminate | Asked::Interrupt) {}
+async fn ended(signals: &mut Signals, plane: Option<&ControlAdmin>) {
+    loop {
+        match signals.next().await {
+            Asked::Terminate | Asked::Interrupt => return,
+            Asked::Reload => {
+                if let Some(plane) = plane {
+                    // If it is full, the directory is about to be read. Nobody waits for the answer.
+                    let _ = plane.asked.try_send(flume::bounded(1).0);
+                }
+            }
+            Asked::Reopen | Asked::Dump | Asked::Upgrade => {}
+        }
+    }
 }
 
 fn bind(who: &str, address: SocketAddr) -> Result<TcpListener, Failure> {

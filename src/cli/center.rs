@@ -1,4 +1,4 @@
-//! `tidegate center`: the healing center. Its settings are few, so that they are arguments, not a file.
+//! `tidegate center`: the healing center and control plane. Its settings are few, so that they are arguments, not a file.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -9,7 +9,7 @@ use tidegate_core::{
 };
 
 use crate::{
-    center::{self, Keep, Options},
+    center::{self, Keep, Options, Selector},
     exit::{Exit, Failure},
     logging, token,
 };
@@ -22,6 +22,8 @@ Examples:
   tidegate center --listen 10.0.0.9:9902 --token-file /etc/tidegate/token --store center.redb
   tidegate center --etcd http://10.0.0.1:2379 http://10.0.0.2:2379
                                                     one of several, which elect a leader
+  tidegate center --resources /etc/tidegate/resources --canary 5%
+                                                    serve these by xDS, changes to 5% of the nodes first
   curl -X POST 'http://127.0.0.1:9903/clear?endpoint=10.0.2.1:8080'
                                                     a person knows better")]
 pub(super) struct Args {
@@ -75,6 +77,15 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = Settings::default().events_max,
         value_parser = positive)]
     events: usize,
+
+    /// Serve the resources of the YAML and JSON files in this directory by xDS, on --listen
+    #[arg(long, value_name = "DIR")]
+    resources: Option<PathBuf>,
+
+    /// Serve changes of --resources to these nodes first, until they are promoted: 10%, id=NODE,NODE,
+    /// cluster=NAME,NAME or zone=NAME,NAME
+    #[arg(long, value_name = "WHO", requires = "resources")]
+    canary: Option<Selector>,
 
     /// Once ready, write the bound addresses to this file as JSON, all or nothing
     #[arg(long, value_name = "FILE")]
@@ -141,6 +152,8 @@ fn options(args: Args) -> Result<Options, Failure> {
             events_max: args.events,
             ..Settings::default()
         },
+        resources: args.resources,
+        canary: args.canary,
         announce: args.announce,
     })
 }
@@ -203,6 +216,11 @@ mod tests {
             (&["--quorum", "1"], &["--quorum", "0"]),
             (&["--percent", "100"], &["--percent", "101"]),
             (&["--window", "1m"], &["--window", "60"]),
+            (&["--resources", "a", "--canary", "5%"], &["--canary", "5%"]),
+            (
+                &["--resources", "a", "--canary", "zone=a"],
+                &["--resources", "a", "--canary", "zone"],
+            ),
             (
                 &["--store", "a"],
                 &["--store", "a", "--etcd", "http://127.0.0.1:1"],

@@ -5,7 +5,7 @@ mod shift;
 
 use std::{net::SocketAddr, time::Duration};
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use serde_json::Value;
 use tidegate_core::{config::parse_duration, encryption::change::RolloutChange};
 
@@ -26,18 +26,14 @@ Examples:
   tidegate ctl tls pay=20% orders=off   try a share, or turn back at once
   tidegate ctl eject pay 10.0.0.7:8080 --for 10m
   tidegate ctl shift                    where requests are steered, and how many
+  tidegate ctl center promote           a center's canary is for all nodes
   tidegate ctl upgrade                  after a new binary was put in place of the old one
   tidegate ctl --admin 127.0.0.1:9902 certs"
 )]
 pub(super) struct Args {
-    /// Address of the admin server
-    #[arg(
-        long,
-        value_name = "ADDR",
-        default_value = "127.0.0.1:9901",
-        global = true
-    )]
-    admin: SocketAddr,
+    /// Address of the admin server [default: 127.0.0.1:9901, with `center` 127.0.0.1:9903]
+    #[arg(long, value_name = "ADDR", global = true)]
+    admin: Option<SocketAddr>,
 
     /// How long the process may take to answer, in seconds
     #[arg(
@@ -106,11 +102,47 @@ enum Verb {
         /// The endpoint, IP:PORT
         endpoint: SocketAddr,
     },
+    /// Show what a center serves by xDS, to whom, and what was refused; or change it
+    Center {
+        /// What to do; without it, show
+        #[arg(value_enum, value_name = "WHAT")]
+        what: Option<CenterOrder>,
+    },
+}
+
+/// What a center's control plane is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CenterOrder {
+    /// Read the directory now; what is wrong with it is told
+    Reload,
+    /// Serve the canary to all nodes
+    Promote,
+    /// Back by one push: the canary is withdrawn, or what all have for what they had before
+    Rollback,
+}
+
+impl CenterOrder {
+    const fn target_and_said(self) -> (&'static str, &'static str) {
+        match self {
+            CenterOrder::Reload => ("/control/reload", "reloaded"),
+            CenterOrder::Promote => ("/control/promote", "promoted"),
+            CenterOrder::Rollback => ("/control/rollback", "rolled back"),
+        }
+    }
+}
+
+/// Where the process is asked that the verb is for, unless something else is said.
+fn usual_address(verb: &Verb) -> SocketAddr {
+    let port = match verb {
+        Verb::Center { .. } => 9903,
+        _ => 9901,
+    };
+    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let admin = Admin {
-        address: args.admin,
+        address: args.admin.unwrap_or_else(|| usual_address(&args.verb)),
         timeout: Duration::from_secs(args.timeout),
     };
     match &args.verb {
@@ -133,6 +165,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Verb::Healing => show(&admin, "/healing?format=text"),
         Verb::Xds => show(&admin, "/xds?format=text"),
         Verb::Shift(args) => shift::run(&admin, args),
+        Verb::Center { what: None } => show(&admin, "/control?format=text"),
+        Verb::Center { what: Some(order) } => {
+            let (target, said) = order.target_and_said();
+            done(&admin, target, said)
+        }
         Verb::Eject {
             cluster,
             endpoint,

@@ -26,6 +26,7 @@ pub mod origin;
 pub mod peer;
 pub mod proxy;
 pub mod steering;
+pub mod resources;
 pub mod tls;
 pub mod wire;
 
