@@ -453,6 +453,58 @@ fn refused_canary_is_halted() {
     wait_answered(web[1], "a");
 }
 
+/// Goal: what is served, tried and withdrawn outlives the center, and with it the way back; a directory that went bad
+/// meanwhile does not keep it from starting. Method: three pushes, a way back, a canary; kill the center and start it with
+/// its store, at last with a bad directory.
+#[test]
+fn pushes_outlive_the_center() {
+    let here: SocketAddr = "10.0.0.1:80".parse().unwrap();
+    let folder = Folder::new();
+    let resources = Resources::new(&folder, &world("a", here));
+    let store = folder.file("center.redb").display().to_string();
+    let arguments = ["--store", &store, "--canary", "id=canary"];
+    let standing = |center: &Center| {
+        let view = center.json("/control");
+        ["stable", "canary", "history", "withdrawn"].map(|part| view[part].clone())
+    };
+    let center = resources.center(&folder, &arguments);
+    for name in ["b", "c"] {
+        resources.write(&world(name, here));
+        reload(&center);
+        assert!(ctl(&center, &["promote"]).0);
+    }
+    assert!(ctl(&center, &["rollback"]).0);
+    let before = standing(&center);
+    assert_eq!(
+        (&before[0]["push"], &before[2][0]["push"]),
+        (&json!(2), &json!(1))
+    );
+    center.kill();
+    // The directory still has what was withdrawn.
+    let center = resources.center(&folder, &arguments);
+    assert_eq!(standing(&center), before);
+    resources.write(&world("d", here));
+    reload(&center);
+    let tried = eventually("the canary", || {
+        let standing = standing(&center);
+        (standing[1]["push"] == 4).then_some(standing)
+    });
+    assert!(ctl(&center, &["promote"]).0);
+    let all = standing(&center);
+    assert_eq!(all[0]["version"], tried[1]["version"]);
+    center.kill();
+    resources.file("all.yaml", "a: [");
+    let center = resources.center(&folder, &arguments);
+    assert_eq!(standing(&center), all);
+    let problems = center.json("/control")["source"]["problems"].clone();
+    assert!(
+        problems[0].as_str().unwrap().starts_with("all.yaml: "),
+        "{problems}"
+    );
+    assert!(ctl(&center, &["rollback"]).0);
+    assert_eq!(standing(&center)[0], before[0]);
+}
+
 /// Goal: without a directory nothing is served, and it is said how it would be. Method: a center without one.
 #[test]
 fn without_resources_nothing_is_served() {

@@ -109,11 +109,11 @@ fn router(admin: Admin) -> Router {
         .route("/control/reload", post(reload))
         .route(
             "/control/promote",
-            post(|admin: Admins| async move { admin.order(Order::Promote) }),
+            post(|admin: Admins| async move { admin.order(Order::Promote).await }),
         )
         .route(
             "/control/rollback",
-            post(|admin: Admins| async move { admin.order(Order::RollBack) }),
+            post(|admin: Admins| async move { admin.order(Order::RollBack).await }),
         )
         .fallback(|| async { (StatusCode::NOT_FOUND, PAGES) })
         .layer(middleware::from_fn(process::guard::guard))
@@ -166,12 +166,12 @@ impl Admin {
 
 impl Admin {
     /// Does what a person asks of the control plane.
-    fn order(&self, order: Order) -> Response {
+    async fn order(&self, order: Order) -> Response {
         let Some(plane) = &self.plane else {
             return no_resources();
         };
         tracing::info!("control plane: {order:?} asked for");
-        match plane.control.order(order) {
+        match plane.control.order(order).await {
             Ok(()) => "OK\n".into_response(),
             Err(why) => (StatusCode::CONFLICT, format!("{why}\n")).into_response(),
         }

@@ -27,16 +27,17 @@ use tidegate_xds::{
     subscription::Variant,
 };
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{MissedTickBehavior, interval},
 };
 
 use crate::{
+    center::store::{Pushes, Saved},
     exit::{Exit, Failure},
     status::unix_ms,
 };
 use directory::{Directory, Loaded};
-use rollout::Rollout;
+use rollout::{Push, Rollout};
 
 pub(crate) use rollout::Selector;
 
@@ -53,7 +54,13 @@ type Problems = Vec<String>;
 pub(super) type Asked = flume::Sender<Problems>;
 
 /// What is served, to whom, and what became of it.
-pub(super) struct Control(Mutex<State>);
+pub(super) struct Control {
+    state: Mutex<State>,
+    /// Where pushes are kept, if they are. Whoever holds it writes: what is written is the newest.
+    pushes: tokio::sync::Mutex<Option<Pushes>>,
+    /// There is something to write.
+    changed: Notify,
+}
 
 pub(super) struct State {
     rollout: Rollout,
@@ -106,7 +113,8 @@ impl Stream {
 }
 
 impl Control {
-    /// Reads a directory, and serves it to all.
+    /// Reads a directory. What is served is what was served in an earlier life, if `pushes` tell of one, and the directory
+    /// a change of that; or else the directory, to all.
     ///
     /// # Errors
     ///
@@ -114,42 +122,44 @@ impl Control {
     pub(super) fn open(
         path: &Path,
         selector: Option<Selector>,
+        pushes: Option<Pushes>,
     ) -> Result<(Arc<Control>, Directory), Failure> {
+        let before = pushes
+            .as_ref()
+            .and_then(|pushes| restore(pushes, selector.clone()));
         let mut directory = Directory::new(path.to_owned());
-        let loaded = directory.load(&World::default());
-        let loaded = loaded.map_err(|problems| {
-            Failure::new(
-                Exit::Config,
-                format!(
-                    "--resources `{}`:\n  {}",
-                    path.display(),
-                    problems.join("\n  ")
-                ),
-                "files of resources of the Envoy API, as `tidegate check --xds FILE` takes them",
-            )
-        })?;
-        for remark in &loaded.remarks {
+        let served = before.as_ref().map(|rollout| rollout.newest().clone());
+        let loaded = directory.load(&served.unwrap_or_default());
+        let (loaded, rollout) = match (loaded, before) {
+            (loaded, Some(before)) => (loaded, before),
+            (Ok(mut loaded), None) => {
+                let world = Arc::new(std::mem::take(&mut loaded.world));
+                let rollout = Rollout::new(selector, now(), world.clone());
+                loaded.world = World::clone(&world);
+                (Ok(loaded), rollout)
+            }
+            (Err(problems), None) => return Err(unfit(path, &problems)),
+        };
+        let control = Control {
+            state: Mutex::new(State {
+                rollout,
+                source: Source::new(path),
+                streams: BTreeMap::new(),
+                counts: Counts::default(),
+            }),
+            pushes: tokio::sync::Mutex::new(pushes),
+            changed: Notify::new(),
+        };
+        control.take(loaded);
+        control.changed.notify_one();
+        let state = control.state();
+        for remark in &state.source.remarks {
             tracing::warn!("control plane: {remark}");
         }
-        let world = Arc::new(loaded.world);
-        tracing::info!(
-            "control plane: {} resources of {} files, version {}",
-            world.all().count(),
-            loaded.files,
-            world.version()
-        );
-        let control = Control(Mutex::new(State {
-            rollout: Rollout::new(selector, now(), world),
-            source: Source {
-                path: path.to_owned(),
-                files: loaded.files,
-                read: now(),
-                problems: Vec::new(),
-                remarks: loaded.remarks,
-            },
-            streams: BTreeMap::new(),
-            counts: Counts::default(),
-        }));
+        let world = &state.rollout.stable().world;
+        let (count, files, version) = (world.all().count(), state.source.files, world.version());
+        tracing::info!("control plane: {count} resources of {files} files, version {version}");
+        drop(state);
         Ok((Arc::new(control), directory))
     }
 
@@ -165,6 +175,12 @@ impl Control {
             let asked = tokio::select! {
                 Ok(asked) = asked.recv_async() => Some(asked),
                 _ = look.tick() => None,
+                () = self.changed.notified() => {
+                    if let Err(why) = self.save().await {
+                        tracing::warn!("control plane: the push is not stored: {why}");
+                    }
+                    continue;
+                }
             };
             if asked.is_none() && !directory.changed() {
                 continue;
@@ -199,6 +215,7 @@ impl Control {
                 if state.rollout.push(now(), Arc::new(loaded.world)) {
                     state.counts.pushes += 1;
                     state.publish("the directory changed");
+                    self.changed.notify_one();
                 }
             }
             Err(problems) => {
@@ -212,8 +229,29 @@ impl Control {
         state.source.problems.clone()
     }
 
+    /// Keeps how it stands, for a later life.
+    async fn save(&self) -> Result<(), String> {
+        let pushes = self.pushes.lock().await;
+        let Some(pushes) = &*pushes else {
+            return Ok(());
+        };
+        let there = pushes.numbers().map_err(|e| e.to_string())?;
+        let (saved, keep) = {
+            let state = self.state();
+            let kept: Vec<&Push> = state.rollout.kept().collect();
+            let new = kept.iter().filter(|push| !there.contains(&push.number));
+            let worlds = new.map(|push| (push.number, push.world.encode()));
+            let saved = Saved {
+                standing: state.rollout.standing(),
+                worlds: worlds.collect(),
+            };
+            (saved, kept.iter().map(|push| push.number).collect())
+        };
+        pushes.save(saved, keep).await.map_err(|e| e.to_string())
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -242,16 +280,19 @@ impl State {
         }
     }
 
-    fn refused(&mut self, stream: u64, world: &str, error: &str) {
+    /// Whether that ended a canary.
+    fn refused(&mut self, stream: u64, world: &str, error: &str) -> bool {
         self.counts.refused += 1;
         let Some(Stream { node, .. }) = self.streams.get(&stream) else {
-            return;
+            return false;
         };
         tracing::warn!("control plane: {} refuses: {error}", node.id);
-        if self.rollout.refused(now(), node, world, error) {
+        let is_halted = self.rollout.refused(now(), node, world, error);
+        if is_halted {
             self.counts.halted += 1;
             self.publish("the canary was refused and is halted");
         }
+        is_halted
     }
 }
 
@@ -290,13 +331,59 @@ impl Plane for Control {
         match heard {
             Heard::Nothing => {}
             Heard::Acknowledged => state.counts.acknowledged += 1,
-            Heard::Refused { world, error } => state.refused(stream, world, error),
+            Heard::Refused { world, error } => {
+                if state.refused(stream, world, error) {
+                    self.changed.notify_one();
+                }
+            }
         }
     }
 
     fn close(&self, stream: u64) {
         self.state().streams.remove(&stream);
     }
+}
+
+impl Source {
+    /// One that was not read yet.
+    fn new(path: &Path) -> Source {
+        Source {
+            path: path.to_owned(),
+            files: 0,
+            read: Duration::ZERO,
+            problems: Vec::new(),
+            remarks: Vec::new(),
+        }
+    }
+}
+
+/// How it stood in an earlier life, if there was one.
+fn restore(pushes: &Pushes, selector: Option<Selector>) -> Option<Rollout> {
+    let saved = pushes
+        .load()
+        .inspect_err(|e| tracing::warn!("control plane: cannot read the pushes: {e}"));
+    let Saved { standing, worlds } = saved.ok()??;
+    let worlds = worlds.into_iter().filter_map(|(number, bytes)| {
+        let world = World::decode(&bytes, directory::version)?;
+        Some((number, Arc::new(world)))
+    });
+    let rollout = Rollout::restore(selector, &standing, worlds.collect());
+    if rollout.is_none() {
+        tracing::warn!("control plane: the pushes of an earlier run cannot be read: left out");
+    }
+    rollout
+}
+
+fn unfit(path: &Path, problems: &[String]) -> Failure {
+    Failure::new(
+        Exit::Config,
+        format!(
+            "--resources `{}`:\n  {}",
+            path.display(),
+            problems.join("\n  ")
+        ),
+        "files of resources of the Envoy API, as `tidegate check --xds FILE` takes them",
+    )
 }
 
 /// Since the Unix epoch.

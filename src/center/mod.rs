@@ -112,10 +112,6 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
     let advertise = options
         .advertise
         .unwrap_or_else(|| listening.to_string().into());
-    let plane = options
-        .resources
-        .map(|path| Control::open(&path, options.canary))
-        .transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // The embedded store writes there, one transaction at a time; and directories are read.
@@ -124,6 +120,13 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         let store = Store::open(&options.keep, advertise.clone())?;
+        // In memory there is nothing that a copy could outlive.
+        let is_kept = matches!(options.keep, Keep::File(_));
+        let pushes = is_kept.then(|| store.pushes()).flatten();
+        let plane = options
+            .resources
+            .map(|path| Control::open(&path, options.canary, pushes))
+            .transpose()?;
         let shared = Arc::new(Shared {
             standing: RwLock::new(Standing::Following(None)),
             settings: options.settings,

@@ -5,6 +5,8 @@
 //! Several: etcd; the leader holds a key by a lease, the epoch is the revision at which it got the key, and each
 //! write counts only while it still holds it: one that was frozen for longer than its lease can write nothing.
 
+mod pushes;
+
 use std::{
     fmt,
     path::Path,
@@ -15,6 +17,8 @@ use std::{
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use tidegate_core::healing::center::record::Change;
 use tidegate_xds::etcd::{Error, Etcd, Holder, OPERATIONS_MAX, Write};
+
+pub(super) use pushes::{Pushes, Saved};
 
 use super::Keep;
 use crate::{
@@ -127,6 +131,14 @@ impl Store {
                     revision: 0,
                 })))
             }
+        }
+    }
+
+    /// Where the pushes of a control plane are kept, if they are: each center has its own.
+    pub(super) fn pushes(&self) -> Option<Pushes> {
+        match self {
+            Store::Embedded(database) => Some(Pushes(database.clone())),
+            Store::Shared(_) => None,
         }
     }
 

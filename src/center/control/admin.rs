@@ -24,8 +24,14 @@ pub(in crate::center) enum Order {
 }
 
 impl Control {
-    /// Does what a person asks for.
-    pub(in crate::center) fn order(&self, order: Order) -> Result<(), String> {
+    /// Does what a person asks for, and keeps it.
+    pub(in crate::center) async fn order(&self, order: Order) -> Result<(), String> {
+        self.carry_out(order)?;
+        let saved = self.save().await;
+        saved.map_err(|why| format!("it is done, and ends with the process: {why}"))
+    }
+
+    fn carry_out(&self, order: Order) -> Result<(), String> {
         let state = &mut *self.state();
         let (done, said) = match order {
             Order::Promote => (state.rollout.promote(), "promoted by hand"),

@@ -1,13 +1,23 @@
 //! Which world is for which node: a new one for all at once, or first for some (a canary), and then for all, or not at
 //! all. Pure: what happens comes in, with the time and who it was; whoever serves asks which world is whose.
 
-use std::{collections::VecDeque, fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
 use tidegate_xds::server::{streams::Node, world::World};
 
 /// Pushes that are kept, to go back to. Each holds its resources as far as no other has the same.
 pub(super) const HISTORY_MAX: usize = 16;
+
+/// Bytes of the resources of all pushes that are kept to go back to: four of the largest.
+pub(super) const HISTORY_BYTES_MAX: usize = 256 << 20;
 
 /// Words of a selector.
 const WORDS_MAX: usize = 1000;
@@ -99,11 +109,26 @@ pub(super) struct Canary {
 }
 
 /// Who refused a canary.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Halt {
+    /// Since the Unix epoch.
     pub(super) at: Duration,
     pub(super) node: String,
     pub(super) error: String,
+}
+
+/// How a rollout stands, without its worlds: what outlives the process beside them.
+#[derive(Serialize, Deserialize)]
+struct Standing {
+    stable: u64,
+    canary: Option<u64>,
+    halted: Option<Halt>,
+    /// The newest last.
+    history: Vec<u64>,
+    withdrawn: Option<String>,
+    pushes: u64,
+    /// When each of these came, by number.
+    at: BTreeMap<u64, Duration>,
 }
 
 /// Why something that was asked for cannot be done.
@@ -156,6 +181,64 @@ impl Rollout {
             withdrawn: None,
             pushes: 1,
         }
+    }
+
+    /// What was [saved](Self::standing), with its worlds; nothing if a part of it is missing.
+    pub(super) fn restore(
+        selector: Option<Selector>,
+        standing: &str,
+        mut worlds: BTreeMap<u64, Arc<World>>,
+    ) -> Option<Rollout> {
+        let standing: Standing = serde_json::from_str(standing).ok()?;
+        let mut push = |number: u64| {
+            Some(Push {
+                number,
+                at: *standing.at.get(&number)?,
+                world: worlds.remove(&number)?,
+            })
+        };
+        let stable = push(standing.stable)?;
+        let history = standing.history.iter().map(|number| push(*number));
+        let history = history.collect::<Option<_>>()?;
+        let canary = match standing.canary {
+            Some(number) => Some(Canary {
+                push: push(number)?,
+                halted: standing.halted,
+            }),
+            None => None,
+        };
+        Some(Rollout {
+            selector,
+            stable,
+            canary,
+            history,
+            withdrawn: standing.withdrawn.map(Into::into),
+            pushes: standing.pushes,
+        })
+    }
+
+    /// How it stands, to be kept beside its [pushes](Self::kept).
+    pub(super) fn standing(&self) -> String {
+        let standing = Standing {
+            stable: self.stable.number,
+            canary: self.canary.as_ref().map(|canary| canary.push.number),
+            halted: self
+                .canary
+                .as_ref()
+                .and_then(|canary| canary.halted.clone()),
+            history: self.history.iter().map(|push| push.number).collect(),
+            withdrawn: self.withdrawn.as_ref().map(ToString::to_string),
+            pushes: self.pushes,
+            at: self.kept().map(|push| (push.number, push.at)).collect(),
+        };
+        // Of numbers and texts alone: it cannot fail.
+        serde_json::to_string(&standing).unwrap_or_default()
+    }
+
+    /// Every push that is held.
+    pub(super) fn kept(&self) -> impl Iterator<Item = &Push> {
+        let canary = self.canary.iter().map(|canary| &canary.push);
+        self.history.iter().chain([&self.stable]).chain(canary)
     }
 
     pub(super) fn selector(&self) -> Option<&Selector> {
@@ -267,7 +350,10 @@ impl Rollout {
     fn settle(&mut self, push: Push) {
         let before = std::mem::replace(&mut self.stable, push);
         self.history.push_back(before);
-        if self.history.len() > HISTORY_MAX {
+        let bytes = |history: &VecDeque<Push>| -> usize {
+            history.iter().map(|push| push.world.bytes()).sum()
+        };
+        while self.history.len() > HISTORY_MAX || bytes(&self.history) > HISTORY_BYTES_MAX {
             self.history.pop_front();
         }
     }
@@ -283,10 +369,14 @@ mod tests {
     const NOW: Duration = Duration::from_secs(100);
 
     fn world(version: &str) -> Arc<World> {
+        world_of(version, 0)
+    }
+
+    fn world_of(version: &str, bytes: usize) -> Arc<World> {
         let resource = Resource {
             name: "a".into(),
             version: version.into(),
-            bytes: Vec::new(),
+            bytes: vec![0; bytes],
         };
         let resources = [(ResourceType::Cluster, Arc::new(resource))];
         Arc::new(World::new(resources, |text| text.into()))
@@ -408,6 +498,56 @@ mod tests {
             (fleet.0.history().count(), oldest(&fleet)),
             (HISTORY_MAX, 2)
         );
+    }
+
+    /// Goal: pushes that are kept are bounded in bytes, too. Method: two with as many as are allowed together, and with
+    /// one more.
+    #[test]
+    fn history_is_bounded_in_bytes() {
+        for (bytes, kept) in [(HISTORY_BYTES_MAX / 2, 2), (HISTORY_BYTES_MAX / 2 + 1, 1)] {
+            let first = world_of("1", HISTORY_BYTES_MAX / 2);
+            let mut rollout = Rollout::new(None, NOW, first);
+            rollout.push(NOW, world_of("2", bytes));
+            rollout.push(NOW, world("3"));
+            assert_eq!(rollout.history().count(), kept);
+        }
+    }
+
+    /// Goal: a rollout outlives the process as it was. Method: one with everything in it, there and back; and one of
+    /// whose worlds one is missing.
+    #[test]
+    fn rollouts_are_restored() {
+        let mut fleet = Fleet::new("id=c");
+        for version in ["2", "3"] {
+            fleet.push(version);
+            fleet.0.promote().unwrap();
+        }
+        fleet.0.roll_back().unwrap();
+        fleet.push("4");
+        fleet.refuse("c", "4");
+        let worlds: BTreeMap<u64, Arc<World>> = fleet
+            .0
+            .kept()
+            .map(|push| (push.number, push.world.clone()))
+            .collect();
+        assert_eq!(worlds.keys().copied().collect::<Vec<u64>>(), [1, 2, 4]);
+        let standing = fleet.0.standing();
+        let restore = |worlds| Rollout::restore(fleet.0.selector().cloned(), &standing, worlds);
+        let mut restored = Fleet(restore(worlds.clone()).unwrap());
+        assert_eq!(restored.0.standing(), standing);
+        assert_eq!(restored.served(), both("2", "2"));
+        assert_eq!(restored.0.promote(), Err(NotDone::Halted));
+        restored.0.roll_back().unwrap();
+        assert!(!restored.push("4"), "it was withdrawn");
+        restored.0.roll_back().unwrap();
+        assert_eq!(restored.served(), both("1", "1"));
+        restored.push("5");
+        assert_eq!(restored.0.canary().unwrap().push.number, 5, "numbers go on");
+        for number in worlds.keys() {
+            let mut some = worlds.clone();
+            some.remove(number);
+            assert!(restore(some).is_none());
+        }
     }
 
     /// Goal: a share takes in as many as it says, and keeps whom it has as it grows. Method: ten thousand nodes.

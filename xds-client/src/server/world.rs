@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::subscription::ResourceType;
+use crate::{pb, resources::RawResource, subscription::ResourceType};
 
 /// A resource that is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +53,40 @@ impl World {
             version: digest(&all),
             kinds,
         }
+    }
+
+    /// All of it as bytes, for a later life.
+    pub fn encode(&self) -> Vec<u8> {
+        let raw = self.all().map(|(kind, one)| RawResource {
+            name: one.name.to_string(),
+            version: one.version.to_string(),
+            type_url: kind.url().into(),
+            bytes: one.bytes.clone(),
+            ..RawResource::default()
+        });
+        pb::encode_kept(raw.collect())
+    }
+
+    /// What was [encoded](Self::encode); nothing if these are no such bytes.
+    pub fn decode(bytes: &[u8], digest: impl Fn(&str) -> Arc<str>) -> Option<World> {
+        let raw = pb::decode_kept(bytes).ok()?;
+        let resources = raw.into_iter().map(|one| {
+            let mut known = ResourceType::ALL.into_iter();
+            let kind = known.find(|kind| kind.url() == one.type_url)?;
+            let resource = Resource {
+                name: one.name.into(),
+                version: one.version.into(),
+                bytes: one.bytes,
+            };
+            Some((kind, Arc::new(resource)))
+        });
+        let resources: Vec<_> = resources.collect::<Option<_>>()?;
+        Some(World::new(resources, digest))
+    }
+
+    /// Bytes of all resources.
+    pub fn bytes(&self) -> usize {
+        self.all().map(|(_, one)| one.bytes.len()).sum()
     }
 
     /// The version of all of it.
@@ -146,5 +180,18 @@ mod tests {
             other.version_of(ResourceType::Route),
             "of what did not change"
         );
+    }
+    /// Goal: a world outlives the process as it was. Method: there and back, and bytes that are none.
+    #[test]
+    fn worlds_are_encoded() {
+        let one = world(&[
+            (ResourceType::Cluster, "a", "1"),
+            (ResourceType::Route, "r", "2"),
+        ]);
+        let back = World::decode(&one.encode(), |text| text.into());
+        let back = back.unwrap_or_default();
+        assert_eq!(back.version(), one.version());
+        assert!(back.all().eq(one.all()));
+        assert!(World::decode(b"\xff", |text| text.into()).is_none());
     }
 }
