@@ -1,28 +1,26 @@
 //! The control plane's part of the configuration: the client that brings it, and how it stands beside the file.
 
+mod merge;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     path::Path,
     sync::Arc,
     time::Duration,
 };
 
 use tidegate_core::{
-    config::{
-        CLUSTERS_MAX, LISTENERS_MAX,
-        model::{Config, Listener, Protocol, RouteAction, Xds, XdsProtocol, XdsTls},
-    },
+    config::model::{Config, Xds, XdsProtocol, XdsTls},
     snapshot::Snapshot,
     stats::{EndpointCounters, PerShard},
 };
 use tidegate_xds::{
     ads::{Client, Link, Local, Node, Published, Settings, Status, Times, Tls},
-    graph::Part,
     subscription::Variant,
-    translate,
 };
 use tokio::sync::watch;
+
+pub(crate) use merge::{encrypt_alike, merge, put_back, put_encryption_back};
 
 use crate::{exit::Failure, secrets::Secrets, token};
 
@@ -234,32 +232,6 @@ fn settings(config: &Config, xds: &Xds) -> Result<Settings, Failure> {
     })
 }
 
-/// The file with the part of the control plane beside it. The file goes first: what clashes with it is left out, and
-/// said.
-pub(crate) fn merge(file: &Config, part: &Part) -> (Config, Vec<String>) {
-    let mut config = file.clone();
-    let mut refused = Vec::new();
-    for (name, cluster) in &part.clusters {
-        if file.clusters.contains_key(name) {
-            refused.push(format!("cluster `{name}`: the file has one of this name"));
-        } else if config.clusters.len() >= CLUSTERS_MAX {
-            refused.push(format!(
-                "cluster `{name}`: there are {CLUSTERS_MAX} already"
-            ));
-        } else {
-            config.clusters.insert(Arc::clone(name), cluster.clone());
-        }
-    }
-    for (name, listener) in &part.listeners {
-        match obstacle(&config, name, listener) {
-            Some(why) => refused.push(format!("listener `{name}`: {why}")),
-            None => drop(config.listeners.insert(Arc::clone(name), listener.clone())),
-        }
-    }
-    complete(&mut config);
-    (config, refused)
-}
-
 /// What changed, by name: `cluster pay changed`. Not more, since a part may bring ten thousand endpoints at a time.
 pub(crate) fn changes(old: &Config, new: &Config) -> Vec<String> {
     let mut changes = named("listener", &old.listeners, &new.listeners);
@@ -285,68 +257,6 @@ fn named<T: PartialEq>(
     names.into_iter().filter_map(change).collect()
 }
 
-/// A route may name a cluster that the file had until now: until the part follows, it leads nowhere.
-fn complete(config: &mut Config) {
-    let named = config
-        .listeners
-        .values()
-        .flat_map(tidegate_xds::graph::clusters_of);
-    let unknown = named.filter(|name| !config.clusters.contains_key(name));
-    for name in unknown.collect::<BTreeSet<_>>() {
-        config.clusters.insert(name, translate::empty_cluster());
-    }
-}
-
-/// Why a listener cannot stand beside those that are there.
-fn obstacle(config: &Config, name: &str, listener: &Listener) -> Option<String> {
-    if config.listeners.contains_key(name) {
-        return Some("the file has one of this name".into());
-    }
-    if config.listeners.len() >= LISTENERS_MAX {
-        return Some(format!("there are {LISTENERS_MAX} already"));
-    }
-    // With port 0 the admin server has one of its own.
-    let admin = config
-        .admin
-        .filter(|admin| admin.port() != 0 && clash(*admin, listener.bind));
-    if let Some(admin) = admin {
-        return Some(format!("the admin server has {admin}"));
-    }
-    let mut others = config.listeners.iter();
-    if let Some((other, has)) = others.find(|(_, other)| clash(other.bind, listener.bind)) {
-        return Some(format!("listener `{other}` has {}", has.bind));
-    }
-    // A cluster that names the client of each connection is for byte relays alone, as the check of a file says.
-    let Protocol::Http(http) = &listener.protocol else {
-        return None;
-    };
-    let forwards = http.routes.iter().filter_map(|route| match &route.action {
-        RouteAction::Forward(forward) => Some(&forward.to),
-        _ => None,
-    });
-    let names_client = forwards.flatten().find(|to| {
-        let cluster = config.clusters.get(&to.cluster);
-        cluster.is_some_and(|cluster| cluster.proxy_protocol.is_some())
-    });
-    names_client.map(|to| {
-        format!(
-            "cluster `{}` has `proxy_protocol`, and is for TCP alone",
-            to.cluster
-        )
-    })
-}
-
-/// Whether two addresses cannot both be listened on.
-fn clash(a: SocketAddr, b: SocketAddr) -> bool {
-    if a.port() == 0 || b.port() == 0 {
-        // Any free port; but listeners are told apart by the address that is written.
-        return a == b;
-    }
-    let takes =
-        |a: SocketAddr, b: SocketAddr| a.ip().is_unspecified() && (a.is_ipv6() || b.is_ipv4());
-    a.port() == b.port() && (a.ip() == b.ip() || takes(a, b) || takes(b, a))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
@@ -357,18 +267,6 @@ mod tests {
         config::parse("test", &format!("version: 1\n{text}"))
             .unwrap()
             .0
-    }
-
-    fn part(text: &str) -> Part {
-        let Config {
-            listeners,
-            clusters,
-            ..
-        } = file(text);
-        Part {
-            listeners,
-            clusters,
-        }
     }
 
     /// Goal: a change is told by names. Method: one of each kind, and one that stays.
@@ -394,88 +292,5 @@ clusters:
                 "cluster other changed"
             ]
         );
-    }
-
-    /// Goal: whatever the file becomes, no route names a cluster that is not there. Method: a part that refers to a
-    /// cluster of a file that is gone.
-    #[test]
-    fn every_cluster_that_is_named_is_there() {
-        let theirs = part(
-            "
-listeners:
-  l: { bind: 127.0.0.1:81, protocol: tcp, to: gone }
-clusters:
-  gone: { endpoints: { static: [10.0.0.2:80] } }
-",
-        );
-        let (merged, _) = merge(
-            &file("admin: off"),
-            &Part {
-                clusters: Default::default(),
-                ..theirs
-            },
-        );
-        assert_eq!(merged.clusters["gone"], translate::empty_cluster());
-    }
-
-    /// Goal: the file goes first, and what clashes is left out alone, by name. Method: a part of which each piece but
-    /// one clashes in its own way.
-    #[test]
-    fn the_file_goes_first() {
-        let ours = file(
-            "
-admin: 127.0.0.1:9901
-listeners:
-  web: { bind: 0.0.0.0:80, routes: [ { to: app } ] }
-clusters:
-  app: { endpoints: { static: [10.0.0.1:80] } }
-  db: { endpoints: { static: [10.0.0.1:80] }, proxy_protocol: v1 }
-",
-        );
-        let mut theirs = part(
-            "
-admin: off
-listeners:
-  admin: { bind: 127.0.0.1:9901, routes: [ { to: app } ] }
-  good: { bind: 127.0.0.1:81, routes: [ { to: new } ] }
-  port: { bind: 127.0.0.2:80, routes: [ { to: new } ] }
-  same: { bind: 0.0.0.0:81, protocol: tcp, to: new }
-  web: { bind: 127.0.0.1:82, routes: [ { to: app } ] }
-  wrong: { bind: 127.0.0.1:83, routes: [ { to: app } ] }
-clusters:
-  app: { endpoints: { static: [10.0.0.9:80] } }
-  new: { endpoints: { static: [10.0.0.2:80] } }
-"
-            .replace("  same: { bind: 0.0.0.0:81", "  same: { bind: 127.0.0.9:84")
-            .as_str(),
-        );
-        theirs.listeners.get_mut("same").unwrap().bind = "0.0.0.0:81".parse().unwrap();
-        let Protocol::Http(http) = &mut theirs.listeners.get_mut("wrong").unwrap().protocol else {
-            unreachable!("it is HTTP in the text")
-        };
-        let RouteAction::Forward(forward) = &mut http.routes[0].action else {
-            unreachable!("it forwards in the text")
-        };
-        forward.to[0].cluster = "db".into();
-        let (merged, refused) = merge(&ours, &theirs);
-        assert_eq!(
-            refused,
-            [
-                "cluster `app`: the file has one of this name",
-                "listener `admin`: the admin server has 127.0.0.1:9901",
-                "listener `port`: listener `web` has 0.0.0.0:80",
-                "listener `same`: listener `good` has 127.0.0.1:81",
-                "listener `web`: the file has one of this name",
-                "listener `wrong`: cluster `db` has `proxy_protocol`, and is for TCP alone",
-            ]
-        );
-        let names =
-            |keys: Vec<&Arc<str>>| keys.iter().map(|name| name.to_string()).collect::<Vec<_>>();
-        assert_eq!(names(merged.listeners.keys().collect()), ["good", "web"]);
-        assert_eq!(
-            names(merged.clusters.keys().collect()),
-            ["app", "db", "new"]
-        );
-        assert_eq!(merged.clusters["app"], ours.clusters["app"]);
     }
 }

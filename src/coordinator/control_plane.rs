@@ -7,9 +7,11 @@ use tidegate_core::config::model::Config;
 
 use super::{Coordinator, reload::summarize};
 use crate::{
+    encryption,
     exit::Failure,
+    secrets::{Prepared, Unfit},
     service::sockets::{self, Handles, Opened},
-    status::State,
+    status::{State, Strict, unix_s},
     xds::{self, ControlPlane},
 };
 
@@ -30,7 +32,7 @@ impl Coordinator {
     pub(super) fn beside_file(&mut self, file: &Config) -> (Config, Vec<String>) {
         match self.control_plane.newest() {
             None => (file.clone(), Vec::new()),
-            Some(published) => xds::merge(file, &published.part),
+            Some(published) => xds::merge(file, &published.part, &self.configured),
         }
     }
 
@@ -57,11 +59,17 @@ impl Coordinator {
             return;
         };
         let file = self.control_plane.file.clone();
-        let (merged, mut refused) = xds::merge(&file, &published.part);
-        match self.open_beside(&file, merged, &mut refused) {
-            Ok((merged, opened)) => self.use_part(Arc::new(merged), opened).await,
+        let (mut merged, mut refused) = xds::merge(&file, &published.part, &self.configured);
+        if let Err(lines) = encryption::review(&self.status, &merged, Strict::Judged) {
+            refused.extend(lines);
+            xds::put_encryption_back(&file, &mut merged, &self.configured);
+        }
+        match self.prepare_part(&file, merged, &mut refused) {
+            Ok((merged, prepared, opened)) => {
+                self.use_part(Arc::new(merged), prepared, opened).await;
+            }
             // What is in use stays.
-            Err(failure) => refused.push(failure.problem),
+            Err(why) => refused.push(why),
         }
         for line in &refused {
             tracing::error!("xDS: {line}");
@@ -75,10 +83,52 @@ impl Coordinator {
         }
     }
 
-    /// A part brings no secrets, and nothing that is encrypted: those of the file stay as they are.
-    async fn use_part(&mut self, merged: Arc<Config>, opened: Opened) {
+    /// Makes what a configuration encrypts with, if that is something new, and opens its sockets. What of the control plane cannot be encrypted
+    /// goes back to what is in use, or is left out.
+    ///
+    /// # Errors
+    ///
+    /// Why none of it can be used.
+    fn prepare_part(
+        &self,
+        file: &Config,
+        mut merged: Config,
+        refused: &mut Vec<String>,
+    ) -> Result<(Config, Option<Prepared>, Opened), String> {
+        loop {
+            // Again after each that went: no socket stays open for one that is left out.
+            let opened = self.open_beside(file, merged, refused);
+            let opened = opened.map_err(|failure| failure.problem)?;
+            merged = opened.0;
+            let opened = opened.1;
+            if xds::encrypt_alike(&self.configured, &merged) {
+                return Ok((merged, None, opened));
+            }
+            let faults = match self.secrets.prepare(&merged, unix_s()) {
+                Ok(prepared) => return Ok((merged, Some(prepared), opened)),
+                Err(Unfit::Owners(faults)) => faults,
+                Err(unfit @ Unfit::Secrets(_)) => {
+                    return Err(unfit.into_error("xDS", "").lines().join("; "));
+                }
+            };
+            let before = merged.clone();
+            for (owner, why) in faults {
+                xds::put_back(file, &mut merged, &self.configured, &owner);
+                refused.push(format!("`{owner}` cannot encrypt: {why}"));
+            }
+            if merged == before {
+                return Err("what the file encrypts with cannot be made".into());
+            }
+        }
+    }
+
+    /// A part brings no secrets: those of the file stay as they are.
+    async fn use_part(&mut self, merged: Arc<Config>, prepared: Option<Prepared>, opened: Opened) {
         if *merged == *self.configured {
             return;
+        }
+        if let Some(prepared) = prepared {
+            self.secrets.take(prepared, &merged);
         }
         let changes = xds::changes(&self.configured, &merged);
         let config = self.with_changes(merged);

@@ -25,8 +25,8 @@ pub mod http2_origin;
 pub mod origin;
 pub mod peer;
 pub mod proxy;
-pub mod steering;
 pub mod resources;
+pub mod steering;
 pub mod tls;
 pub mod wire;
 

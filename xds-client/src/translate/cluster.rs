@@ -8,8 +8,11 @@ use tidegate_core::config::{
 };
 
 use super::{
-    Cluster as Translated, balance, endpoint, is_this_stream, node::Node, own::Sections, reference,
-    template,
+    Cluster as Translated, balance, endpoint, is_this_stream,
+    node::Node,
+    own::Sections,
+    reference, template,
+    tls::{self, Socket},
 };
 
 /// Makes a cluster.
@@ -39,8 +42,10 @@ pub(super) fn cluster(node: &Node<'_>) -> Translated {
             config.slow_start = window;
         }
     }
-    if let Some(socket) = node.node("transport_socket") {
-        plaintext_only(&socket);
+    if let Some(socket) = node.node("transport_socket")
+        && let Socket::Tls(context) = tls::socket(&socket, "UpstreamTlsContext")
+    {
+        config.tls = tls::cluster(&context, config.protocol);
     }
     let assignment = endpoints(node, &mut config);
     Translated { config, assignment }
@@ -288,23 +293,5 @@ fn http_options(node: &Node<'_>, config: &mut Cluster) {
                 "only an `explicit_http_config` of HTTP/1.1 or HTTP/2 is supported",
             ),
         }
-    }
-}
-
-/// A transport socket that is none.
-pub(super) fn plaintext_only(socket: &Node<'_>) {
-    match super::typed(socket, "typed_config") {
-        super::Typed::Known(known) if known.kind() == "RawBuffer" => {}
-        super::Typed::Known(known) => {
-            let why = format!(
-                "{} is not supported: encryption is configured by the file",
-                known.kind()
-            );
-            socket.refuse("typed_config", why);
-        }
-        super::Typed::Unknown(name) => {
-            socket.refuse("typed_config", format!("{name} is not supported"))
-        }
-        super::Typed::Absent => {}
     }
 }

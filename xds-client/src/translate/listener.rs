@@ -1,4 +1,4 @@
-//! Listeners: an address, one filter chain, and at its end HTTP or a byte relay.
+//! Listeners: an address, filter chains that differ by their TLS, and at their end HTTP or a byte relay.
 
 use std::sync::Arc;
 
@@ -8,22 +8,34 @@ use tidegate_core::config::{
 };
 
 use super::{
-    FaultFilter, Listener as Translated, Typed, action, cluster::plaintext_only, endpoint, fault,
-    is_this_stream, node::Node, reference, route, template, typed,
+    FaultFilter, Listener as Translated, Typed, action, endpoint, fault, is_this_stream,
+    node::Node,
+    reference, route, template,
+    tls::{self, Socket},
+    typed,
 };
 
 /// Makes a listener.
 pub(super) fn listener(node: &Node<'_>) -> Translated {
     let mut faults = FaultFilter::Absent;
-    let (protocol, routes) = match chain(node) {
-        Some(chain) => protocol(&chain, &mut faults),
+    let mut encrypted = None;
+    let (protocol, routes) = match chains(node) {
+        Some(chains) => {
+            let (protocol, routes) = protocol(&chains.first, &mut faults);
+            let word = match &protocol {
+                Protocol::Http(_) => "http",
+                Protocol::Tcp(_) => "tcp",
+            };
+            encrypted = tls::listener(&chains.contexts, word, chains.takes_plaintext);
+            (protocol, routes)
+        }
         None => (Protocol::Tcp(template::tcp()), None),
     };
     Translated {
         config: Listener {
             bind: bind(node),
             proxy_protocol: listener_filters(node),
-            tls: None,
+            tls: encrypted,
             protocol,
         },
         routes,
@@ -45,18 +57,95 @@ fn bind(node: &Node<'_>) -> std::net::SocketAddr {
     address.unwrap_or_else(|| ([0, 0, 0, 0], 0).into())
 }
 
-/// The one filter chain.
-fn chain<'a>(node: &Node<'a>) -> Option<Node<'a>> {
-    let chains = node.nodes("filter_chains");
-    let by_default = node.node("default_filter_chain");
-    if chains.len() + usize::from(by_default.is_some()) != 1 {
-        node.refuse("filter_chains", "exactly one is supported");
+/// What the filter chains come to: the filters, which all of them share, and their TLS.
+struct Chains<'a> {
+    first: Node<'a>,
+    contexts: Vec<Node<'a>>,
+    takes_plaintext: bool,
+}
+
+/// A connection is in TLS or it is not, and certificates are chosen by its server name: what chains differ by here.
+/// Each other difference is refused.
+fn chains<'a>(node: &Node<'a>) -> Option<Chains<'a>> {
+    let mut all = node.nodes("filter_chains");
+    all.extend(node.node("default_filter_chain"));
+    let Some(first) = all.first().cloned() else {
+        node.refuse("filter_chains", "is empty");
+        return None;
+    };
+    let (mut contexts, mut plain) = (Vec::new(), 0);
+    for chain in &all {
+        if chain.value("filters") != first.value("filters") {
+            chain.refuse("filters", "differ from those of the first chain");
+        }
+        let socket = chain.node("transport_socket");
+        let socket = socket.map(|socket| tls::socket(&socket, "DownstreamTlsContext"));
+        let is_tls = match socket {
+            Some(Socket::Tls(context)) => {
+                contexts.push(context);
+                true
+            }
+            Some(Socket::Refused) => continue,
+            Some(Socket::Plaintext) | None => {
+                plain += 1;
+                false
+            }
+        };
+        chain_match(chain, is_tls, all.len() > 1);
     }
-    let chain = chains.into_iter().next().or(by_default)?;
-    if let Some(socket) = chain.node("transport_socket") {
-        plaintext_only(&socket);
+    if plain > 1 {
+        node.refuse("filter_chains", "only one without TLS is supported");
     }
-    Some(chain)
+    for context in contexts.iter().skip(1) {
+        if !is_alike(context, contexts.first()) {
+            context.refuse(
+                "",
+                "differs from the first chain's by more than its certificates",
+            );
+        }
+    }
+    Some(Chains {
+        first,
+        contexts,
+        takes_plaintext: plain > 0,
+    })
+}
+
+/// What a chain is chosen by.
+fn chain_match(chain: &Node<'_>, is_tls: bool, has_others: bool) {
+    let Some(condition) = chain.node("filter_chain_match") else {
+        return;
+    };
+    let expected = if is_tls { "tls" } else { "raw_buffer" };
+    let protocol = condition.text("transport_protocol");
+    if !protocol.is_empty() && (protocol != expected || !has_others) {
+        condition.refuse(
+            "transport_protocol",
+            "is for a chain with TLS beside one without, each with its own",
+        );
+    }
+    if condition.has("server_names") {
+        condition.warn("server_names", "certificates are chosen by their own names");
+    }
+}
+
+/// Whether two contexts are the same but for their certificates.
+fn is_alike(context: &Node<'_>, first: Option<&Node<'_>>) -> bool {
+    let Some(first) = first else { return true };
+    let rest = |node: &Node<'_>| {
+        let all = node.message().fields.iter();
+        let others = all
+            .filter(|(name, _)| name != "common_tls_context")
+            .cloned();
+        let common = node.node("common_tls_context");
+        let common = common.map(|common| {
+            let fields = common.message().fields.iter();
+            let fields = fields.filter(|(name, _)| name != "tls_certificate_sds_secret_configs");
+            fields.cloned().collect::<Vec<_>>()
+        });
+        (others.collect::<Vec<_>>(), common)
+    };
+    rest(context) == rest(first)
 }
 
 fn listener_filters(node: &Node<'_>) -> ProxyProtocolIn {

@@ -21,6 +21,7 @@ mod own;
 mod route;
 pub mod support;
 mod template;
+mod tls;
 
 pub use own::EXTENSIONS;
 

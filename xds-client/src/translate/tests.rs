@@ -7,6 +7,7 @@
 )]
 
 mod own;
+mod tls;
 
 use serde_json::{Value as Json, json};
 use tidegate_core::config::model::{

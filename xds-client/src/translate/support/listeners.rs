@@ -66,6 +66,77 @@ pub(super) const TABLE: &[Support] = &[
         ignored: &[],
     },
     Support {
+        kind: "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        taken: &[
+            "common_tls_context",
+            "require_client_certificate",
+            "disable_stateless_session_resumption",
+        ],
+        ignored: &[
+            ("session_timeout", "tickets have their own life"),
+            ("disable_stateful_session_resumption", "there is none"),
+            ("ocsp_staple_policy", "nothing is stapled"),
+            (
+                "full_scan_certs_on_sni_mismatch",
+                "the first certificate is for the rest",
+            ),
+            (
+                "prefer_client_ciphers",
+                "the client's order does not matter",
+            ),
+        ],
+    },
+    Support {
+        kind: "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        taken: &["common_tls_context", "sni", "max_session_keys"],
+        ignored: &[
+            ("allow_renegotiation", "there is none"),
+            ("enforce_rsa_key_usage", "it is enforced"),
+        ],
+    },
+    Support {
+        kind: "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext",
+        taken: &[
+            "tls_params",
+            "tls_certificate_sds_secret_configs",
+            "validation_context_sds_secret_config",
+            "combined_validation_context",
+            "alpn_protocols",
+        ],
+        ignored: &[],
+    },
+    Support {
+        kind: "envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext",
+        taken: &[
+            "default_validation_context",
+            "validation_context_sds_secret_config",
+        ],
+        ignored: &[],
+    },
+    Support {
+        kind: "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext",
+        taken: &["match_typed_subject_alt_names"],
+        ignored: &[],
+    },
+    Support {
+        kind: "envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher",
+        taken: &["san_type", "matcher"],
+        ignored: &[],
+    },
+    Support {
+        kind: "envoy.extensions.transport_sockets.tls.v3.TlsParameters",
+        taken: &[
+            "tls_minimum_protocol_version",
+            "tls_maximum_protocol_version",
+        ],
+        ignored: &[],
+    },
+    Support {
+        kind: "envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig",
+        taken: &["name", "sds_config"],
+        ignored: &[],
+    },
+    Support {
         kind: "envoy.config.core.v3.ConfigSource",
         taken: &["ads", "self"],
         ignored: &[
@@ -130,7 +201,7 @@ pub(super) const TABLE: &[Support] = &[
     },
     Support {
         kind: "envoy.config.listener.v3.FilterChainMatch",
-        taken: &[],
+        taken: &["transport_protocol", "server_names"],
         ignored: &[],
     },
     Support {
