@@ -10,6 +10,7 @@
 //! news never came.
 
 mod connection;
+mod pace;
 mod servers;
 mod settings;
 mod wire;
@@ -39,15 +40,17 @@ use crate::{
             aggregated_discovery_service_client::AggregatedDiscoveryServiceClient as Ads,
         },
     },
-    resources::{RawResponse, Resources, TypeStatus},
+    resources::{RawResponse, Resources, TypeStatus, Verdict},
     subscription::{Claim, Request, Variant},
 };
 
 pub use connection::Tls;
+pub use pace::{PAUSE_MAX, REFUSED_FREE};
 pub use servers::FAILURES_MAX;
 pub use settings::{Link, Local, Node, Settings, Times};
 
 use connection::connect;
+use pace::Pace;
 use servers::Servers;
 use wire::{delta_request, delta_response, node, said, with_token, world_request, world_response};
 
@@ -362,16 +365,19 @@ impl Client {
         self.answer_by = owes.then(|| Instant::now() + times.answer);
         let mut silent = Instant::now() + shortened(times.silence);
         let mut returned = Box::pin(self.preferred());
+        let (mut pace, mut paused) = (Pace::default(), None);
         loop {
             self.send(&session.outgoing);
             let deadline = self.deadline();
             let answer_by = self.answer_by;
             tokio::select! {
                 response = session.incoming.message(),
-                    if self.resources.unanswered() < UNANSWERED_MAX =>
+                    if self.resources.unanswered() < UNANSWERED_MAX && paused.is_none() =>
                 {
                     let ended = || Ended::Lost("it ended the stream".into());
-                    self.receive(response?.ok_or_else(ended)?);
+                    let verdict = self.receive(response?.ok_or_else(ended)?);
+                    let pause = pace.received(verdict == Verdict::Refused);
+                    paused = (!pause.is_zero()).then(|| Instant::now() + pause);
                     self.answer_by = None;
                     self.is_suspect = false;
                     silent = Instant::now() + shortened(times.silence);
@@ -380,6 +386,7 @@ impl Client {
                 room = session.outgoing.reserve(), if self.resources.is_due() => {
                     room.map_err(|_| Ended::Lost("it ended the stream".into()))?;
                 }
+                () = wake(paused), if paused.is_some() => paused = None,
                 () = wake(deadline) => self.elapsed(),
                 Ok(()) = self.local.changed() => self.local_changed(),
                 () = self.parts.closed() => return Ok(()),
@@ -432,15 +439,17 @@ impl Client {
         }
     }
 
-    fn receive(&mut self, response: RawResponse) {
+    fn receive(&mut self, response: RawResponse) -> Verdict {
         self.received = Instant::now();
         let now = self.now();
-        if let Err(url) = self.resources.receive(response, now) {
+        let verdict = self.resources.receive(response, now).unwrap_or_else(|url| {
             tracing::warn!("xDS: a response of type `{url}` was not asked for");
-        }
+            Verdict::Refused
+        });
         self.save_at.get_or_insert(Instant::now() + SAVE_PAUSE);
         self.publish();
         self.show(|_| {});
+        verdict
     }
 
     fn elapsed(&mut self) {

@@ -48,6 +48,15 @@ pub struct RawResource {
     pub bytes: Vec<u8>,
 }
 
+/// What became of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing of it was wrong, or something of it was good.
+    Taken,
+    /// Nothing of it could be taken, and it was not empty.
+    Refused,
+}
+
 /// How a type is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeStatus {
@@ -232,7 +241,7 @@ impl Resources {
     /// # Errors
     ///
     /// The type that it is of, if nobody asked for that.
-    pub fn receive(&mut self, response: RawResponse, now: Duration) -> Result<(), String> {
+    pub fn receive(&mut self, response: RawResponse, now: Duration) -> Result<Verdict, String> {
         let of_type = |one: &&mut Subscription| one.resource_type().url() == response.type_url;
         let Some(subscription) = self.subscriptions.iter_mut().find(of_type) else {
             return Err(response.type_url);
@@ -277,9 +286,14 @@ impl Resources {
         if let Some(error) = subscription.error() {
             told.last_error = Some(error.to_owned());
         }
+        let is_refused_in_part = subscription.error().is_some();
+        let verdict = match is_refused_in_part && updates.is_empty() {
+            true => Verdict::Refused,
+            false => Verdict::Taken,
+        };
         self.keep_accepted(resource_type, &updates, raw);
         self.apply(resource_type, updates);
-        Ok(())
+        Ok(verdict)
     }
 
     /// Takes into [`Self::kept`] what was accepted. What has an end is not kept: whoever begins with it could not know

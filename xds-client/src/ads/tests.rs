@@ -8,6 +8,7 @@
 
 mod encrypted;
 mod liveness;
+mod misbehaving;
 
 use std::{net::SocketAddr, pin::Pin};
 

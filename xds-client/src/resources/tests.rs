@@ -21,7 +21,7 @@ fn new(variant: Variant) -> Resources {
 }
 
 impl Resources {
-    fn hear(&mut self, response: RawResponse) -> Result<(), String> {
+    fn hear(&mut self, response: RawResponse) -> Result<Verdict, String> {
         self.receive(response, NOW)
     }
 }
