@@ -326,7 +326,7 @@ fn a_bad_resource_is_refused_alone() {
     let web = listening(&proxy, "web");
     let mut bad = cluster("a");
     bad["connect_timeout"] = "-1s".into();
-    bad["lb_subset_config"] = json!({});
+    bad["use_tcp_for_dns_lookups"] = true.into();
     let broken = world(&[a.address])
         .with("cluster", 2, bad)
         .with("cluster", 2, cluster("b"))
@@ -343,7 +343,7 @@ fn a_bad_resource_is_refused_alone() {
     assert_eq!(
         errors,
         [
-            "cluster: a: lb_subset_config: is not supported; connect_timeout: -1.000000000s is negative or malformed"
+            "cluster: a: use_tcp_for_dns_lookups: is not supported; connect_timeout: -1.000000000s is negative or malformed"
         ]
     );
     let refused = resource(&view(&proxy), "cluster", "a");
@@ -362,7 +362,7 @@ fn a_bad_resource_is_refused_alone() {
         proxy
             .admin_get("/xds?format=text")
             .text()
-            .contains("refused: lb_subset_config")
+            .contains("refused: use_tcp_for_dns_lookups")
     );
 
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
