@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 
 use common::{
     Client, Origin, Proxy,
-    control_plane::{ControlPlane, World, cluster, envoy, listener, listening, routes},
+    control_plane::{ControlPlane, World, cluster, endpoints, envoy, listener, listening, routes},
     peer::{self, Server},
     proxy::Setup,
 };
@@ -478,4 +478,71 @@ fn envoy_agrees_about_endpoints() {
             }
         }
     }
+}
+
+/// Goal: copies are what Envoy's are: how many, to which host, with which body. Method: one control plane, both proxies, a
+/// route that is rewritten and mirrored in full, and one that is mirrored for nobody; the origin that gets copies tells.
+#[test]
+fn envoy_agrees_about_copies() {
+    const COPIES: usize = 50;
+    let Some(program) = peer::envoy() else { return };
+    let Some(mut plane) = ControlPlane::start() else {
+        return;
+    };
+    let (main, shadow) = (Origin::named("main"), Origin::named("shadow"));
+    let mirrored = |path: &str, share: u32| {
+        json!({ "match": { "prefix": path }, "route": { "cluster": "main", "prefix_rewrite": "/new",
+            "request_mirror_policies": [{ "cluster": "shadow",
+                "runtime_fraction": { "default_value": { "numerator": share } } }] } })
+    };
+    let judge = Server::start(|folder, address| {
+        let ours = listener("web", "127.0.0.1:0".parse().unwrap(), "r");
+        let of_routes = json!([mirrored("/all", 100), mirrored("/none", 0)]);
+        let mut world = World::default()
+            .with("listener", 1, listener("judge", address, "r"))
+            .with("listener", 1, ours)
+            .with("route", 1, routes("r", of_routes));
+        for (name, origin) in [("main", &main), ("shadow", &shadow)] {
+            let assignment = endpoints(name, &[origin.address]);
+            world = world
+                .with("cluster", 1, cluster(name))
+                .with("endpoint", 1, assignment);
+        }
+        plane.serve(&world);
+        envoy(plane.address, &program, folder)
+    });
+    let proxy = Proxy::start(format!("xds: {{ addresses: [\"{}\"] }}\n", plane.address));
+    let web = listening(&proxy, "web");
+    assert_eq!(plane.errors(), Vec::<String>::new());
+    let mut seen = Vec::new();
+    for address in [web, judge.address] {
+        let before = shadow.requests().len();
+        let mut client = Client::connect(address);
+        for number in 0..COPIES {
+            let request = |path: &str| {
+                let body = format!("body {number}");
+                let length = body.len();
+                format!(
+                    "POST {path}/x HTTP/1.1\r\nHost: pay.example:80\r\nContent-Length: {length}\r\n\r\n{body}"
+                )
+            };
+            assert_eq!(client.exchange(request("/none")).text(), "main");
+            assert_eq!(client.exchange(request("/all")).text(), "main");
+        }
+        shadow.wait_for_requests(before + COPIES);
+        let copies = shadow.requests().split_off(before);
+        let copies = copies.into_iter().map(|copy| {
+            let host = copy.head.get("host").unwrap().to_owned();
+            let body = String::from_utf8(copy.body.clone()).unwrap();
+            (copy.head.target().to_owned(), host, body)
+        });
+        let mut copies: Vec<_> = copies.collect();
+        copies.sort();
+        seen.push(copies);
+    }
+    assert_eq!(seen[0], seen[1]);
+    assert_eq!(
+        (seen[0].len(), &*seen[0][0].1),
+        (COPIES, "pay.example-shadow:80")
+    );
 }

@@ -172,10 +172,23 @@ pub struct Forward {
     pub timeout: Option<Duration>,
     /// When to try again.
     pub retry: Option<model::Retry>,
+    /// Who gets copies of requests.
+    pub mirrors: Vec<Mirror>,
     /// Which requests adaptive limiting refuses last; `None` for those that it never refuses.
     pub priority: Option<Priority>,
     /// The interface that the route is, of each cluster that is limited.
     pub interfaces: Vec<(ClusterId, InterfaceId)>,
+}
+
+/// Who gets copies of requests, compiled.
+#[derive(Clone, Copy, Debug)]
+pub struct Mirror {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Of which requests.
+    pub chance: model::Chance,
+    /// Whether the host has `-shadow` behind its name.
+    pub host_suffix: bool,
 }
 
 impl Forward {
@@ -628,6 +641,7 @@ fn compile_action(route: &model::Route, clusters: &[Cluster]) -> Action {
             host_rewrite: forward.host_rewrite.clone(),
             timeout: forward.timeout,
             retry: forward.retry.clone(),
+            mirrors: compile_mirrors(&forward.mirrors, clusters),
             priority: forward.priority,
             interfaces: Vec::new(),
         }),
@@ -645,6 +659,17 @@ fn compile_split(rule: &str, to: &[model::WeightedCluster], clusters: &[Cluster]
         Some((target, to.share))
     });
     Split::new(rule, shares)
+}
+
+fn compile_mirrors(mirrors: &[model::Mirror], clusters: &[Cluster]) -> Vec<Mirror> {
+    let compiled = mirrors.iter().filter_map(|mirror| {
+        Some(Mirror {
+            cluster: find_cluster(clusters, &mirror.cluster)?.id,
+            chance: mirror.chance,
+            host_suffix: mirror.host_suffix,
+        })
+    });
+    compiled.collect()
 }
 
 /// The cluster of a name, of clusters in the order of their names.

@@ -556,6 +556,14 @@ slab! {
         Counter faults_over_limit,
         /// Requests with a fault now.
         Gauge faults_active,
+        /// Copies of requests that were sent to other clusters.
+        Counter mirrored,
+        /// Copies that were answered, with whatever status.
+        Counter mirrors_answered,
+        /// Copies that were not answered.
+        Counter mirrors_failed,
+        /// Copies that were not sent: too many at once, a body that is too large, or one that did not come to its end.
+        Counter mirrors_dropped,
         /// Requests for which the fallback of the cluster's `subsets` held, refused or not.
         Counter subset_fallbacks,
         /// Calls of gRPC that have come to a status.

@@ -47,7 +47,7 @@ fn every_key_of_balancing_lands_in_its_field() {
     let Protocol::Http(edge) = &config.listeners["edge"].protocol else {
         panic!("it speaks HTTP")
     };
-    let RouteAction::Forward(forward) = &edge.routes[10].action else {
+    let RouteAction::Forward(forward) = &edge.routes[11].action else {
         panic!("it forwards")
     };
     let part = |share, subset| WeightedCluster {

@@ -119,7 +119,9 @@ fn defaults_are_strict() {
 /// Goal: every key lands in its field. Method: a file with all of them, field by field.
 #[test]
 fn every_key_of_a_listener_lands_in_its_field() {
-    let (config, warnings) = parse(EVERYTHING);
+    let (config, mut warnings) = parse(EVERYTHING);
+    // A route leads to the exclusive group of the steering program.
+    warnings.retain(|found| found.code != "TG-C120");
     assert_eq!(warnings, []);
     let san = |kind, pattern| SanMatch { kind, pattern };
     let tls = ListenerTls {

@@ -1,4 +1,4 @@
-//! Fault injection in the configuration: where each key lands, and what is refused.
+//! Fault injection and copies of requests in the configuration: where each key lands, and what is refused.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::time::Duration;
@@ -44,10 +44,49 @@ fn every_key_of_faults_lands_in_its_field() {
         }),
         ..Fault::default()
     };
-    for (at, expected) in [(7, some), (8, all), (9, asked)] {
+    for (at, expected) in [(7, some), (9, all), (10, asked)] {
         assert_eq!(edge.routes[at].fault.as_deref(), Some(&expected));
     }
     assert_eq!(edge.routes[6].fault, None);
+    let RouteAction::Forward(forward) = &edge.routes[8].action else {
+        panic!("it forwards")
+    };
+    let mirror = |cluster: &str, share, host_suffix| Mirror {
+        cluster: cluster.into(),
+        chance: chance(share),
+        host_suffix,
+    };
+    assert_eq!(
+        forward.mirrors,
+        [mirror("pay", 1_000, true), mirror("spread", 10_000, false)]
+    );
+}
+
+/// Goal: copies go to clusters that are there, and a cluster that only gets copies is used. Method: a mirror to nobody,
+/// one of a route that answers by itself, and one that is as it should be.
+#[test]
+fn mistakes_of_mirrors_are_found() {
+    for (route, codes) in [
+        ("to: app, mirror: [ { to: gone } ]", &["TG-C027"][..]),
+        ("to: app, mirror: []", &["TG-C041"]),
+        (
+            "respond: { status: 200 }, mirror: [ { to: app } ]",
+            &["TG-C022"],
+        ),
+        ("to: app, mirror: [ { to: shadow } ]", &[]),
+    ] {
+        let text = format!(
+            "version: 1\nlisteners: {{ web: {{ bind: 127.0.0.1:80, routes: [ {{ {route} }} ] }} }}\n\
+             clusters: {{ app: {{ endpoints: {{ static: [10.0.0.1:80] }} }}, shadow: {{ endpoints: {{ static: [10.0.0.2:80] }} }} }}\n"
+        );
+        let found = match config::parse("test.yaml", &text) {
+            Ok((_, warnings)) => warnings,
+            Err(errors) => errors,
+        };
+        let mut found: Vec<_> = found.iter().map(|one| one.code).collect();
+        found.sort_unstable();
+        assert_eq!(found, codes, "{route}");
+    }
 }
 
 /// Goal: what cannot be meant is refused. Method: a table of mistakes.

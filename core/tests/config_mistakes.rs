@@ -117,7 +117,7 @@ const ROUTES: &[Mistake] = &[
     ("TG-C020", "exactly one", "to: pay, «respond»: { status: 200 }"),
     ("TG-C010", "did you mean `to`?", "«cluster»: pay, to: pay"),
     ("TG-C010", "did you mean `match`?", "«macth»: { path: / }, to: pay"),
-    ("TG-C014", "refused", "to: pay, «mirror»: orders"),
+    ("TG-C014", "refused", "to: pay, «steering»: {}"),
     ("TG-C010", "did you mean `rate_limits`?", "to: pay, «rate_limit»: { requests: 1 }"),
     ("TG-C011", "add `requests: …`", "to: pay, rate_limits: [«{ per: 1s }»]"),
     ("TG-C010", "did you mean `per`?", "to: pay, rate_limits: [{ requests: 1, «fill_interval»: 1s }]"),

@@ -260,6 +260,7 @@ fn route(name: &str, to: &[(&str, u32)]) -> Route {
             host_rewrite: None,
             timeout: None,
             retry: None,
+            mirrors: Vec::new(),
             priority: Some(tidegate_core::limiter::Priority::Normal),
         }),
         request_headers: HeaderEdits::default(),

@@ -48,6 +48,8 @@ pub(crate) struct Local {
     random: Cell<u64>,
     /// What hashes of keys that clients choose are keyed with, the same on all shards.
     pub(crate) hash_key: u64,
+    /// Copies of requests that are being made or sent.
+    pub(crate) mirrors_active: Cell<u32>,
     /// Client connections open.
     connections: Cell<u32>,
     /// Boxed, since a scratch moves in and out with every request.
@@ -81,6 +83,7 @@ impl Local {
             // Zero would stay zero.
             random: Cell::new(settings.seed | 1),
             hash_key: settings.hash_key,
+            mirrors_active: Cell::new(0),
             connections: Cell::new(0),
             scratches: RefCell::new(Vec::new()),
             route_scratch: RefCell::new(RouteScratch::default()),

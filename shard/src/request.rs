@@ -12,6 +12,7 @@
 //! * `head.rs`: reading heads, which may arrive in pieces, and writing them for the next hop.
 //! * `upload.rs`: the request on its way to the endpoint.
 //! * `answer.rs`: the answer on its way to the client; `download.rs`: its body.
+//! * `mirror.rs`: copies of the request for other clusters.
 //! * `tunnel.rs`: requests for another protocol, and the relay behind them.
 //! * `reply.rs`: answers of our own.
 //! * `retry.rs`: what failed, and whether it is worth another try.
@@ -23,6 +24,7 @@ mod download;
 mod exchange;
 mod fault;
 mod head;
+mod mirror;
 mod reply;
 mod retry;
 mod steer;
@@ -74,6 +76,7 @@ pub(crate) async fn serve_request(caller: Caller<'_>, start: Start) -> Next {
         Ok(next) => next,
         Err(refusal) => exchange.refuse(refusal).await,
     };
+    exchange.send_copies(&plane);
     exchange.record();
     next
 }
@@ -98,6 +101,7 @@ async fn run<'a>(
     exchange.limit(to, forward)?;
     let mut admission = to.admit().ok_or(Reason::CircuitRequests)?;
     exchange.start_clock(forward);
+    exchange.mirror(plane, route, forward);
     let mut tried = Vec::new();
     // A pooled connection that the endpoint closes at this very moment costs one free try on a new one.
     let mut fresh = false;

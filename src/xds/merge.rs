@@ -181,19 +181,14 @@ fn obstacle(config: &Config, name: &str, listener: &Listener) -> Option<String> 
         return None;
     };
     let forwards = http.routes.iter().filter_map(|route| match &route.action {
-        RouteAction::Forward(forward) => Some(&forward.to),
+        RouteAction::Forward(forward) => Some(forward.clusters()),
         _ => None,
     });
     let names_client = forwards.flatten().find(|to| {
-        let cluster = config.clusters.get(&to.cluster);
+        let cluster = config.clusters.get(*to);
         cluster.is_some_and(|cluster| cluster.proxy_protocol.is_some())
     });
-    names_client.map(|to| {
-        format!(
-            "cluster `{}` has `proxy_protocol`, and is for TCP alone",
-            to.cluster
-        )
-    })
+    names_client.map(|to| format!("cluster `{to}` has `proxy_protocol`, and is for TCP alone"))
 }
 
 /// Whether two addresses cannot both be listened on.

@@ -364,7 +364,7 @@ pub fn clusters_of(listener: &model::Listener) -> BTreeSet<Arc<str>> {
         Protocol::Tcp(tcp) => names(&tcp.to).into_iter().collect(),
         Protocol::Http(http) => {
             let forwards = http.routes.iter().filter_map(|route| match &route.action {
-                RouteAction::Forward(forward) => Some(names(&forward.to)),
+                RouteAction::Forward(forward) => Some(forward.clusters().cloned()),
                 _ => None,
             });
             forwards.flatten().collect()

@@ -354,6 +354,7 @@ fn forward(object: &mut Object, forward: &Forward) {
         "priority",
         forward.priority.map_or("exempt", Priority::word),
     );
+    object.put_opt("mirror", fault::mirrors(&forward.mirrors));
     object.put_opt("hash", forward.hash.as_ref().map(hash));
     let mut rewrite = Object::default();
     match &forward.path_rewrite {

@@ -9,6 +9,7 @@ mod cluster;
 mod fault;
 mod global;
 mod listener;
+mod mirror;
 mod outlier;
 mod route;
 mod steering;
@@ -20,12 +21,14 @@ pub(super) use cluster::*;
 pub(super) use fault::*;
 pub(super) use global::*;
 pub(super) use listener::*;
+pub(super) use mirror::*;
 pub(super) use outlier::*;
 pub(super) use route::*;
 pub(super) use steering::*;
 pub(super) use tls::*;
 pub(super) use top::*;
 
+pub use mirror::MIRRORS_MAX;
 pub use tls::{
     ALPN_NAME_MAX, CERTIFICATES_MAX, LABEL_MAX, LABELS_MAX, SECRETS_MAX, SUBJECT_ALT_NAME_MAX,
     SUBJECT_ALT_NAMES_MAX, TLS_LIST_MAX,
@@ -116,6 +119,7 @@ pub(super) static SECTIONS: &[&Section] = &[
     &ROUTE,
     &MATCH,
     &VALUE_MATCH,
+    &MIRROR,
     &FAULT,
     &FAULT_DELAY,
     &FAULT_ABORT,
@@ -175,6 +179,8 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("service", "to"),
     ("weighted_clusters", "split"),
     ("weights", "split"),
+    ("request_mirror_policies", "mirror"),
+    ("shadow", "mirror"),
     ("lb_subset_config", "subsets"),
     ("subset_selectors", "selectors"),
     ("fallback_policy", "fallback"),

@@ -46,10 +46,10 @@ pub(super) fn lint(config: &Config, origins: &Origins, report: &Report<'_>) {
                 let routes: Vec<Placed<'_>> = http.routes.iter().zip(places).collect();
                 for placed in &routes {
                     if let RouteAction::Forward(forward) = &placed.0.action {
-                        used.extend(forward.to.iter().map(|to| to.cluster.as_ref()));
+                        used.extend(forward.clusters().map(AsRef::<str>::as_ref));
                         exclusive(config, forward, placed, report);
                         hashing(config, forward, placed, report);
-                        proxy_protocol(config, &forward.to, placed, report);
+                        proxy_protocol(config, forward, placed, report);
                     }
                 }
                 unreachable(http, places, report);
@@ -105,7 +105,22 @@ fn exclusive(config: &Config, forward: &Forward, (route, place): &Placed<'_>, re
     let applications = steering.flat_map(|steering| steering.applications.values());
     let groups = applications.flat_map(|application| &application.groups);
     let led_to = |cluster: &Arc<str>| forward.to.iter().any(|to| to.cluster == *cluster);
-    for (group, _) in groups.filter(|(_, group)| group.exclusive && led_to(&group.cluster)) {
+    let copied_to = |cluster: &Arc<str>| forward.mirrors.iter().any(|to| to.cluster == *cluster);
+    let closed = groups.filter(|(_, group)| group.exclusive);
+    for (group, _) in closed
+        .clone()
+        .filter(|(_, group)| copied_to(&group.cluster))
+    {
+        let message = format!(
+            "route `{}` copies requests to the exclusive group `{group}`",
+            route.name
+        );
+        let problem = Problem::new(codes::NOT_HERE, (*place).clone(), message);
+        let help =
+            "an exclusive group gets what a rule names, and only that: copy to another cluster";
+        report.add(problem.label("no rule names it").help(help));
+    }
+    for (group, _) in closed.filter(|(_, group)| led_to(&group.cluster)) {
         let message = format!(
             "route `{}` leads to the exclusive group `{group}`",
             route.name
@@ -234,18 +249,18 @@ fn hashing(config: &Config, forward: &Forward, (route, place): &Placed<'_>, repo
 /// PROXY protocol headers towards endpoints belong to byte relays: a pooled connection has many clients.
 fn proxy_protocol(
     config: &Config,
-    to: &[WeightedCluster],
+    forward: &Forward,
     (route, place): &Placed<'_>,
     report: &Report<'_>,
 ) {
-    let sends = |to: &&WeightedCluster| {
-        let cluster = config.clusters.get(&to.cluster);
+    let sends = |to: &&Arc<str>| {
+        let cluster = config.clusters.get(*to);
         cluster.is_some_and(|cluster| cluster.proxy_protocol.is_some())
     };
-    if let Some(to) = to.iter().find(sends) {
+    if let Some(to) = forward.clusters().find(sends) {
         let message = format!(
-            "HTTP route `{}` leads to cluster `{}`, which has `proxy_protocol`",
-            route.name, to.cluster
+            "HTTP route `{}` leads to cluster `{to}`, which has `proxy_protocol`",
+            route.name
         );
         let problem = Problem::new(codes::NOT_HERE, (*place).clone(), message);
         report.add(problem.label("only for TCP listeners").help(

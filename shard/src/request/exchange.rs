@@ -19,8 +19,8 @@ use tidegate_core::{
 };
 
 use super::{
-    caller::Caller, fault::Active, reply::REASON_HEADER, retry::Failure, steer::Steered,
-    upload::Upload,
+    caller::Caller, fault::Active, mirror::Copies, reply::REASON_HEADER, retry::Failure,
+    steer::Steered, upload::Upload,
 };
 use crate::{
     access_log, census,
@@ -183,6 +183,8 @@ pub(crate) struct Exchange<'a> {
     pub(super) tunnel_key: Option<String>,
     /// Its slot of the interface, where that is limited.
     pub(super) pass: Option<Pass>,
+    /// Who gets copies of it.
+    pub(super) copies: Copies,
     /// The fault that was injected into it.
     pub(super) fault: Option<Active<'a>>,
     /// How long it was delayed on purpose.
@@ -230,6 +232,7 @@ impl<'a> Exchange<'a> {
             grpc_status: None,
             tunnel_key: None,
             pass: None,
+            copies: Copies::default(),
             fault: None,
             fault_delay_ns: 0,
             grpc_abort: None,

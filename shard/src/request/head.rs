@@ -217,8 +217,30 @@ impl<'a> Exchange<'a> {
 
     /// The head for the endpoint, with the listener's and the route's edits.
     fn write_request_head(&mut self, route: &Route, forward: &Forward, leg: &Leg) -> Vec<u8> {
-        self.tunnel_key = self.new_tunnel_key(leg);
-        let key = self.tunnel_key.as_deref().map(|key| (tunnel::KEY, key));
+        let key = self.new_tunnel_key(leg);
+        let field = key.as_deref().map(|key| (tunnel::KEY, key));
+        let head = self.write_edited_head(route, forward, field, None);
+        self.tunnel_key = key;
+        head
+    }
+
+    /// The same for a copy of the request.
+    pub(super) fn write_copied_head(
+        &mut self,
+        route: &Route,
+        forward: &Forward,
+        copied: Copied<'_>,
+    ) -> Vec<u8> {
+        self.write_edited_head(route, forward, None, Some(copied))
+    }
+
+    fn write_edited_head(
+        &mut self,
+        route: &Route,
+        forward: &Forward,
+        key: Option<(&str, &str)>,
+        copied: Option<Copied<'_>>,
+    ) -> Vec<u8> {
         let own: Vec<_> = key.into_iter().chain(self.hop_mark()).collect();
         let unmarked =
             (self.drops_hop_mark()).then(|| with_hop_mark(&route.request_headers.remove));
@@ -244,7 +266,9 @@ impl<'a> Exchange<'a> {
                 .path_rewrite
                 .as_ref()
                 .map(|_| scratch.target.as_slice()),
-            host: forward.host_rewrite.as_deref().map(str::as_bytes),
+            host: copied
+                .and_then(|copied| copied.host)
+                .or(forward.host_rewrite.as_deref().map(str::as_bytes)),
             via: self.http.forwarded.via.as_deref(),
             forwarded_for,
             proto: self.client.scheme(),
@@ -252,7 +276,8 @@ impl<'a> Exchange<'a> {
             set: &route.request_headers.set,
             append: &route.request_headers.append,
             upgrade: head.upgrade.is_some(),
-            drop_expect: false,
+            // Nobody waits for what a copy is answered with.
+            drop_expect: copied.is_some(),
             extra: &own,
         };
         let mut out = local.driver.buffer();
@@ -261,8 +286,15 @@ impl<'a> Exchange<'a> {
     }
 }
 
+/// What is particular to the head of a copy.
+#[derive(Clone, Copy)]
+pub(super) struct Copied<'a> {
+    /// Its host, if that is another.
+    pub(super) host: Option<&'a [u8]>,
+}
+
 /// Reads the head of an answer into `head`; the chunk begins with it.
-async fn read_response(
+pub(super) async fn read_response(
     driver: &Rc<Driver>,
     socket: &Stream,
     head: &mut ResponseHead,

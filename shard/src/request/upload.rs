@@ -50,6 +50,27 @@ struct Body {
     expects_continue: bool,
     /// In frames: of the trailer section, as far as it has come.
     trailers: Vec<u8>,
+    /// What has come, for copies of the request.
+    copy: Option<BodyCopy>,
+}
+
+/// All of a body, framing included, as long as it is not too large.
+#[derive(Default)]
+struct BodyCopy {
+    bytes: Vec<u8>,
+    bytes_max: usize,
+    is_cut: bool,
+}
+
+impl BodyCopy {
+    fn push(&mut self, bytes: &[u8]) {
+        if self.is_cut || self.bytes.len() + bytes.len() > self.bytes_max {
+            self.is_cut = true;
+            self.bytes = Vec::new();
+            return;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
 }
 
 impl Upload {
@@ -74,11 +95,32 @@ impl Upload {
             gone: 0,
             expects_continue: head.expect_continue,
             trailers: Vec::new(),
+            copy: None,
         };
         Ok(Upload {
             body: Some(Box::new(body)),
             ..Upload::default()
         })
+    }
+
+    /// Keeps what comes of the body, up to `bytes_max`, for copies of the request.
+    pub(super) fn keep_copy(&mut self, bytes_max: usize) {
+        if let Some(body) = self.body.as_mut().filter(|body| body.taken == 0) {
+            body.copy = Some(BodyCopy {
+                bytes_max,
+                ..BodyCopy::default()
+            });
+        }
+    }
+
+    /// The body, framing included, if all of it has come and was kept.
+    pub(super) fn take_copy(&mut self) -> Option<Vec<u8>> {
+        let Some(body) = &mut self.body else {
+            return Some(Vec::new());
+        };
+        let copy = body.copy.take().filter(|copy| !copy.is_cut);
+        copy.filter(|_| body.tracker.is_done())
+            .map(|copy| copy.bytes)
     }
 
     /// Starts (again) with `head`.
@@ -309,6 +351,9 @@ impl Body {
             .advance(&chunk)
             .map_err(|e| Refusal::with_detail(Reason::ClientBody, e.detail()))?;
         self.taken += n as u64;
+        if let Some(copy) = &mut self.copy {
+            copy.push(chunk.get(..n).unwrap_or_default());
+        }
         if self.tracker.payload_bytes() > self.payload_max {
             return Err(Reason::BodyTooLarge.into());
         }
@@ -327,6 +372,9 @@ impl Body {
             .next_payload(chunk)
             .map_err(|e| Refusal::with_detail(Reason::ClientBody, e.detail()))?;
         self.taken += piece.consumed as u64;
+        if let Some(copy) = &mut self.copy {
+            copy.push(chunk.get(..piece.consumed).unwrap_or_default());
+        }
         if self.tracker.payload_bytes() > self.payload_max {
             return Err(Reason::BodyTooLarge.into());
         }

@@ -3,15 +3,15 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tidegate_core::config::{
-    BODY_MAX, ROUTE_LIST_MAX,
+    BODY_MAX, MIRRORS_MAX, ROUTE_LIST_MAX,
     model::{
-        Forward, HashOn, HeaderEdits, Labels, PathRewrite, Redirect, Respond, Retry, RetryOn,
-        RouteAction, WeightedCluster,
+        Chance, Forward, HashOn, HeaderEdits, Labels, Mirror, PathRewrite, Redirect, Respond,
+        Retry, RetryOn, RouteAction, WeightedCluster,
     },
     value,
 };
 
-use super::{balance, matching::Prefix, node::Node, reference, template};
+use super::{balance, fault, matching::Prefix, node::Node, reference, template};
 use crate::pb::message::Value;
 
 /// All of a split, in basis points.
@@ -88,6 +88,7 @@ fn forward(node: &Node<'_>, host: &Node<'_>, prefix: &Prefix) -> Forward {
         },
         timeout: Some(timeout).filter(|timeout| !timeout.is_zero()),
         retry: policy.and_then(|policy| retry(&policy, retry_template)),
+        mirrors: mirrors(node, host),
         ..template
     }
 }
@@ -160,6 +161,30 @@ pub(super) fn weighted(split: &Node<'_>, weight_field: &str) -> Vec<WeightedClus
             }),
         });
     shares.collect()
+}
+
+/// Who gets copies of requests; the virtual host says it where the route does not.
+fn mirrors(node: &Node<'_>, host: &Node<'_>) -> Vec<Mirror> {
+    const POLICIES: &str = "request_mirror_policies";
+    let of = if node.has(POLICIES) { node } else { host };
+    let policies = of.nodes(POLICIES);
+    if policies.len() > MIRRORS_MAX {
+        let count = policies.len();
+        of.refuse(POLICIES, format!("{count} mirrors, at most {MIRRORS_MAX}"));
+    }
+    let mirrors = policies.iter().filter_map(|policy| {
+        let share = policy.node("runtime_fraction");
+        let share = share.map(|fraction| fraction.node("default_value"));
+        Some(Mirror {
+            cluster: reference(policy, "cluster")?,
+            chance: match share {
+                None => Chance::ALWAYS,
+                Some(share) => share.map_or(fault::NEVER, |share| fault::fraction(&share)),
+            },
+            host_suffix: !policy.flag("disable_shadow_host_suffix_append"),
+        })
+    });
+    mirrors.collect()
 }
 
 fn hash(node: &Node<'_>) -> Option<HashOn> {

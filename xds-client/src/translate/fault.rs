@@ -132,7 +132,7 @@ fn chance(node: &Node<'_>) -> Chance {
         .map_or(NEVER, |node| fraction(&node))
 }
 
-const NEVER: Chance = Chance {
+pub(super) const NEVER: Chance = Chance {
     numerator: 0,
     denominator: 100,
 };

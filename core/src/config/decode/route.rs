@@ -5,8 +5,8 @@ use super::{
     *,
 };
 use crate::config::model::{
-    Forward, HashOn, HeaderEdits, PathPattern, PathRewrite, RateLimit, Redirect, Respond, Retry,
-    RetryOn, Route, RouteAction,
+    Chance, Forward, HashOn, HeaderEdits, Mirror, PathPattern, PathRewrite, RateLimit, Redirect,
+    Respond, Retry, RetryOn, Route, RouteAction,
 };
 use crate::limiter::{
     Priority,
@@ -54,6 +54,7 @@ fn action(fields: &Fields<'_>, path: &PathPattern, clusters: &Names<'_>) -> Rout
                 "retry",
                 "hash",
                 "rewrite",
+                "mirror",
                 "subset",
                 "priority",
                 "request_headers",
@@ -97,11 +98,29 @@ fn forward(
                 check_retry(&retry_fields, &retry, fields.duration_or_off("timeout"));
                 retry
             }),
+        mirrors: mirrors(fields, clusters),
         priority: match fields.word("priority") {
             Some("exempt") => None,
             word => word.and_then(|word| Priority::of(word.as_bytes())),
         },
     }
+}
+
+fn mirrors(fields: &Fields<'_>, clusters: &Names<'_>) -> Vec<Mirror> {
+    fields.refuse_empty("mirror");
+    let items = fields.list("mirror");
+    let read = items.iter().filter_map(|node| {
+        let one = Fields::open(fields.report, &keys::MIRROR, node, node.span.clone());
+        let (share, host_suffix) = (one.share("share"), one.flag("host_suffix"));
+        let name = one.text("to")?;
+        check_cluster(fields.report, &name, clusters);
+        Some(Mirror {
+            cluster: name.text.into(),
+            chance: Chance::of_share(share),
+            host_suffix,
+        })
+    });
+    read.collect()
 }
 
 fn retry(fields: &Fields<'_>) -> Retry {

@@ -41,9 +41,11 @@ impl Senders {
                         crate::config::model::RouteAction::Forward(forward) => Some(forward),
                         _ => None,
                     });
-                    forwards.flat_map(|forward| &forward.to).for_each(|to| {
-                        all.entry(Arc::clone(&to.cluster)).or_default().http = true;
-                    });
+                    for forward in forwards {
+                        for cluster in forward.clusters() {
+                            all.entry(Arc::clone(cluster)).or_default().http = true;
+                        }
+                    }
                 }
             }
         }

@@ -1,7 +1,7 @@
-//! Faults that are injected on purpose, in words of the file.
+//! Faults that are injected on purpose, and copies of requests, in words of the file.
 
 use super::*;
-use crate::config::model::{AbortWith, Chance, Fault};
+use crate::config::model::{AbortWith, Chance, Fault, Mirror};
 
 pub(super) fn fault(fault: &Fault) -> Object {
     let mut object = Object::default();
@@ -33,6 +33,17 @@ pub(super) fn fault(fault: &Fault) -> Object {
     object.put_filled("header", values(&fault.headers));
     object.put("max_active", or_off(fault.active_max));
     object
+}
+
+pub(super) fn mirrors(mirrors: &[Mirror]) -> Option<Vec<Value>> {
+    let mirrors = mirrors.iter().map(|mirror| {
+        let mut object = Object::default();
+        object.put("to", &*mirror.cluster);
+        object.put("share", share(mirror.chance));
+        object.put("host_suffix", mirror.host_suffix);
+        Value::from(object)
+    });
+    Some(mirrors.collect::<Vec<_>>()).filter(|mirrors| !mirrors.is_empty())
 }
 
 /// In basis points, which a millionth of the API is rounded to.

@@ -90,6 +90,8 @@ pub(in super::super) static ROUTE: Section = Section {
             "Which requests the cluster's `adaptive_limit` refuses first.",
         )
         .default("normal", "all alike"),
+        Field::new("mirror", Kind::List(&Kind::Section(&MIRROR), MIRRORS_MAX), "Sends copies of requests to other clusters, whose answers are dropped.")
+            .absent("none"),
         Field::new("fault", Kind::Section(&FAULT), "Delays or refuses requests on purpose.").absent("none"),
         Field::new(
             "rate_limits",
@@ -118,7 +120,6 @@ pub(in super::super) static ROUTE: Section = Section {
         .absent("none"),
     ],
     planned: &[
-        ("mirror", "mirrored requests"),
         ("hedge", "hedged requests"),
         ("adaptive_limit", "adaptive limiting"),
         ("limit", "adaptive limiting"),

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Descriptor, Fault, Labels, RateLimit};
+use super::{Descriptor, Fault, Labels, Mirror, RateLimit};
 use crate::limiter::Priority;
 
 /// One cluster of a split.
@@ -129,8 +129,18 @@ pub struct Forward {
     pub timeout: Option<Duration>,
     /// When to try again.
     pub retry: Option<Retry>,
+    /// Who gets copies of requests.
+    pub mirrors: Vec<Mirror>,
     /// Which requests adaptive limiting refuses last; `None` for those that it never refuses (L9).
     pub priority: Option<Priority>,
+}
+
+impl Forward {
+    /// Names of all clusters that it sends to, copies included.
+    pub fn clusters(&self) -> impl Iterator<Item = &Arc<str>> {
+        let to = self.to.iter().map(|to| &to.cluster);
+        to.chain(self.mirrors.iter().map(|mirror| &mirror.cluster))
+    }
 }
 
 /// What is hashed for stickiness.

@@ -295,6 +295,7 @@ fn pay_action() -> RouteAction {
         path_rewrite: Some(PathRewrite::Prefix("/v1".into())),
         host_rewrite: Some("inner".into()),
         timeout: Some(Duration::from_millis(800)),
+        mirrors: Vec::new(),
         retry: Some(Retry {
             on: RetryOn {
                 connect: true,
@@ -323,6 +324,7 @@ fn to(shares: &[(&str, u32)]) -> RouteAction {
         host_rewrite: None,
         timeout: None,
         retry: None,
+        mirrors: Vec::new(),
         priority: Some(crate::limiter::Priority::Normal),
     })
 }

@@ -42,6 +42,7 @@ pub(super) const TABLE: &[Support] = &[
             "response_headers_to_add",
             "response_headers_to_remove",
             "retry_policy",
+            "request_mirror_policies",
             "typed_per_filter_config",
         ],
         ignored: &[
@@ -154,6 +155,7 @@ pub(super) const TABLE: &[Support] = &[
             "host_rewrite_literal",
             "timeout",
             "retry_policy",
+            "request_mirror_policies",
             "hash_policy",
         ],
         ignored: &[
@@ -166,6 +168,15 @@ pub(super) const TABLE: &[Support] = &[
             ("grpc_timeout_offset", "what a client asks for is passed on"),
             ("early_data_policy", "nothing is sent early"),
         ],
+    },
+    Support {
+        kind: "envoy.config.route.v3.RouteAction.RequestMirrorPolicy",
+        taken: &[
+            "cluster",
+            "runtime_fraction",
+            "disable_shadow_host_suffix_append",
+        ],
+        ignored: &[("trace_sampled", TRACES)],
     },
     Support {
         kind: "envoy.config.route.v3.WeightedCluster",

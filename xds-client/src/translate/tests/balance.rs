@@ -219,3 +219,77 @@ fn other_settings_of_filters_are_refused() {
         ]
     );
 }
+
+/// Goal: mirrors of routes are taken, or else those of the virtual host, with their share. Method: routes that say some and
+/// none, a share of nobody, and what is not supported.
+#[test]
+fn mirrors_are_taken() {
+    let mirror = |cluster: &str, more: Json| {
+        let mut mirror = more;
+        mirror["cluster"] = cluster.into();
+        mirror
+    };
+    let share = |share: Json| json!({ "runtime_fraction": { "default_value": share } });
+    let configuration = |mirrors: Json| {
+        json!({ "name": "r", "virtual_hosts": [{ "name": "v", "domains": ["*"],
+            "request_mirror_policies": [mirror("of-host", json!({}))],
+            "routes": [
+                { "match": { "path": "/own" }, "route": { "cluster": "a", "request_mirror_policies": mirrors } },
+                { "match": { "path": "/host" }, "route": { "cluster": "a" } },
+            ] }] })
+    };
+    let own = json!([
+        mirror(
+            "b",
+            share(json!({ "numerator": 5, "denominator": "MILLION" }))
+        ),
+        mirror(
+            "c",
+            json!({ "runtime_fraction": {}, "disable_shadow_host_suffix_append": true })
+        ),
+    ]);
+    let Resource::Routes(made) = of(ResourceType::Route, configuration(own))
+        .resource
+        .unwrap()
+    else {
+        panic!()
+    };
+    let mirrors = |route: &model::Route| match &route.action {
+        RouteAction::Forward(forward) => forward.mirrors.clone(),
+        other => panic!("{other:?}"),
+    };
+    let of_share = |cluster: &str, numerator, denominator, host_suffix| model::Mirror {
+        cluster: cluster.into(),
+        chance: model::Chance {
+            numerator,
+            denominator,
+        },
+        host_suffix,
+    };
+    assert_eq!(
+        mirrors(&made[0]),
+        [
+            of_share("b", 5, 1_000_000, true),
+            of_share("c", 0, 100, false)
+        ]
+    );
+    assert_eq!(mirrors(&made[1]), [of_share("of-host", 1, 1, true)]);
+    let made = of(
+        ResourceType::Route,
+        configuration(json!([{ "cluster_header": "x" }, {}, {}, {}, {}])),
+    );
+    let at = "virtual_hosts[0].routes[0].route.request_mirror_policies";
+    let faults = refused(&made);
+    assert!(
+        faults.contains(&format!("{at}[0].cluster_header: is not supported")),
+        "{faults:?}"
+    );
+    assert!(
+        faults.contains(&format!("{at}: 5 mirrors, at most 4")),
+        "{faults:?}"
+    );
+    assert!(
+        faults.contains(&format!("{at}[1].cluster: is empty")),
+        "{faults:?}"
+    );
+}
