@@ -154,7 +154,7 @@ impl Simulation {
 
     /// Once a second, if nodes are judged by that.
     fn check(&mut self) {
-        if self.now.as_millis() % 1000 != 0 {
+        if !self.now.as_millis().is_multiple_of(1000) {
             return;
         }
         let checks = self.checks.iter_mut().flatten();
