@@ -379,10 +379,12 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let code = match self.has_ended.get() {
+        let code = match self.code.get() {
+            // Of one that we have opened, the answer is not wanted any more.
+            ErrorCode::CANCEL => ErrorCode::CANCEL,
             // RFC 9113, 8.1: the answer is whole, and what is left of the request is not wanted.
-            true => ErrorCode::NO_ERROR,
-            false => self.code.get(),
+            _ if self.has_ended.get() => ErrorCode::NO_ERROR,
+            code => code,
         };
         self.session.close(&self.slot, code);
     }
