@@ -160,6 +160,37 @@ fn grpc_end_to_end() {
     }
 }
 
+/// Goal: a client of gRPC need not try again itself, nor wait for a server that is stuck. Method: gRPC's own client and
+/// servers: unary calls and a stream that fail at first, a message above what is kept, and calls of which every other
+/// one meets a server that never answers.
+#[test]
+fn grpc_is_tried_again() {
+    let Some(python) = peer::python("grpc, grpc_health.v1.health") else {
+        return;
+    };
+    let authority = Authority::new();
+    let grpc =
+        |side: &str, address: SocketAddr| grpc_peer(&python, &authority, side, address, None);
+    let server = peer::Server::start(|_, address| grpc("server", address));
+    let stuck = peer::Server::start(|_, address| grpc("stuck", address));
+    let proxy = Proxy::start(format!(
+        "listeners:\n  web:\n    bind: 127.0.0.1:0\n    routes:\n      \
+         - {{ match: {{ path: /test.Peer/Think }}, to: both, timeout: off, \
+         hedge: {{ delay: 50ms, unsafe_methods: true }} }}\n      \
+         - {{ to: one, timeout: off, retry: {{ on: [unavailable] }} }}\n\
+         clusters:\n  both: {{ endpoints: {{ static: ['{stuck}', '{server}'] }}, protocol: http2, balance: round_robin }}\n  \
+         one: {{ endpoints: {{ static: ['{server}'] }}, protocol: http2 }}\n",
+        stuck = stuck.address,
+        server = server.address,
+    ));
+    assert_eq!(peer::run(&mut grpc("insistent", proxy.web())), "done\n");
+    assert_eq!(proxy.metric("tidegate_shard_retries_total"), 4.0);
+    assert_eq!(proxy.metric("tidegate_shard_replay_overflows_total"), 1.0);
+    assert!(proxy.metric("tidegate_shard_hedges_won_total") >= 5.0);
+    proxy.wait_for_metric("tidegate_shard_requests_active", |n| n == 0.0);
+    proxy.wait_for_metric("tidegate_shard_replay_bytes", |n| n == 0.0);
+}
+
 /// Goal: endpoints that speak HTTP/2 are checked in it: by a page, or by gRPC's own health service, which is to say
 /// that it serves (H14). Method: gRPC's own server, in plaintext and with certificates, asked about what it knows;
 /// and a server of pages.

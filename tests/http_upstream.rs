@@ -531,8 +531,8 @@ fn circuit_of_connections() {
     assert_eq!(origin.connections(), 1);
 }
 
-/// Goal: a retry is not made once the client's body was taken. Method: a chunked PUT whose origin closes
-/// after the head and some of the body, on a route that would retry; the origin sees it once.
+/// Goal: a retry is not made once the client's body was taken, and nothing of it is kept. Method: a chunked PUT whose
+/// origin closes after the head and some of the body, on a route that would retry; the origin sees it once.
 #[test]
 fn a_taken_body_is_not_sent_twice() {
     let origin = Origin::start(|peer| {
@@ -541,7 +541,7 @@ fn a_taken_body_is_not_sent_twice() {
         Ok(())
     });
     let proxy = Proxy::start(proxy::web(
-        "{ to: app, retry: { on: [connect, reset, 5xx], times: 3, backoff: 1ms } }",
+        "{ to: app, retry: { on: [connect, reset, 5xx], times: 3, backoff: 1ms, buffer: 0B } }",
         &[("app", &origin)],
     ));
     let mut request =

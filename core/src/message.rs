@@ -178,6 +178,8 @@ pub struct AccessRecord {
     pub steer: Option<Box<SteerRecord>>,
     /// Times the request was tried again.
     pub retries: u8,
+    /// Tries beside another.
+    pub hedges: u8,
     /// Bytes of the request, head included.
     pub received_bytes: u64,
     /// Bytes of the answer, head included.

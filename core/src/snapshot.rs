@@ -148,6 +148,7 @@ pub struct RateLimitService {
 
 /// What a compiled route does.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most routes forward")]
 pub enum Action {
     /// Sends the request to a cluster.
     Forward(Forward),
@@ -174,6 +175,8 @@ pub struct Forward {
     pub retry: Option<model::Retry>,
     /// Who gets copies of requests.
     pub mirrors: Vec<Mirror>,
+    /// When to try while a try goes on.
+    pub hedge: Option<model::Hedge>,
     /// Which requests adaptive limiting refuses last; `None` for those that it never refuses.
     pub priority: Option<Priority>,
     /// The interface that the route is, of each cluster that is limited.
@@ -642,6 +645,7 @@ fn compile_action(route: &model::Route, clusters: &[Cluster]) -> Action {
             timeout: forward.timeout,
             retry: forward.retry.clone(),
             mirrors: compile_mirrors(&forward.mirrors, clusters),
+            hedge: forward.hedge.clone(),
             priority: forward.priority,
             interfaces: Vec::new(),
         }),

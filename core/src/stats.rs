@@ -279,6 +279,14 @@ slab! {
         Counter retries_over_budget,
         /// Hop marks of steering that were taken from requests, as no peer that is trusted had sent them.
         Counter steer_marks_untrusted,
+        /// Tries begun beside one that went on.
+        Counter hedges,
+        /// Of those, the ones whose answer was taken.
+        Counter hedges_won,
+        /// Bytes of requests' bodies that are kept for another try.
+        Gauge replay_bytes,
+        /// Requests whose body outgrew what is kept of it: they are not tried again from there on.
+        Counter replay_overflows,
         /// Access-log records dropped, since the writer was behind.
         Counter access_log_dropped,
         /// Turns of the loop.

@@ -116,6 +116,7 @@ fn defaults_are_the_models() {
         budget: 2000,
         per_try_timeout: None,
         backoff: Duration::from_millis(25),
+        buffer: 64 << 10,
     };
     let to = vec![WeightedCluster {
         cluster: "a".into(),
@@ -130,6 +131,7 @@ fn defaults_are_the_models() {
         timeout: Some(Duration::from_secs(15)),
         retry: Some(retry),
         mirrors: Vec::new(),
+        hedge: None,
         priority: Some(Priority::Normal),
     };
     assert_eq!(forward(route), &expected);
@@ -622,7 +624,7 @@ fn differences_are_words() {
         "route a: timeout 800ms → 1s",
         "route a: to removed (was pay)",
         "route a: split { new: 10%, pay: 90% } added",
-        "route b: retry { backoff: 25ms, budget: 20%, on: [connect, reset], times: 1 } added",
+        "route b: retry { backoff: 25ms, budget: 20%, buffer: 64KiB, on: [connect, reset], times: 1 } added",
         "route c: removed",
         "route d: added",
         "listener edge: the order of its routes changes",

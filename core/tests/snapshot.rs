@@ -261,6 +261,7 @@ fn route(name: &str, to: &[(&str, u32)]) -> Route {
             timeout: None,
             retry: None,
             mirrors: Vec::new(),
+            hedge: None,
             priority: Some(tidegate_core::limiter::Priority::Normal),
         }),
         request_headers: HeaderEdits::default(),

@@ -3,12 +3,17 @@
 //!
 //! Two services are asked by a proxy itself: [`health`] and [`rate_limit_service`].
 //!
+//! `tries.rs`: what calls say of their time, and of being tried again.
+//!
 //! Messages pass by and are counted; nothing of them is kept. What is no gRPC is no error here either, since
 //! the two ends may know better: it is [not counted](MessageCounter::is_broken) any more.
 
 pub mod health;
 mod protobuf;
 pub mod rate_limit_service;
+mod tries;
+
+pub use tries::{PREVIOUS_ATTEMPTS, PUSHBACK, Pushback, TIMEOUT, format_timeout, parse_timeout};
 
 /// Bytes before a message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;

@@ -41,6 +41,7 @@ pub(crate) fn record(exchange: &Exchange<'_>) -> AccessRecord {
         rate_limit: exchange.over_rate.clone(),
         steer: exchange.steer_record(),
         retries: exchange.retries,
+        hedges: exchange.hedges,
         received_bytes: exchange.received_bytes,
         sent_bytes: exchange.sent_bytes,
         total_ns: times.total_ns(),

@@ -15,21 +15,29 @@
 //! * `mirror.rs`: copies of the request for other clusters.
 //! * `tunnel.rs`: requests for another protocol, and the relay behind them.
 //! * `reply.rs`: answers of our own.
-//! * `retry.rs`: what failed, and whether it is worth another try.
+//! * `retry.rs`: what failed, and whether it is worth another try; `wanted.rs`: whether an answer is;
+//!   `replay.rs`: the body for it; `attempt.rs`: what a call says of it.
+//! * `hedge.rs`: tries beside the one that goes on.
+//! * `fate.rs`: what a try says of its endpoint.
 
 mod allowance;
 mod answer;
+mod attempt;
 mod caller;
 mod download;
 mod exchange;
+mod fate;
 mod fault;
 mod head;
+mod hedge;
 mod mirror;
+mod replay;
 mod reply;
 mod retry;
 mod steer;
 mod tunnel;
 mod upload;
+mod wanted;
 
 use std::rc::Rc;
 
@@ -102,15 +110,24 @@ async fn run<'a>(
     let mut admission = to.admit().ok_or(Reason::CircuitRequests)?;
     exchange.start_clock(forward);
     exchange.mirror(plane, route, forward);
+    exchange.keep_body(plane, forward, to);
     let mut tried = Vec::new();
     // A pooled connection that the endpoint closes at this very moment costs one free try on a new one.
     let mut fresh = false;
     loop {
         let mut ticket = exchange.pick(to, &tried)?;
-        let asked = ask(exchange, route, forward, to, &mut ticket, fresh).await;
+        let asked = match exchange.hedges(route, forward, to) {
+            None => ask(exchange, route, forward, to, &mut ticket, fresh).await,
+            // Boxed, since it would double what every task has room for.
+            Some(hedges) => {
+                let (ticket, tried) = (&mut ticket, &mut tried);
+                let race = hedges.race(exchange, ticket, tried, fresh, &mut admission);
+                Box::pin(race).await
+            }
+        };
         exchange.judge(&mut ticket, &asked);
         match asked {
-            Ok((leg, head)) => match exchange.unwanted_status(forward) {
+            Ok((leg, head)) => match exchange.unwanted(forward, &leg, &head) {
                 Some(failure) if exchange.may_retry(forward, &failure, &mut admission) => {}
                 _ => return exchange.answer(route, to, leg, head).await,
             },

@@ -76,6 +76,9 @@ fn short(record: &AccessRecord, out: &mut Vec<u8>) -> std::io::Result<()> {
     if record.retries > 0 {
         write!(out, " retries={}", record.retries)?;
     }
+    if record.hedges > 0 {
+        write!(out, " hedges={}", record.hedges)?;
+    }
     if let Some(reason) = record.reason {
         write!(out, " reason={}", reason.word())?;
     }
@@ -193,6 +196,9 @@ fn object(record: &AccessRecord) -> Map<String, Value> {
     put("http.response.size", json!(record.sent_bytes));
     if record.retries > 0 {
         put("http.request.resend_count", json!(record.retries));
+    }
+    if record.hedges > 0 {
+        put("tidegate.hedges", json!(record.hedges));
     }
     if let Some(endpoint) = record.endpoint {
         put("network.peer.address", json!(endpoint.ip()));
@@ -328,6 +334,7 @@ mod tests {
             rate_limit: None,
             steer: None,
             retries: 1,
+            hedges: 2,
             received_bytes: 90,
             sent_bytes: 120,
             total_ns: 1_500_000,
@@ -351,7 +358,7 @@ mod tests {
             "2000-02-29T00:00:00.000Z 503 GET \"pay.example\" \"/a?b=1\" 192.0.2.7:4711 -> \
              [2001:db8::1]:8080 total=1.50ms added=23.0µs in=90 out=120 tls=1.3 \
              peer=\"spiffe://mesh/web\" route=edge/0 cluster=pay \
-             retries=1 reason=no_endpoint interface=edge/0 priority=batch limit=8 in_flight=9 \
+             retries=1 hedges=2 reason=no_endpoint interface=edge/0 priority=batch limit=8 in_flight=9 \
              watermark=1.25 signal=cpu limits_epoch=3 grpc_status=14 detail=\"all unhealthy\"\n"
         );
     }

@@ -28,7 +28,10 @@ struct State {
     connections: AtomicUsize,
     open: AtomicUsize,
     requests: AtomicUsize,
+    /// Where its first request stands among those of all origins.
+    first: std::sync::OnceLock<usize>,
     resets: AtomicUsize,
+    answered: AtomicUsize,
     /// Every connection says GOAWAY before its next request.
     goes_away: AtomicBool,
     /// How many requests are refused unread.
@@ -39,6 +42,26 @@ struct State {
     tunnels: Mutex<Vec<String>>,
     /// Every request is answered by this status of gRPC alone.
     grpc_status: Option<&'static str>,
+    /// The fields of each request.
+    seen: Mutex<Vec<HeaderMap>>,
+    /// How the next requests fail.
+    failures: Mutex<Vec<Failing>>,
+    /// Nothing is answered before it is told to go on.
+    held: Mutex<Option<tokio::sync::watch::Receiver<bool>>>,
+}
+
+/// How a call of gRPC fails.
+#[derive(Clone, Copy, Default)]
+pub struct Failing {
+    pub status: &'static str,
+    /// Behind a head, in trailers; otherwise there is nothing but a head.
+    pub in_trailers: bool,
+    /// A piece of a message stands before it.
+    pub behind_data: bool,
+    /// Before the body is read.
+    pub at_once: bool,
+    /// `grpc-retry-pushback-ms`.
+    pub pushback: Option<&'static str>,
 }
 
 impl Http2Origin {
@@ -64,6 +87,31 @@ impl Http2Origin {
             ..State::default()
         };
         Http2Origin::start_with(100, state)
+    }
+
+    /// Fails the next `times` requests so.
+    pub fn fail(&self, times: usize, how: Failing) {
+        let mut failures = self.state.failures.lock().unwrap();
+        failures.extend(std::iter::repeat_n(how, times));
+    }
+
+    /// Answers nothing until the sender says true.
+    pub fn hold(&self) -> tokio::sync::watch::Sender<bool> {
+        let (sender, receiver) = tokio::sync::watch::channel(false);
+        *self.state.held.lock().unwrap() = Some(receiver);
+        sender
+    }
+
+    /// The values of a field in the requests that came, in order; empty where there is none.
+    pub fn seen(&self, field: &str) -> Vec<String> {
+        let seen = self.state.seen.lock().unwrap();
+        let value = |head: &HeaderMap| {
+            let values: Vec<_> = head.get_all(field).iter().collect();
+            assert!(values.len() < 2, "{field}: {values:?}");
+            let value = values.first();
+            value.map_or(String::new(), |value| value.to_str().unwrap().to_owned())
+        };
+        seen.iter().map(value).collect()
     }
 
     fn start_with(streams_max: u32, state: State) -> Http2Origin {
@@ -109,9 +157,19 @@ impl Http2Origin {
         self.state.requests.load(Ordering::SeqCst)
     }
 
+    /// Where its first request stands among those of all origins.
+    pub fn first_request(&self) -> Option<usize> {
+        self.state.first.get().copied()
+    }
+
     /// Requests that were reset while it thought.
     pub fn resets(&self) -> usize {
         self.state.resets.load(Ordering::SeqCst)
+    }
+
+    /// Requests that it is done with, one way or another.
+    pub fn answered(&self) -> usize {
+        self.state.answered.load(Ordering::SeqCst)
     }
 
     /// What each extended CONNECT said: line and fields.
@@ -127,6 +185,14 @@ impl Http2Origin {
     /// Refuses the next `requests` unread.
     pub fn refuse(&self, requests: usize) {
         self.state.refuses.store(requests, Ordering::SeqCst);
+    }
+}
+
+impl State {
+    /// How this request fails, if it does at this point.
+    fn failing(&self, at_once: bool) -> Option<Failing> {
+        let mut failures = self.failures.lock().unwrap();
+        failures.pop_if(|failing| failing.at_once == at_once)
     }
 }
 
@@ -156,11 +222,15 @@ async fn serve(stream: tokio::net::TcpStream, streams_max: u32, state: &Arc<Stat
             respond.send_reset(h2::Reason::REFUSED_STREAM);
             continue;
         }
+        static ORDER: AtomicUsize = AtomicUsize::new(0);
+        let place = ORDER.fetch_add(1, Ordering::SeqCst);
+        state.first.get_or_init(|| place);
         state.requests.fetch_add(1, Ordering::SeqCst);
         let state = state.clone();
         tokio::spawn(async move {
             // The other side may give up at any moment; what matters is asserted by the test.
             let _ = answer(request, respond, &state).await;
+            state.answered.fetch_add(1, Ordering::SeqCst);
         });
     }
 }
@@ -182,6 +252,11 @@ async fn answer(
     }
     let (head, mut stream) = request.into_parts();
     let path = head.uri.path().to_owned();
+    state.seen.lock().unwrap().push(head.headers.clone());
+    let failing = state.failing(true);
+    if let Some(failing) = failing {
+        return fail(failing, &mut respond).await;
+    }
     if path == "/never" {
         let _ = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
         state.resets.fetch_add(1, Ordering::SeqCst);
@@ -194,6 +269,19 @@ async fn answer(
         body.extend_from_slice(&piece);
     }
     let mut trailers = stream.trailers().await?;
+    let held = state.held.lock().unwrap().clone();
+    if let Some(mut held) = held {
+        tokio::select! {
+            _ = held.wait_for(|go_on| *go_on) => {}
+            _ = std::future::poll_fn(|cx| respond.poll_reset(cx)) => {
+                state.resets.fetch_add(1, Ordering::SeqCst);
+                return Ok(());
+            }
+        }
+    }
+    if let Some(failing) = state.failing(false) {
+        return fail(failing, &mut respond).await;
+    }
     let body = match path.trim_start_matches('/').split_once('/') {
         Some(("bytes", n)) => pattern(n.parse().unwrap()),
         _ if path == "/body" => body,
@@ -216,6 +304,25 @@ async fn answer(
         true => Ok(()),
         false => send_all(stream, &body, trailers).await,
     }
+}
+
+async fn fail(failing: Failing, respond: &mut SendResponse<Bytes>) -> Result<(), h2::Error> {
+    let mut fields = HeaderMap::new();
+    fields.insert("grpc-status", failing.status.parse().unwrap());
+    if let Some(pushback) = failing.pushback {
+        fields.insert("grpc-retry-pushback-ms", pushback.parse().unwrap());
+    }
+    let mut answer = Response::builder().header("content-type", "application/grpc");
+    if !failing.in_trailers {
+        answer.headers_mut().unwrap().extend(fields);
+        respond.send_response(answer.body(()).unwrap(), true)?;
+        return Ok(());
+    }
+    let mut stream = respond.send_response(answer.body(()).unwrap(), false)?;
+    if failing.behind_data {
+        stream.send_data(Bytes::from_static(&[0; 5]), false)?;
+    }
+    stream.send_trailers(fields)
 }
 
 async fn tunnel(

@@ -2,9 +2,14 @@
 
     grpc_peer.py server ADDRESS [CERTIFICATE KEY CA]
     grpc_peer.py client ADDRESS [CERTIFICATE KEY CA NAME]
+    grpc_peer.py stuck ADDRESS
+    grpc_peer.py insistent ADDRESS
 
 Without certificates both speak plaintext; with them the server asks for the client's, and the client wants NAME
 in the server's. The client makes every kind of call and prints `done`, or fails with what went wrong.
+
+A stuck server never comes to an end with `Think`. An insistent client calls what fails at first, and `Think`; it does
+not try again by itself.
 """
 
 import sys
@@ -39,6 +44,24 @@ def stall(request, context):
     return request
 
 
+tried = set()
+
+
+def fail_first(request, context):
+    if request not in tried:
+        tried.add(request)
+        context.abort(grpc.StatusCode.UNAVAILABLE, "not yet")
+    before = dict(context.invocation_metadata()).get("grpc-previous-rpc-attempts", "")
+    context.set_trailing_metadata((("x-before", before),))
+    return request
+
+
+def fail_first_each(requests, context):
+    requests = iter(requests)
+    yield fail_first(next(requests), context)
+    yield from requests
+
+
 def count(request, context):
     for i in range(int(request)):
         yield b"%d" % i
@@ -52,7 +75,7 @@ def echo_each(requests, context):
     yield from requests
 
 
-def serve(address, tls):
+def serve(address, tls, think=echo):
     server = grpc.server(
         futures.ThreadPoolExecutor(16),
         options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)],
@@ -61,6 +84,9 @@ def serve(address, tls):
         "Echo": grpc.unary_unary_rpc_method_handler(echo),
         "Fail": grpc.unary_unary_rpc_method_handler(fail),
         "Stall": grpc.unary_unary_rpc_method_handler(stall),
+        "Think": grpc.unary_unary_rpc_method_handler(think),
+        "FailFirst": grpc.unary_unary_rpc_method_handler(fail_first),
+        "FailFirstEach": grpc.stream_stream_rpc_method_handler(fail_first_each),
         "Count": grpc.unary_stream_rpc_method_handler(count),
         "Total": grpc.stream_unary_rpc_method_handler(total),
         "EchoEach": grpc.stream_stream_rpc_method_handler(echo_each),
@@ -84,8 +110,8 @@ def serve(address, tls):
     server.wait_for_termination()
 
 
-def connect(address, tls):
-    options = [("grpc.max_receive_message_length", -1)]
+def connect(address, tls, *options):
+    options = [("grpc.max_receive_message_length", -1), *options]
     if not tls:
         return grpc.insecure_channel(address, options)
     *paths, name = tls
@@ -134,5 +160,32 @@ def call_all(address, tls):
     print("done")
 
 
+def insist(address, tls):
+    with connect(address, tls, ("grpc.enable_retries", 0)) as channel:
+        method = lambda kind, name: getattr(channel, kind)(f"/{SERVICE}/{name}")
+        fail_first = method("unary_unary", "FailFirst")
+        for body in (b"", b"message", LARGE[:50_000]):
+            answer, call = fail_first.with_call(body, timeout=PATIENCE_S)
+            assert answer == body
+            assert ("x-before", "1") in call.trailing_metadata(), call.trailing_metadata()
+        pieces = [b"piece %d" % i for i in range(100)]
+        each = method("stream_stream", "FailFirstEach")
+        assert list(each(iter(pieces), timeout=PATIENCE_S)) == pieces
+        # More than is kept.
+        too_much = lambda: fail_first(LARGE, timeout=PATIENCE_S)
+        status_of(too_much, grpc.StatusCode.UNAVAILABLE)
+
+        think = method("unary_unary", "Think")
+        for i in range(10):
+            assert think(b"%d" % i, timeout=PATIENCE_S) == b"%d" % i
+    print("done")
+
+
 side, address, *tls = sys.argv[1:]
-{"server": serve, "client": call_all}[side](address, tls)
+sides = {
+    "server": serve,
+    "client": call_all,
+    "stuck": lambda address, tls: serve(address, tls, think=stall),
+    "insistent": insist,
+}
+sides[side](address, tls)

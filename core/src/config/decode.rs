@@ -27,6 +27,7 @@ mod global;
 mod listener;
 mod matching;
 mod outlier;
+mod retry;
 mod route;
 mod secret;
 pub(super) mod steering;

@@ -12,7 +12,7 @@ use super::{
         AccessLog, AccessLogFormat, AdaptiveLimit, Balance, Center, Cluster, Config, Descriptor,
         DescriptorValue, Endpoints, Forward, HashOn, HeaderEdits, Heal, HealthCheck, Hook,
         HostPattern, Http, Http2Limits, Listener, PathPattern, PathRewrite, Probe, Protocol,
-        ProxyProtocolIn, ProxyProtocolOut, RateLimit, RateLimitService, Redirect, Retry, Route,
+        ProxyProtocolIn, ProxyProtocolOut, RateLimit, RateLimitService, Redirect, Route,
         RouteAction, RouteMatch, Scope, StaticEndpoint, Tcp, UpstreamProtocol, ValuePattern,
         WeightedCluster, XForwarded, Xds, XdsTls,
     },
@@ -25,6 +25,7 @@ mod fault;
 mod heal;
 mod health;
 mod limit;
+mod retry;
 mod steering;
 mod tls;
 
@@ -349,7 +350,8 @@ fn values(conditions: &[(Arc<str>, ValuePattern)]) -> Object {
 fn forward(object: &mut Object, forward: &Forward) {
     balance::put_destinations(object, &forward.to);
     object.put("timeout", or_off(forward.timeout.map(format_duration)));
-    object.put_opt("retry", forward.retry.as_ref().map(retry));
+    object.put_opt("retry", forward.retry.as_ref().map(retry::retry));
+    object.put_opt("hedge", forward.hedge.as_ref().map(retry::hedge));
     object.put(
         "priority",
         forward.priority.map_or("exempt", Priority::word),
@@ -371,37 +373,6 @@ fn forward(object: &mut Object, forward: &Forward) {
     }
     rewrite.put_opt("host", forward.host_rewrite.as_deref());
     object.put_filled("rewrite", rewrite);
-}
-
-fn retry(retry: &Retry) -> Object {
-    let words = [
-        ("connect", retry.on.connect),
-        ("reset", retry.on.reset),
-        ("timeout", retry.on.timeout),
-    ];
-    let words = words
-        .iter()
-        .filter(|(_, on)| *on)
-        .map(|(word, _)| json!(word));
-    let all_5xx = (500..=599).all(|status| retry.on.statuses.contains(&status));
-    let statuses = retry
-        .on
-        .statuses
-        .iter()
-        .filter(|status| !(all_5xx && **status >= 500));
-    let statuses = statuses
-        .map(|status| json!(status))
-        .chain(all_5xx.then(|| json!("5xx")));
-    let mut object = Object::default();
-    object.put("on", Value::Array(words.chain(statuses).collect()));
-    object.put("times", retry.times);
-    object.put("budget", format_share(retry.budget));
-    object.put_opt(
-        "per_try_timeout",
-        retry.per_try_timeout.map(format_duration),
-    );
-    object.put("backoff", duration(retry.backoff));
-    object
 }
 
 fn hash(hash: &HashOn) -> Value {

@@ -11,6 +11,7 @@ mod global;
 mod listener;
 mod mirror;
 mod outlier;
+mod retry;
 mod route;
 mod steering;
 mod tls;
@@ -23,6 +24,7 @@ pub(super) use global::*;
 pub(super) use listener::*;
 pub(super) use mirror::*;
 pub(super) use outlier::*;
+pub(super) use retry::*;
 pub(super) use route::*;
 pub(super) use steering::*;
 pub(super) use tls::*;
@@ -129,6 +131,7 @@ pub(super) static SECTIONS: &[&Section] = &[
     &REDIRECT,
     &RESPOND,
     &RETRY,
+    &HEDGE,
     &HASH,
     &REWRITE,
     &HEADER_EDITS,
@@ -201,6 +204,9 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("num_retries", "times"),
     ("attempts", "times"),
     ("retry_on", "on"),
+    ("hedging", "hedge"),
+    ("hedge_policy", "hedge"),
+    ("hedging_delay", "delay"),
     ("conditions", "on"),
     ("domains", "host"),
     ("domain", "host"),

@@ -33,6 +33,7 @@ impl<'a> Exchange<'a> {
         leg: Leg,
         mut chunk: Chunk,
     ) -> Result<Next, Refusal> {
+        self.upload.forget();
         if self.has_switched()? {
             return self.tunnel(route, leg, chunk).await;
         }

@@ -4,11 +4,10 @@ use std::{io, net::SocketAddr, rc::Rc, task::Poll, time::Duration};
 
 use tidegate_codecs::{
     grpc,
-    http1::{Framing, RequestHead, ResponseHead, Version},
+    http1::{Framing, RequestHead, ResponseHead},
     limits::Http1Limits,
 };
 use tidegate_core::{
-    healing::counter::Fault,
     id::EndpointId,
     limiter::orca,
     message::{Choice, LimitRecord, RateLimitRecord},
@@ -19,8 +18,8 @@ use tidegate_core::{
 };
 
 use super::{
-    caller::Caller, fault::Active, mirror::Copies, reply::REASON_HEADER, retry::Failure,
-    steer::Steered, upload::Upload,
+    caller::Caller, fate, fault::Active, mirror::Copies, retry::Failure, steer::Steered,
+    upload::Upload,
 };
 use crate::{
     access_log, census,
@@ -28,7 +27,7 @@ use crate::{
     limit::Pass,
     local::Plane,
     ring::{Chunk, is_over_budget},
-    upstream::{Destination, Endpoint, Fate, Leg, Ticket},
+    upstream::{Destination, Endpoint, Leg, Ticket},
 };
 
 /// A scratch whose buffers grew beyond this is freed rather than kept.
@@ -138,16 +137,24 @@ impl Times {
 pub(super) struct Pace {
     /// When it ends whatever moves, on the driver's clock.
     pub(super) until_ns: u64,
-    /// For any movement.
-    pub(super) idle: Duration,
+    /// For any movement; `None` if there is another that sees to it.
+    pub(super) idle: Option<Duration>,
 }
 
 impl Pace {
     /// Something moved.
     pub(super) fn moved(&self, caller: Caller<'_>) {
+        let Some(idle) = self.idle else {
+            return;
+        };
         let now_ns = caller.client().local.driver.now_ns();
-        let idle_until = now_ns.saturating_add(self.idle.as_nanos() as u64);
+        let idle_until = now_ns.saturating_add(idle.as_nanos() as u64);
         caller.deadline().set(idle_until.min(self.until_ns));
+    }
+
+    /// Of what goes on beside it.
+    pub(super) fn beside(self) -> Pace {
+        Pace { idle: None, ..self }
     }
 }
 
@@ -192,6 +199,10 @@ pub(crate) struct Exchange<'a> {
     /// What a call of gRPC is told instead of what its reason says.
     pub(super) grpc_abort: Option<u16>,
     pub(crate) retries: u8,
+    /// Tries beside another.
+    pub(crate) hedges: u8,
+    /// The pause that the endpoint wants before the next try.
+    pub(super) pushback: Option<Duration>,
     pub(crate) received_bytes: u64,
     pub(crate) sent_bytes: u64,
     /// When the whole exchange must have ended.
@@ -237,6 +248,8 @@ impl<'a> Exchange<'a> {
             fault_delay_ns: 0,
             grpc_abort: None,
             retries: 0,
+            hedges: 0,
+            pushback: None,
             received_bytes: 0,
             sent_bytes: 0,
             until_ns: u64::MAX,
@@ -270,7 +283,7 @@ impl<'a> Exchange<'a> {
     /// From here on the route's time-out counts, and the client's, if it is gRPC and has one.
     pub(super) fn start_clock(&mut self, forward: &Forward) {
         let asked = match self.is_grpc() {
-            true => self.field("grpc-timeout").and_then(grpc_timeout),
+            true => self.field(grpc::TIMEOUT).and_then(grpc::parse_timeout),
             false => None,
         };
         let timeout = forward.timeout.into_iter().chain(asked).min();
@@ -334,42 +347,16 @@ impl<'a> Exchange<'a> {
             let response = &self.scratch.response;
             pass.answered(response.status, || response.field(head, orca::FIELD));
         }
-        let fate = match asked {
-            Ok((_, head)) => self.fate_of_answer(head),
-            Err(Failure::Reset) => Fate::Failed(Fault::Reset),
-            Err(Failure::Protocol(_)) => Fate::Failed(Fault::Protocol),
-            Err(Failure::TryTimeout) => Fate::Failed(Fault::Deadline),
-            Err(Failure::Refused(refusal)) if refusal.reason == Reason::RequestTimeout => {
-                Fate::Failed(Fault::Deadline)
-            }
-            Err(Failure::Connect(Reason::CircuitConnections)) => Fate::Unknown,
-            Err(Failure::Connect(_)) => Fate::NotConnected,
-            Err(Failure::Status | Failure::Stale | Failure::NotProcessed | Failure::Refused(_)) => {
-                Fate::Unknown
-            }
-        };
+        let fate = fate::of(
+            &self.scratch.response,
+            asked.as_ref().map(|(_, head)| &**head),
+        );
         let latency = Duration::from_nanos(self.times.first_byte_ns);
         ticket.end(fate, latency, self.client.local.now());
     }
 
-    /// What the answer whose head is parsed says of the endpoint.
-    fn fate_of_answer(&self, head: &[u8]) -> Fate {
-        let response = &self.scratch.response;
-        match response.status {
-            200 if response.version == Version::Http2 && is_failed_call(response, head) => {
-                Fate::Failed(Fault::Status)
-            }
-            0..500 => Fate::Answered,
-            503 if is_overload(response.field(head, REASON_HEADER)) => {
-                Fate::Failed(Fault::Overloaded)
-            }
-            502..=504 => Fate::Failed(Fault::Gateway),
-            _ => Fate::Failed(Fault::Status),
-        }
-    }
-
     /// The value of the request's first field of this name (lower case).
-    fn field(&self, name: &str) -> Option<&[u8]> {
+    pub(super) fn field(&self, name: &str) -> Option<&[u8]> {
         let (head, bytes) = self.head();
         head.field(bytes, name)
     }
@@ -399,7 +386,7 @@ impl<'a> Exchange<'a> {
     pub(super) fn pace(&self) -> Pace {
         Pace {
             until_ns: self.until_ns,
-            idle: self.http.timeouts.idle,
+            idle: Some(self.http.timeouts.idle),
         }
     }
 
@@ -460,12 +447,6 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// Whether an answer that is nothing but a status of gRPC says that the server has failed, and not the request (H2).
-fn is_failed_call(response: &ResponseHead, head: &[u8]) -> bool {
-    let status = response.field(head, grpc::STATUS);
-    status.is_some_and(|status| grpc::Status::parse(status).is_of_server())
-}
-
 /// A parsed head as routing sees it.
 pub(super) struct View<'a> {
     pub(super) head: &'a RequestHead,
@@ -508,55 +489,9 @@ fn is_grpc(content_type: &[u8]) -> bool {
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
-/// `1*8DIGIT` and a unit; `None` for anything else.
-fn grpc_timeout(value: &[u8]) -> Option<Duration> {
-    let (unit, digits) = value.split_last()?;
-    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let count = digits
-        .iter()
-        .fold(0, |count, digit| count * 10 + u64::from(digit - b'0'));
-    match unit {
-        b'H' => Some(Duration::from_secs(count * 3600)),
-        b'M' => Some(Duration::from_secs(count * 60)),
-        b'S' => Some(Duration::from_secs(count)),
-        b'm' => Some(Duration::from_millis(count)),
-        b'u' => Some(Duration::from_micros(count)),
-        b'n' => Some(Duration::from_nanos(count)),
-        _ => None,
-    }
-}
-
-/// Whether a refusal by a proxy in front of the endpoint is for overload (H13).
-fn is_overload(reason: Option<&[u8]>) -> bool {
-    reason == Some(Reason::Overloaded.word().as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Goal: a client's time-out is understood as gRPC writes it. Method: each unit, and what is none.
-    #[test]
-    fn grpc_timeouts() {
-        for (text, expected) in [
-            ("1H", Some(Duration::from_secs(3600))),
-            ("2M", Some(Duration::from_secs(120))),
-            ("99999999S", Some(Duration::from_secs(99_999_999))),
-            ("100m", Some(Duration::from_millis(100))),
-            ("7u", Some(Duration::from_micros(7))),
-            ("8n", Some(Duration::from_nanos(8))),
-            ("100000000S", None),
-            ("S", None),
-            ("", None),
-            ("1", None),
-            ("-1S", None),
-            ("1s", None),
-        ] {
-            assert_eq!(grpc_timeout(text.as_bytes()), expected, "{text}");
-        }
-    }
 
     /// Goal: gRPC is told from gRPC-Web, whose clients read statuses. Method: content types.
     #[test]

@@ -1,6 +1,6 @@
 //! Heads: the request's from the client and for the endpoint, the answer's from the endpoint.
 
-use std::{io, rc::Rc};
+use std::{io, rc::Rc, sync::Arc};
 
 use tidegate_codecs::{
     http1::{
@@ -17,6 +17,7 @@ use tidegate_core::{
 };
 
 use super::{
+    attempt::Attempt,
     caller::{Caller, Start},
     exchange::{Exchange, Pace, Refusal, Scratch},
     retry::Failure,
@@ -127,14 +128,21 @@ impl<'a> Exchange<'a> {
         leg: &mut Leg,
     ) -> Result<Chunk, Failure> {
         let driver = &self.client.local.driver;
-        let head = self.write_request_head(route, forward, leg);
+        self.tunnel_key = self.new_tunnel_key(leg);
+        let tries = self.retries + self.hedges;
+        let mut head = self.write_request_head(route, forward, tries > 0);
+        if tries > 0
+            && let Some(attempt) = self.attempt()
+        {
+            attempt.append_to(&mut head, tries, driver.now_ns());
+        }
         let leg_scheme = leg.scheme();
         let try_timeout = forward.retry.as_ref().and_then(|r| r.per_try_timeout);
         self.try_until_ns = try_timeout.map_or(u64::MAX, |limit| {
             driver.now_ns().saturating_add(limit.as_nanos() as u64)
         });
         match leg {
-            Leg::Http1(_) => self.upload.begin(Payload::head(head)),
+            Leg::Http1(_) => self.upload.begin(self.caller, Payload::head(head)),
             Leg::Http2(call) => {
                 let (line, fields) = request_fields(&head, leg_scheme);
                 let asked = match self.tunnel_protocol(call)? {
@@ -146,7 +154,7 @@ impl<'a> Exchange<'a> {
                 };
                 asked.map_err(|e| lost(&e))?;
                 driver.keep_buffer(head);
-                self.upload.begin_in_frames();
+                self.upload.begin_in_frames(self.caller);
             }
         }
         self.times.sent_ns = driver.clock_ns();
@@ -176,7 +184,6 @@ impl<'a> Exchange<'a> {
             until_ns: self.until_ns.min(self.try_until_ns),
             ..self.pace()
         };
-        let limits = Http1Limits::default();
         let Exchange {
             caller,
             client,
@@ -187,17 +194,7 @@ impl<'a> Exchange<'a> {
         let callee = leg.callee().ok_or(Failure::Reset)?;
         let kind = scratch.request.kind();
         let response = &mut scratch.response;
-        let reading = async {
-            match callee {
-                Callee::Http1(socket) => {
-                    read_response(&client.local.driver, socket, response, kind, &limits).await
-                }
-                Callee::Http2(stream) => {
-                    let head = std::future::poll_fn(|cx| stream.poll_head(cx, response)).await;
-                    head.map_err(|e| lost(&e))
-                }
-            }
-        };
+        let reading = read_head(&client.local.driver, callee, response, kind);
         pace.moved(*caller);
         let both = upload.alongside(*caller, callee, pace, reading);
         match caller.deadline().bound(both).await {
@@ -215,13 +212,15 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// The head for the endpoint, with the listener's and the route's edits.
-    fn write_request_head(&mut self, route: &Route, forward: &Forward, leg: &Leg) -> Vec<u8> {
-        let key = self.new_tunnel_key(leg);
-        let field = key.as_deref().map(|key| (tunnel::KEY, key));
-        let head = self.write_edited_head(route, forward, field, None);
-        self.tunnel_key = key;
-        head
+    /// The head for the endpoint, with the listener's and the route's edits. For a try that is not the first, fields
+    /// of a call that say so are left out, to be [written anew](Attempt::append_to).
+    pub(super) fn write_request_head(
+        &mut self,
+        route: &Route,
+        forward: &Forward,
+        is_again: bool,
+    ) -> Vec<u8> {
+        self.write_edited_head(route, forward, is_again, None)
     }
 
     /// The same for a copy of the request.
@@ -231,19 +230,20 @@ impl<'a> Exchange<'a> {
         forward: &Forward,
         copied: Copied<'_>,
     ) -> Vec<u8> {
-        self.write_edited_head(route, forward, None, Some(copied))
+        self.write_edited_head(route, forward, false, Some(copied))
     }
 
     fn write_edited_head(
         &mut self,
         route: &Route,
         forward: &Forward,
-        key: Option<(&str, &str)>,
+        is_again: bool,
         copied: Option<Copied<'_>>,
     ) -> Vec<u8> {
+        // A copy is sent before there is a key, and asks for no other protocol.
+        let key = self.tunnel_key.as_deref().map(|key| (tunnel::KEY, key));
         let own: Vec<_> = key.into_iter().chain(self.hop_mark()).collect();
-        let unmarked =
-            (self.drops_hop_mark()).then(|| with_hop_mark(&route.request_headers.remove));
+        let removed = self.removed_fields(route, is_again);
         let local = &self.client.local;
         let scratch = &mut *self.scratch;
         let head = &scratch.request;
@@ -272,7 +272,7 @@ impl<'a> Exchange<'a> {
             via: self.http.forwarded.via.as_deref(),
             forwarded_for,
             proto: self.client.scheme(),
-            remove: unmarked.as_deref().unwrap_or(&route.request_headers.remove),
+            remove: removed.as_deref().unwrap_or(&route.request_headers.remove),
             set: &route.request_headers.set,
             append: &route.request_headers.append,
             upgrade: head.upgrade.is_some(),
@@ -284,6 +284,16 @@ impl<'a> Exchange<'a> {
         forward_request(&scratch.bytes, head, &edits, &mut out);
         out
     }
+
+    /// The fields that do not go on, if there are others than the route names.
+    fn removed_fields(&self, route: &Route, is_again: bool) -> Option<Vec<Arc<str>>> {
+        let named = &route.request_headers.remove;
+        let unmarked = self.drops_hop_mark().then(|| with_hop_mark(named));
+        match is_again && self.is_grpc() {
+            true => Some(Attempt::without(unmarked.as_deref().unwrap_or(named))),
+            false => unmarked,
+        }
+    }
 }
 
 /// What is particular to the head of a copy.
@@ -293,7 +303,25 @@ pub(super) struct Copied<'a> {
     pub(super) host: Option<&'a [u8]>,
 }
 
-/// Reads the head of an answer into `head`; the chunk begins with it.
+/// Reads the next head of an answer into `head`; the chunk begins with it.
+pub(super) async fn read_head(
+    driver: &Rc<Driver>,
+    callee: Callee<'_>,
+    head: &mut ResponseHead,
+    kind: RequestKind,
+) -> Result<Chunk, Failure> {
+    match callee {
+        Callee::Http1(socket) => {
+            read_response(driver, socket, head, kind, &Http1Limits::default()).await
+        }
+        Callee::Http2(stream) => {
+            let head = std::future::poll_fn(|cx| stream.poll_head(cx, head)).await;
+            head.map_err(|e| lost(&e))
+        }
+    }
+}
+
+/// The same, from a connection in HTTP/1.
 pub(super) async fn read_response(
     driver: &Rc<Driver>,
     socket: &Stream,
@@ -316,7 +344,7 @@ pub(super) async fn read_response(
 }
 
 /// What a failed receive means: the connection is lost, or our own budget is used up.
-fn lost(error: &io::Error) -> Failure {
+pub(super) fn lost(error: &io::Error) -> Failure {
     match error.kind() {
         _ if is_over_budget(error) => Failure::Refused(Reason::BufferBudget.into()),
         // On an open connection only HTTP/2 says so.

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -15,9 +16,11 @@ use tidegate_core::reason::Reason;
 use super::{
     caller::Caller,
     exchange::{Pace, Refusal},
+    replay::Replay,
 };
 use crate::{
     http2,
+    local::Local,
     ring::{Chunk, Failed, Payload, is_over_budget},
     transport::Stream,
     upstream::Callee,
@@ -39,13 +42,20 @@ pub(super) struct Upload {
 }
 
 struct Body {
+    /// Where this try has come to.
     tracker: BodyTracker,
     /// Bytes of payload that the listener allows.
     payload_max: u64,
+    /// Bytes that this try has taken.
+    at: u64,
     /// Bytes taken from the client.
     taken: u64,
-    /// Bytes of payload that went on.
+    /// Bytes of payload that went on, in whatever try.
     gone: u64,
+    /// What is kept of it, if there may be another try.
+    replay: Option<Rc<Replay>>,
+    /// Of a try before: what this one has not taken yet, ahead of what the client sends.
+    front: Option<Chunk>,
     /// The client waits for a 100 before it sends.
     expects_continue: bool,
     /// In frames: of the trailer section, as far as it has come.
@@ -91,8 +101,11 @@ impl Upload {
         let body = Body {
             tracker: BodyTracker::new(head.framing, limits),
             payload_max,
+            at: 0,
             taken: 0,
             gone: 0,
+            replay: None,
+            front: None,
             expects_continue: head.expect_continue,
             trailers: Vec::new(),
             copy: None,
@@ -123,15 +136,81 @@ impl Upload {
             .map(|copy| copy.bytes)
     }
 
+    /// The same body as one of which all is kept; `None` if it is not. The client has nothing to do with it.
+    pub(super) fn of_kept(replay: &Replay) -> Option<Upload> {
+        let body = Body {
+            tracker: replay.start(),
+            payload_max: u64::MAX,
+            at: 0,
+            taken: 0,
+            gone: u64::MAX,
+            replay: None,
+            front: Some(replay.copy()?),
+            copy: None,
+            expects_continue: false,
+            trailers: Vec::new(),
+        };
+        Some(Upload {
+            body: Some(Box::new(body)),
+            ..Upload::default()
+        })
+    }
+
+    /// Has what comes of the body kept, so that it can be sent again: so many bytes of it, and of all bodies a part
+    /// of `buffers`.
+    pub(super) fn keep(&mut self, local: &Rc<Local>, bytes_max: usize, buffers: u64) {
+        if let Some(body) = &mut self.body {
+            let start = body.tracker.clone();
+            body.replay = Some(Replay::new(local, start, bytes_max, buffers));
+        }
+    }
+
+    /// There will be no other try.
+    pub(super) fn forget(&self) {
+        if let Some(replay) = self.replay() {
+            replay.forget();
+        }
+    }
+
+    /// What is kept of the body, if it may be.
+    pub(super) fn replay(&self) -> Option<&Rc<Replay>> {
+        self.body.as_ref()?.replay.as_ref()
+    }
+
     /// Starts (again) with `head`.
-    pub(super) fn begin(&mut self, head: Payload) {
+    pub(super) fn begin(&mut self, caller: Caller<'_>, head: Payload) {
+        self.rewind(caller);
         self.pending = Some(head);
-        self.finished = false;
     }
 
     /// Starts (again) on a stream, whose head was sent.
-    pub(super) fn begin_in_frames(&mut self) {
+    pub(super) fn begin_in_frames(&mut self, caller: Caller<'_>) {
+        self.rewind(caller);
+    }
+
+    /// Goes back to the beginning of the body.
+    fn rewind(&mut self, caller: Caller<'_>) {
+        debug_assert!(self.is_at_hand());
+        self.pending = None;
         self.finished = false;
+        let passed = std::mem::take(&mut self.passed);
+        if let Some(body) = &mut self.body
+            && body.at > 0
+        {
+            body.rewind(caller, passed);
+        }
+    }
+
+    /// The request went another way, all of it, in so many bytes.
+    pub(super) fn went_beside(&mut self, caller: Caller<'_>, sent_bytes: u64) {
+        self.pending = None;
+        self.finished = true;
+        self.sent_bytes = sent_bytes;
+        let passed = std::mem::take(&mut self.passed);
+        if let Some(body) = &mut self.body {
+            body.skip(caller, passed);
+            body.went(caller, 0);
+        }
     }
 
     /// Whether there is a body.
@@ -139,9 +218,11 @@ impl Upload {
         self.body.is_some()
     }
 
-    /// Whether body bytes were taken from the client: they cannot be sent a second time.
-    pub(super) fn has_taken_body(&self) -> bool {
-        self.body.as_ref().is_some_and(|b| b.taken > 0)
+    /// Whether the request can be sent from its beginning: nothing of its body was taken from the client, or all
+    /// that was is kept.
+    pub(super) fn is_at_hand(&self) -> bool {
+        self.body.as_ref().is_none_or(|b| b.taken == 0)
+            || self.replay().is_some_and(|replay| replay.is_kept())
     }
 
     /// Body bytes taken from the client.
@@ -206,9 +287,16 @@ impl Upload {
         bytes_max: u64,
     ) -> Result<(), Refusal> {
         let until = self.taken_bytes().saturating_add(bytes_max);
+        self.forget();
         while !self.is_read() && self.taken_bytes() < until {
-            let received = caller.receive().await.map_err(|_| Reason::ClientGone)?;
-            let mut chunk = received.ok_or(Reason::ClientGone)?;
+            let front = self.body.as_mut().and_then(|body| body.front.take());
+            let mut chunk = match front {
+                Some(front) => front,
+                None => {
+                    let received = caller.receive().await.map_err(|_| Reason::ClientGone)?;
+                    received.ok_or(Reason::ClientGone)?
+                }
+            };
             let passed = self.passed.min(chunk.len());
             chunk.advance(passed);
             self.passed -= passed;
@@ -244,7 +332,12 @@ impl Upload {
             let Some(body) = self.body.as_mut().filter(|b| !b.tracker.is_done()) else {
                 return Poll::Ready(Ok(()));
             };
-            let chunk = match caller.poll_receive_for(cx, upstream) {
+            let front = body.front.take();
+            let received = match front {
+                Some(front) => Poll::Ready(Ok(Some(front))),
+                None => caller.poll_receive_for(cx, upstream),
+            };
+            let chunk = match received {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(Failed::Sink(error))) => return Poll::Ready(unsendable(&error)),
                 Poll::Ready(Err(Failed::Source(e))) => {
@@ -269,10 +362,13 @@ impl Upload {
             return Poll::Ready(Ok(()));
         };
         while self.passed > 0 || !body.tracker.is_done() {
-            let received = match ready!(caller.poll_receive(cx)) {
-                Ok(received) => received,
-                Err(error) => return Poll::Ready(Err(Refusal::of_client(&error))),
+            let front = body.front.take();
+            let is_front = front.is_some();
+            let received = match front {
+                Some(front) => Ok(Some(front)),
+                None => ready!(caller.poll_receive(cx)),
             };
+            let received = received.map_err(|error| Refusal::of_client(&error))?;
             let mut chunk = received.ok_or(CUT_SHORT)?;
             while !chunk.is_empty() {
                 if self.passed == 0 && body.tracker.is_done() {
@@ -286,13 +382,14 @@ impl Upload {
                 let here = self.passed.min(chunk.len());
                 let is_last = body.tracker.is_done() && here == self.passed;
                 let payload = chunk.get(..here).unwrap_or_default();
-                let Poll::Ready(sent) = upstream.poll_send(cx, payload, is_last) else {
-                    caller.put_back(chunk);
-                    return Poll::Pending;
-                };
-                let Ok(sent) = sent else {
-                    // It may answer and take no more, so its answer decides.
-                    return Poll::Ready(Ok(()));
+                let sent = upstream.poll_send(cx, payload, is_last);
+                let Poll::Ready(Ok(sent)) = sent else {
+                    match is_front {
+                        true => body.front = Some(chunk),
+                        false => caller.put_back(chunk),
+                    }
+                    // With an error: it may answer and take no more, so its answer decides.
+                    return sent.map(|_| Ok(()));
                 };
                 chunk.advance(sent);
                 self.passed -= sent;
@@ -313,13 +410,15 @@ impl Upload {
         let Some(body) = self
             .body
             .as_mut()
-            .filter(|b| b.taken == 0 && !b.tracker.is_done())
+            .filter(|b| b.at == 0 && !b.tracker.is_done())
         else {
             return Ok(());
         };
-        if self.pending.is_some()
-            && let Some(chunk) = caller.try_receive()
-        {
+        if self.pending.is_none() {
+            return Ok(());
+        }
+        let front = body.front.take();
+        if let Some(chunk) = front.or_else(|| caller.try_receive()) {
             let chunk = body.take(caller, chunk)?;
             self.pending = self.pending.take().map(|head| head.followed_by(chunk));
         }
@@ -350,13 +449,7 @@ impl Body {
             .tracker
             .advance(&chunk)
             .map_err(|e| Refusal::with_detail(Reason::ClientBody, e.detail()))?;
-        self.taken += n as u64;
-        if let Some(copy) = &mut self.copy {
-            copy.push(chunk.get(..n).unwrap_or_default());
-        }
-        if self.tracker.payload_bytes() > self.payload_max {
-            return Err(Reason::BodyTooLarge.into());
-        }
+        self.took(chunk.get(..n).unwrap_or_default())?;
         if n == chunk.len() {
             return Ok(chunk);
         }
@@ -371,23 +464,65 @@ impl Body {
             .tracker
             .next_payload(chunk)
             .map_err(|e| Refusal::with_detail(Reason::ClientBody, e.detail()))?;
-        self.taken += piece.consumed as u64;
-        if let Some(copy) = &mut self.copy {
-            copy.push(chunk.get(..piece.consumed).unwrap_or_default());
-        }
-        if self.tracker.payload_bytes() > self.payload_max {
-            return Err(Reason::BodyTooLarge.into());
-        }
+        self.took(chunk.get(..piece.consumed).unwrap_or_default())?;
         let trailers = chunk.get(piece.trailers).unwrap_or_default();
         self.trailers.extend_from_slice(trailers);
         chunk.advance(piece.consumed - piece.payload.len());
         Ok(piece.payload.len())
     }
 
+    /// The tracker has gone over `bytes`.
+    fn took(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        let before = self.taken;
+        self.at += bytes.len() as u64;
+        self.taken = self.taken.max(self.at);
+        if let Some(copy) = &mut self.copy {
+            // What goes a second time was copied before.
+            let new = (self.taken - before) as usize;
+            copy.push(bytes.get(bytes.len() - new..).unwrap_or_default());
+        }
+        if self.tracker.payload_bytes() > self.payload_max {
+            return Err(Reason::BodyTooLarge.into());
+        }
+        if let Some(replay) = &self.replay {
+            replay.keep(bytes, self.tracker.is_done());
+        }
+        Ok(())
+    }
+
     /// What was followed went on, or was dropped, but for `passed` bytes.
     fn went(&mut self, caller: Caller<'_>, passed: usize) {
         let bytes = self.tracker.payload_bytes() - passed as u64;
-        caller.consume(bytes - self.gone);
-        self.gone = bytes;
+        // What goes a second time was told before.
+        caller.consume(bytes.saturating_sub(self.gone));
+        self.gone = self.gone.max(bytes);
+    }
+
+    /// Goes back to its beginning. The next `passed` bytes were followed, and so are kept already.
+    fn rewind(&mut self, caller: Caller<'_>, passed: usize) {
+        self.skip(caller, passed);
+        let Some(replay) = &self.replay else {
+            return;
+        };
+        let rest = self.front.take();
+        self.front = Some(replay.rewind(rest.as_deref().unwrap_or_default()));
+        self.tracker = replay.start();
+        self.at = 0;
+        self.trailers.clear();
+    }
+
+    /// Drops the next bytes, which were put back.
+    fn skip(&mut self, caller: Caller<'_>, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        if let Some(front) = &mut self.front {
+            front.advance(bytes);
+        } else if let Some(mut chunk) = caller.try_receive() {
+            chunk.advance(bytes);
+            if !chunk.is_empty() {
+                caller.put_back(chunk);
+            }
+        }
     }
 }

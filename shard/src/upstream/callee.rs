@@ -122,6 +122,14 @@ impl Callee<'_> {
         }
     }
 
+    /// More of the answer's body that is already here.
+    pub(crate) fn try_receive(self) -> Option<Chunk> {
+        match self {
+            Callee::Http1(stream) => stream.try_receive(),
+            Callee::Http2(stream) => stream.try_receive(),
+        }
+    }
+
     /// Puts bytes back that are to be read next.
     pub(crate) fn put_back(self, chunk: Chunk) {
         match self {

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tidegate_core::config::{
     BODY_MAX, MIRRORS_MAX, ROUTE_LIST_MAX,
     model::{
-        Chance, Forward, HashOn, HeaderEdits, Labels, Mirror, PathRewrite, Redirect, Respond,
-        Retry, RetryOn, RouteAction, WeightedCluster,
+        Chance, Forward, HashOn, HeaderEdits, Hedge, Labels, Mirror, PathRewrite, Redirect,
+        Respond, Retry, RetryOn, RouteAction, WeightedCluster,
     },
     value,
 };
@@ -25,6 +25,8 @@ const BACKOFF: Duration = Duration::from_millis(25);
 
 /// Tries again at most: the bound of our own format.
 const RETRIES_MAX: u32 = 10;
+/// As many tries beside the first as the file allows.
+const HEDGES_MAX: u8 = 4;
 
 /// Makes the action of a route; `host` is the virtual host, whose retries hold where the route has none.
 pub(super) fn action(route: &Node<'_>, host: &Node<'_>, prefix: &Prefix) -> RouteAction {
@@ -78,8 +80,11 @@ fn forward(node: &Node<'_>, host: &Node<'_>, prefix: &Prefix) -> Forward {
     let policy = node
         .node("retry_policy")
         .or_else(|| host.node("retry_policy"));
+    let mut retry = policy.and_then(|policy| retry(&policy, retry_template));
     Forward {
         to,
+        hedge: hedge(node, host, &mut retry),
+        retry,
         hash: hash(node),
         path_rewrite: path_rewrite(node, prefix),
         host_rewrite: match node.text("host_rewrite_literal") {
@@ -87,7 +92,6 @@ fn forward(node: &Node<'_>, host: &Node<'_>, prefix: &Prefix) -> Forward {
             host => node.checked("host_rewrite_literal", value::authority(host)),
         },
         timeout: Some(timeout).filter(|timeout| !timeout.is_zero()),
-        retry: policy.and_then(|policy| retry(&policy, retry_template)),
         mirrors: mirrors(node, host),
         ..template
     }
@@ -312,21 +316,17 @@ fn retry_on(policy: &Node<'_>) -> RetryOn {
                 on.statuses
                     .extend(codes.filter_map(|code| u16::try_from(code).ok()));
             }
-            // These are outcomes that cannot happen here: gRPC statuses, and streams that endpoints refuse.
-            "refused-stream"
-            | "cancelled"
-            | "deadline-exceeded"
-            | "internal"
-            | "resource-exhausted"
-            | "unavailable"
-            | "http3-post-connect-failure"
-            | "envoy-ratelimited" => {
+            // These are outcomes that cannot happen here, or cost no retry.
+            "refused-stream" | "http3-post-connect-failure" | "envoy-ratelimited" => {
                 policy.warn(
                     "retry_on",
                     format!("`{word}` is ignored: it does not happen here"),
                 );
             }
-            other => policy.refuse("retry_on", format!("`{other}` is not supported")),
+            other => match RetryOn::GRPC.iter().find(|(word, _)| *word == other) {
+                Some((_, status)) => on.grpc_statuses.push(*status),
+                None => policy.refuse("retry_on", format!("`{other}` is not supported")),
+            },
         }
     }
     if on.timeout && !policy.has("per_try_timeout") {
@@ -334,7 +334,35 @@ fn retry_on(policy: &Node<'_>) -> RetryOn {
     }
     on.statuses.sort_unstable();
     on.statuses.dedup();
+    on.grpc_statuses.sort_unstable();
+    on.grpc_statuses.dedup();
     on
+}
+
+/// With `hedge_on_per_try_timeout`, a try that takes too long goes on beside the next.
+fn hedge(node: &Node<'_>, host: &Node<'_>, retry: &mut Option<Retry>) -> Option<Hedge> {
+    let policy = node
+        .node("hedge_policy")
+        .or_else(|| host.node("hedge_policy"))?;
+    let retry = retry.as_mut()?;
+    if !policy.flag("hedge_on_per_try_timeout") {
+        return None;
+    }
+    let Some(delay) = retry.per_try_timeout.take() else {
+        policy.warn(
+            "hedge_on_per_try_timeout",
+            "it does nothing without `per_try_timeout`".to_owned(),
+        );
+        return None;
+    };
+    retry.on.timeout = false;
+    Some(Hedge {
+        delay,
+        times: retry.times.min(HEDGES_MAX),
+        budget: retry.budget,
+        unsafe_methods: true,
+        buffer: retry.buffer,
+    })
 }
 
 fn redirect(node: &Node<'_>) -> Redirect {

@@ -9,6 +9,8 @@
 mod own;
 mod tls;
 
+use std::time::Duration;
+
 use serde_json::{Value as Json, json};
 use tidegate_core::config::model::{
     Balance, Endpoints, HashOn, HostPattern, PathPattern, PathRewrite, Probe, Protocol,
@@ -390,6 +392,45 @@ fn conditions_are_taken() {
         matches.query,
         [("q".into(), ValuePattern::Exact("1".into()))]
     );
+}
+
+/// Goal: retries by statuses of gRPC and hedging mean what they say. Method: a route with both, one whose hedging can do
+/// nothing, and one without a policy for it.
+#[test]
+fn tries_of_calls_are_taken() {
+    let route = |name: &str, retry: Json, hedge: Json| {
+        json!({ "name": name, "match": { "path": format!("/{name}") },
+                "route": { "cluster": "a", "retry_policy": retry, "hedge_policy": hedge } })
+    };
+    let on = "unavailable,cancelled,unavailable,deadline-exceeded,internal,resource-exhausted";
+    let hedge = json!({ "hedge_on_per_try_timeout": true });
+    let timed = json!({ "retry_on": on, "num_retries": 9, "per_try_timeout": "0.1s" });
+    let configuration = json!({ "name": "r", "virtual_hosts": [{ "name": "v", "domains": ["*"], "routes": [
+        route("both", timed.clone(), hedge.clone()),
+        route("untimed", json!({ "retry_on": on }), hedge),
+        route("off", timed, json!({})),
+    ] }] });
+    let Resource::Routes(made) = of(ResourceType::Route, configuration).resource.unwrap() else {
+        panic!()
+    };
+    let forwards: Vec<_> = made
+        .iter()
+        .map(|route| match &route.action {
+            RouteAction::Forward(forward) => forward,
+            _ => panic!(),
+        })
+        .collect();
+    for forward in &forwards {
+        let retry = forward.retry.as_ref().unwrap();
+        assert_eq!(retry.on.grpc_statuses, [1, 4, 8, 13, 14]);
+    }
+    let hedge = forwards[0].hedge.as_ref().unwrap();
+    assert_eq!((hedge.delay, hedge.times), (Duration::from_millis(100), 4));
+    assert!(hedge.unsafe_methods);
+    let per_try = |at: usize| forwards[at].retry.as_ref().unwrap().per_try_timeout;
+    assert_eq!((per_try(0), per_try(1)), (None, None));
+    assert_eq!(per_try(2), Some(Duration::from_millis(100)));
+    assert_eq!((&forwards[1].hedge, &forwards[2].hedge), (&None, &None));
 }
 
 /// Goal: actions mean what they say. Method: a split with rewrite, hash, retries and headers of three levels; a

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::config::model::{
     Chance, Forward, HashOn, HeaderEdits, Mirror, PathPattern, PathRewrite, RateLimit, Redirect,
-    Respond, Retry, RetryOn, Route, RouteAction,
+    Respond, Route, RouteAction,
 };
 use crate::limiter::{
     Priority,
@@ -52,6 +52,7 @@ fn action(fields: &Fields<'_>, path: &PathPattern, clusters: &Names<'_>) -> Rout
             &[
                 "timeout",
                 "retry",
+                "hedge",
                 "hash",
                 "rewrite",
                 "mirror",
@@ -83,6 +84,7 @@ fn forward(
         .map(|key| destinations(fields, key, clusters))
         .unwrap_or_default();
     balance::add_subset(&tls::labels(fields, "subset"), &mut to);
+    let retry = retry::retry(fields);
     Forward {
         to,
         hash: hash(fields, "hash"),
@@ -91,13 +93,8 @@ fn forward(
             checked_opt(fields.report, "host", &text, syntax::authority(&text.text))
         }),
         timeout: fields.duration_or_off("timeout"),
-        retry: fields
-            .section_opt("retry", &keys::RETRY)
-            .map(|retry_fields| {
-                let retry = retry(&retry_fields);
-                check_retry(&retry_fields, &retry, fields.duration_or_off("timeout"));
-                retry
-            }),
+        hedge: retry::hedge(fields, retry.as_ref()),
+        retry,
         mirrors: mirrors(fields, clusters),
         priority: match fields.word("priority") {
             Some("exempt") => None,
@@ -121,99 +118,6 @@ fn mirrors(fields: &Fields<'_>, clusters: &Names<'_>) -> Vec<Mirror> {
         })
     });
     read.collect()
-}
-
-fn retry(fields: &Fields<'_>) -> Retry {
-    Retry {
-        on: retry_on(fields),
-        times: fields.integer("times"),
-        budget: fields.share("budget"),
-        per_try_timeout: fields.duration_or_off("per_try_timeout"),
-        backoff: fields.duration("backoff"),
-    }
-}
-
-fn retry_on(fields: &Fields<'_>) -> RetryOn {
-    let Some(kind) = keys::RETRY.field("on").map(|field| field.kind) else {
-        return RetryOn::default();
-    };
-    let Kind::List(item, _) = kind else {
-        return RetryOn::default();
-    };
-    fields.refuse_empty("on");
-    let mut on = RetryOn::default();
-    let mut seen: Vec<String> = Vec::new();
-    for node in fields.list("on") {
-        let Value::Scalar { text, .. } = &node.value else {
-            fields::wrong_type(fields.report, "on", &node, item);
-            continue;
-        };
-        if seen.contains(text) {
-            listed_twice(
-                fields.report,
-                "on",
-                &Text {
-                    text: text.clone(),
-                    span: node.span.clone(),
-                },
-            );
-        }
-        seen.push(text.clone());
-        match text.as_str() {
-            "connect" => on.connect = true,
-            "reset" => on.reset = true,
-            "timeout" => on.timeout = true,
-            "5xx" => on.statuses.extend(500..=599),
-            _ => {
-                let status = fields::read_integer(fields.report, "on", &node, item);
-                on.statuses
-                    .extend(status.and_then(|status| u16::try_from(status).ok()));
-            }
-        }
-    }
-    on.statuses.sort_unstable();
-    on.statuses.dedup();
-    on
-}
-
-/// Warns of time-outs and outcomes that cannot happen.
-fn check_retry(fields: &Fields<'_>, retry: &Retry, timeout: Option<std::time::Duration>) {
-    let warn = |key: &str, message: String, help: &str| {
-        let problem = Problem::new(codes::CONTRADICTION, fields.value_span(key), message);
-        fields
-            .report
-            .add(problem.label("never comes to it").help(help));
-    };
-    if let (Some(per_try), Some(timeout)) = (retry.per_try_timeout, timeout)
-        && per_try >= timeout
-    {
-        let timeout = super::super::quantity::format_duration(timeout);
-        let message =
-            format!("`per_try_timeout` is not shorter than the route's `timeout` of {timeout}");
-        warn(
-            "per_try_timeout",
-            message,
-            "the route's `timeout` holds for all tries together: shorten the one, or lengthen the other",
-        );
-    }
-    if let Some(timeout) = timeout
-        && retry.backoff >= timeout
-    {
-        let message = "`backoff` is not shorter than the route's `timeout`".to_owned();
-        warn(
-            "backoff",
-            message,
-            "shorten `backoff`, or lengthen `timeout`",
-        );
-    }
-    if retry.on.timeout && retry.per_try_timeout.is_none() {
-        let message = "`on: [timeout]` never happens without `per_try_timeout`".to_owned();
-        warn(
-            "on",
-            message,
-            "add `per_try_timeout`: after the route's own `timeout` nothing is tried again",
-        );
-    }
 }
 
 fn rate_limits(fields: &Fields<'_>) -> Vec<RateLimit> {

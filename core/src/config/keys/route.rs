@@ -57,6 +57,12 @@ pub(in super::super) static ROUTE: Section = Section {
         )
         .absent("another endpoint is tried when no connection could be made"),
         Field::new(
+            "hedge",
+            Kind::Section(&HEDGE),
+            "When a request is tried on another endpoint while a try goes on.",
+        )
+        .absent("one try at a time"),
+        Field::new(
             "hash",
             Kind::Any(&[
                 Kind::Word(&[("client_ip", "the client's IP address")]),
@@ -120,7 +126,6 @@ pub(in super::super) static ROUTE: Section = Section {
         .absent("none"),
     ],
     planned: &[
-        ("hedge", "hedged requests"),
         ("adaptive_limit", "adaptive limiting"),
         ("limit", "adaptive limiting"),
         ("cors", "CORS"),
@@ -264,44 +269,6 @@ pub(in super::super) static RESPOND: Section = Section {
         ("file", "bodies from files"),
         ("headers", "headers of answers; use `response_headers`"),
     ],
-};
-
-pub(in super::super) static RETRY: Section = Section {
-    name: "retry",
-    place: "listeners.<name>.routes[].retry",
-    doc: "When a request is tried again, on another endpoint if there is one. Only requests whose body \
-          has not begun to flow are.",
-    fields: &[
-        Field::new(
-            "on",
-            Kind::List(
-                &Kind::Any(&[
-                    Kind::Word(&[
-                        ("connect", "the connection could not be made"),
-                        ("reset", "it broke before a byte of the answer; idempotent methods only"),
-                        ("timeout", "`per_try_timeout` ran out; idempotent methods only"),
-                        ("5xx", "statuses 500 to 599"),
-                    ]),
-                    Kind::Integer(400, 599),
-                ]),
-                ROUTE_LIST_MAX,
-            ),
-            "Outcomes on which it is.",
-        )
-        .default("[connect, reset]", "neither does anything twice that must not be"),
-        Field::new("times", Kind::Integer(1, 10), "At most this often.")
-            .default("1", "as Envoy; a second retry seldom helps and doubles the load"),
-        Field::new(
-            "budget",
-            Kind::Share(0, 10_000),
-            "Retries in flight, as a share of the route's active requests. Three are always allowed.",
-        )
-        .default("20%", "as Envoy's retry budget: an outage is not made worse by its retries"),
-        Field::new("per_try_timeout", TIMEOUT, "For each try.").absent("only the route's `timeout`"),
-        Field::new("backoff", Kind::Duration(seconds(0), seconds(60)), "The first pause; doubled for each further try, with full jitter.")
-            .default("25ms", "as Envoy"),
-    ],
-    planned: &[],
 };
 
 pub(in super::super) static HASH: Section = Section {

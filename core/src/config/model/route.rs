@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Descriptor, Fault, Labels, Mirror, RateLimit};
+use super::{Descriptor, Fault, Hedge, Labels, Mirror, RateLimit, Retry};
 use crate::limiter::Priority;
 
 /// One cluster of a split.
@@ -105,6 +105,7 @@ pub enum ValuePattern {
 
 /// What a route does.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "most routes forward")]
 pub enum RouteAction {
     /// Sends the request to a cluster.
     Forward(Forward),
@@ -131,6 +132,8 @@ pub struct Forward {
     pub retry: Option<Retry>,
     /// Who gets copies of requests.
     pub mirrors: Vec<Mirror>,
+    /// When to try while a try goes on.
+    pub hedge: Option<Hedge>,
     /// Which requests adaptive limiting refuses last; `None` for those that it never refuses (L9).
     pub priority: Option<Priority>,
 }
@@ -170,40 +173,6 @@ pub enum PathRewrite {
         /// The replacement.
         replacement: Arc<str>,
     },
-}
-
-/// When and how often a request is tried again.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Retry {
-    /// On these outcomes.
-    pub on: RetryOn,
-    /// At most this often.
-    pub times: u8,
-    /// Retries in flight per shard, as a share of the route's active requests, in basis points;
-    /// at least `Retry::BUDGET_MIN` are always allowed.
-    pub budget: u32,
-    /// For each try; `None` leaves only the route's timeout.
-    pub per_try_timeout: Option<Duration>,
-    /// The first pause; doubled for each further try, with full jitter. Zero tries at once.
-    pub backoff: Duration,
-}
-
-impl Retry {
-    /// Retries that are allowed whatever the budget says, so that a quiet service can retry at all.
-    pub const BUDGET_MIN: u32 = 3;
-}
-
-/// The outcomes on which a request is tried again.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RetryOn {
-    /// The connection could not be made.
-    pub connect: bool,
-    /// The connection broke before a byte of the answer; only methods that are idempotent.
-    pub reset: bool,
-    /// The try ran into `per_try_timeout`; only methods that are idempotent.
-    pub timeout: bool,
-    /// These statuses.
-    pub statuses: Vec<u16>,
 }
 
 /// A redirect.

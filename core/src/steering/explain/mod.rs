@@ -21,7 +21,9 @@ use std::{
 
 use serde::Serialize;
 
-pub use self::outcome::{ClusterShare, EndpointShare, Forwarding, Outcome, RetryPlan, Sticky};
+pub use self::outcome::{
+    ClusterShare, EndpointShare, Forwarding, HedgePlan, Outcome, RetryPlan, Sticky,
+};
 use super::{
     RequestView, RouteScratch,
     condition::{Conditions, Failed, query_parameter},

@@ -75,6 +75,8 @@ pub struct Forwarding {
     pub timeout_ms: Option<u64>,
     /// When it is tried again.
     pub retry: Option<RetryPlan>,
+    /// When it is tried while a try goes on.
+    pub hedge: Option<HedgePlan>,
     /// What the route hashes; `None` if it hashes nothing.
     pub sticky: Option<Sticky>,
     /// Where it may go.
@@ -136,7 +138,7 @@ pub struct EndpointShare {
 /// When a request is tried again.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RetryPlan {
-    /// The outcomes: `connect`, `reset`, `timeout`, statuses.
+    /// The outcomes: `connect`, `reset`, `timeout`, statuses of gRPC and of HTTP.
     pub on: Vec<String>,
     /// At most this often.
     pub times: u8,
@@ -146,6 +148,19 @@ pub struct RetryPlan {
     pub per_try_timeout_ms: Option<u64>,
     /// The first pause, in milliseconds.
     pub backoff_ms: u64,
+}
+
+/// When a request is tried on another endpoint while a try goes on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct HedgePlan {
+    /// From a try to the next beside it, in milliseconds.
+    pub delay_ms: u64,
+    /// Further tries at most.
+    pub times: u8,
+    /// Those in flight as a part of the requests in flight, from 0 to 1.
+    pub budget: f64,
+    /// Also of methods that are not safe.
+    pub unsafe_methods: bool,
 }
 
 /// What `route` does with `request`.
@@ -201,6 +216,12 @@ fn forwarding(
         response_headers: edits(&route.response_headers),
         timeout_ms: forward.timeout.map(millis),
         retry: forward.retry.as_ref().map(retry_plan),
+        hedge: forward.hedge.as_ref().map(|hedge| HedgePlan {
+            delay_ms: millis(hedge.delay),
+            times: hedge.times,
+            budget: f64::from(hedge.budget) / 10_000.0,
+            unsafe_methods: hedge.unsafe_methods,
+        }),
         sticky: forward.hash.as_ref().map(|on| Sticky {
             on: hashed(on),
             hash: hash.map(|hash| format!("{hash:016x}")),
@@ -360,15 +381,7 @@ fn edits(edits: &HeaderEdits) -> Vec<String> {
 
 fn retry_plan(retry: &model::Retry) -> RetryPlan {
     let on = &retry.on;
-    let words = [
-        ("connect", on.connect),
-        ("reset", on.reset),
-        ("timeout", on.timeout),
-    ];
-    let words = words
-        .iter()
-        .filter(|(_, on)| *on)
-        .map(|(w, _)| (*w).to_owned());
+    let words = on.words().map(str::to_owned);
     let statuses = on.statuses.iter().map(u16::to_string);
     RetryPlan {
         on: words.chain(statuses).collect(),

@@ -53,6 +53,7 @@ request   set x-by: gate
 answer    append via: gate
 timeout   800 ms
 retry     at most 1, on connect, 503; budget 10 %; 200 ms per try; after 25 ms and more
+hedge     at most 1, of any method, each 50 ms behind the try before; budget 10 %
 "
     );
 }
@@ -306,6 +307,14 @@ fn pay_action() -> RouteAction {
             budget: 1000,
             per_try_timeout: Some(Duration::from_millis(200)),
             backoff: Duration::from_millis(25),
+            buffer: 64 << 10,
+        }),
+        hedge: Some(model::Hedge {
+            delay: Duration::from_millis(50),
+            times: 1,
+            budget: 1000,
+            unsafe_methods: true,
+            buffer: 64 << 10,
         }),
         ..forward
     })
@@ -325,6 +334,7 @@ fn to(shares: &[(&str, u32)]) -> RouteAction {
         timeout: None,
         retry: None,
         mirrors: Vec::new(),
+        hedge: None,
         priority: Some(crate::limiter::Priority::Normal),
     })
 }

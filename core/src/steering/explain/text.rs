@@ -5,7 +5,9 @@ use std::fmt::{self, Display, Formatter, Write as _};
 use super::{Explanation, Outcome, RouteVerdict, Verdict};
 use crate::{
     config::model::{HostPattern, PathPattern, ValuePattern},
-    steering::explain::outcome::{ClusterShare, EndpointShare, Forwarding, RetryPlan, Sticky},
+    steering::explain::outcome::{
+        ClusterShare, EndpointShare, Forwarding, HedgePlan, RetryPlan, Sticky,
+    },
 };
 
 impl Display for Explanation {
@@ -102,9 +104,13 @@ fn write_forwarding(f: &mut Formatter<'_>, forwarding: &Forwarding) -> fmt::Resu
         None => writeln!(f, "timeout   none")?,
     }
     match &forwarding.retry {
-        Some(retry) => write_retry(f, retry),
-        None => writeln!(f, "retry     never"),
+        Some(retry) => write_retry(f, retry)?,
+        None => writeln!(f, "retry     never")?,
     }
+    forwarding
+        .hedge
+        .as_ref()
+        .map_or(Ok(()), |hedge| write_hedge(f, hedge))
 }
 
 fn write_sticky(f: &mut Formatter<'_>, sticky: &Sticky) -> fmt::Result {
@@ -178,6 +184,21 @@ fn write_retry(f: &mut Formatter<'_>, retry: &RetryPlan) -> fmt::Result {
         0 => writeln!(f, "; at once"),
         _ => writeln!(f, "; after {backoff_ms} ms and more"),
     }
+}
+
+fn write_hedge(f: &mut Formatter<'_>, hedge: &HedgePlan) -> fmt::Result {
+    let HedgePlan {
+        delay_ms, times, ..
+    } = hedge;
+    let of = match hedge.unsafe_methods {
+        true => "of any method",
+        false => "of safe methods",
+    };
+    let budget = percent(hedge.budget);
+    writeln!(
+        f,
+        "hedge     at most {times}, {of}, each {delay_ms} ms behind the try before; budget {budget}"
+    )
 }
 
 /// `90 %`, `33.33 %`.

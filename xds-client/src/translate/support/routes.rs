@@ -44,6 +44,7 @@ pub(super) const TABLE: &[Support] = &[
             "retry_policy",
             "request_mirror_policies",
             "typed_per_filter_config",
+            "hedge_policy",
         ],
         ignored: &[
             ("virtual_clusters", SHOWN),
@@ -156,6 +157,7 @@ pub(super) const TABLE: &[Support] = &[
             "timeout",
             "retry_policy",
             "request_mirror_policies",
+            "hedge_policy",
             "hash_policy",
         ],
         ignored: &[
@@ -219,6 +221,11 @@ pub(super) const TABLE: &[Support] = &[
     Support {
         kind: "envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter",
         taken: &["name"],
+        ignored: &[],
+    },
+    Support {
+        kind: "envoy.config.route.v3.HedgePolicy",
+        taken: &["hedge_on_per_try_timeout"],
         ignored: &[],
     },
     Support {
