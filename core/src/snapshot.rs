@@ -14,7 +14,7 @@ use crate::{
     encryption::census::Census,
     id::{ClusterId, EndpointId, Epoch, InterfaceId, ListenerId, RouteId},
     limiter::{Priority, bucket::Buckets, interface::Shared},
-    stats::{EndpointCounters, PerShard, RateLimitServiceCounters, RouteCounters},
+    stats::{EndpointCounters, Methods, PerShard, RateLimitServiceCounters, RouteCounters},
     steering::{PathRewriter, RouteTable, fault::Faults, hash_address, program::Table},
 };
 
@@ -124,6 +124,8 @@ pub struct Route {
     pub response_headers: model::HeaderEdits,
     /// Its counters, carried over from the snapshot before while the name stays.
     pub counters: Arc<PerShard<RouteCounters>>,
+    /// Its calls of gRPC by method, if they are counted so; carried over, too.
+    pub methods: Option<Arc<PerShard<Methods>>>,
 }
 
 /// A rate limit with its buckets.
@@ -377,6 +379,8 @@ struct KeptCounters<'a> {
     /// By listener and route.
     routes: BTreeMap<(&'a str, &'a str), &'a Arc<PerShard<RouteCounters>>>,
     /// By listener and route.
+    methods: BTreeMap<(&'a str, &'a str), &'a Arc<PerShard<Methods>>>,
+    /// By listener and route.
     rate_limits: BTreeMap<(&'a str, &'a str), &'a [RateLimit]>,
     rate_limit_service: Option<&'a Arc<PerShard<RateLimitServiceCounters>>>,
     /// By cluster and address.
@@ -392,6 +396,7 @@ impl<'a> KeptCounters<'a> {
         let mut kept = KeptCounters {
             shards,
             routes: BTreeMap::new(),
+            methods: BTreeMap::new(),
             rate_limits: BTreeMap::new(),
             rate_limit_service: None,
             endpoints: BTreeMap::new(),
@@ -414,6 +419,15 @@ impl<'a> KeptCounters<'a> {
             let routes = http.routes.iter().filter(|r| r.counters.len() == shards);
             kept.routes
                 .extend(routes.map(|r| ((&*listener.name, &*r.name), &r.counters)));
+            let counting = http
+                .routes
+                .iter()
+                .filter_map(|r| Some((r, r.methods.as_ref()?)));
+            kept.methods.extend(
+                counting
+                    .filter(|(_, methods)| methods.len() == shards)
+                    .map(|(r, methods)| ((&*listener.name, &*r.name), methods)),
+            );
             let limited = http.routes.iter().filter(|r| !r.rate_limits.is_empty());
             kept.rate_limits
                 .extend(limited.map(|r| ((&*listener.name, &*r.name), &*r.rate_limits)));
@@ -438,6 +452,18 @@ impl<'a> KeptCounters<'a> {
             Some(counters) => Arc::clone(counters),
             None => Arc::new(PerShard::new(self.shards)),
         }
+    }
+
+    /// The methods that are counted of a route that `forward`s.
+    fn methods(&self, listener: &str, route: &model::Route) -> Option<Arc<PerShard<Methods>>> {
+        let model::RouteAction::Forward(forward) = &route.action else {
+            return None;
+        };
+        let kept = self.methods.get(&(listener, &*route.name));
+        forward.grpc_statistics.then(|| match kept {
+            Some(methods) => Arc::clone(methods),
+            None => Arc::new(PerShard::new(self.shards)),
+        })
     }
 
     /// The rule with the buckets that it had; another mode of it is the same limit.
@@ -618,6 +644,7 @@ fn compile_protocol(
                 request_headers: route.request_headers.clone(),
                 response_headers: route.response_headers.clone(),
                 counters: kept.route(listener, &route.name),
+                methods: kept.methods(listener, route),
             });
             Protocol::Http(Http {
                 table: RouteTable::compile(&http.routes),

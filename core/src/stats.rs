@@ -12,8 +12,12 @@ use crate::{
 };
 
 mod histogram;
+mod methods;
 
 pub use histogram::{BUCKETS, Histogram, HistogramCounts, bucket_upper_ns};
+pub use methods::{
+    FinishedCall, GRPC_STATUSES, METHOD_BYTES_MAX, METHODS_MAX, MethodCounters, Methods,
+};
 
 /// A value alone on its cache lines. 128, since the prefetcher of x86 fetches lines in pairs.
 #[derive(Debug, Default)]

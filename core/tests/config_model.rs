@@ -132,6 +132,7 @@ fn defaults_are_the_models() {
         retry: Some(retry),
         mirrors: Vec::new(),
         hedge: None,
+        grpc_statistics: false,
         priority: Some(Priority::Normal),
     };
     assert_eq!(forward(route), &expected);

@@ -262,6 +262,7 @@ fn route(name: &str, to: &[(&str, u32)]) -> Route {
             retry: None,
             mirrors: Vec::new(),
             hedge: None,
+            grpc_statistics: false,
             priority: Some(tidegate_core::limiter::Priority::Normal),
         }),
         request_headers: HeaderEdits::default(),

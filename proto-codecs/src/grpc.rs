@@ -165,6 +165,8 @@ impl Status {
     pub const OK: Status = Status(0);
     /// Anything that is none of the others, or not said.
     pub const UNKNOWN: Status = Status(2);
+    /// There is no such method.
+    pub const UNIMPLEMENTED: Status = Status(12);
     /// The service cannot be reached.
     pub const UNAVAILABLE: Status = Status(14);
     /// The number of statuses that are defined.
@@ -338,6 +340,7 @@ mod tests {
         }
         assert_eq!(Status::OK.name(), "OK");
         assert_eq!(Status::UNKNOWN.name(), "UNKNOWN");
+        assert_eq!(Status::UNIMPLEMENTED.name(), "UNIMPLEMENTED");
         assert_eq!(Status::UNAVAILABLE.name(), "UNAVAILABLE");
         for none in ["", "17", "00", "-1", "2 ", "100", "x"] {
             assert_eq!(Status::parse(none.as_bytes()), Status::UNKNOWN, "{none}");

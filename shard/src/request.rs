@@ -17,12 +17,14 @@
 //! * `reply.rs`: answers of our own.
 //! * `retry.rs`: what failed, and whether it is worth another try; `wanted.rs`: whether an answer is;
 //!   `replay.rs`: the body for it; `attempt.rs`: what a call says of it.
+//! * `call.rs`: calls of gRPC by method.
 //! * `hedge.rs`: tries beside the one that goes on.
 //! * `fate.rs`: what a try says of its endpoint.
 
 mod allowance;
 mod answer;
 mod attempt;
+mod call;
 mod caller;
 mod download;
 mod exchange;
@@ -98,6 +100,7 @@ async fn run<'a>(
     census::request_began(exchange);
     let route = exchange.find_route()?;
     exchange.inject_fault(route).await?;
+    exchange.count_call(route);
     exchange.rate_limit(route)?;
     exchange.ask_rate_limit_service(plane, route).await?;
     let forward = match &route.action {

@@ -5,6 +5,7 @@
 //! page has talked into a request (DNS rebinding, a form on another site) is refused by [`guard`].
 
 mod balance;
+mod calls;
 mod certs;
 pub(crate) mod encryption;
 pub(crate) mod guard;
@@ -72,7 +73,7 @@ const PAGES: &str = "\
 No such page. There are:
   GET   / (dashboard)  /ready  /live  /server_info  /stats  /metrics  /config_dump  /listeners
         /clusters  /shards  /memory  /logging  /stream  /certs  /encryption  /healing  /limits  /xds (?format=text)
-        /limits/decisions  /limits/rates  /limits/service
+        /limits/decisions  /limits/rates  /limits/service  /grpc (?format=text)
         /steering (?format=text)  /steering/dry-run
   POST  /drain  /undrain  /reload (?force_strict=1)  /logging?level=LEVEL  /quitquitquit
         /encryption?cluster=NAME&rollout=20%|on|off|file
@@ -322,6 +323,7 @@ fn router(admin: Admin) -> Router {
             "/limits/decisions",
             get(|Shared(a): Admins| async move { json(limits::decisions(&a.service.status)) }),
         )
+        .route("/grpc", get(grpc_calls))
         .route(
             "/limits/rates",
             get(|Shared(a): Admins| async move { json(rates::view(&a.service.status)) }),
@@ -455,6 +457,11 @@ impl PageQuery {
 async fn certificates(Shared(admin): Admins, Query(query): Query<PageQuery>) -> Response {
     let status = &admin.service.status;
     query.page(|| certs::text(status), || certs::view(status))
+}
+
+async fn grpc_calls(Shared(admin): Admins, Query(query): Query<PageQuery>) -> Response {
+    let status = &admin.service.status;
+    query.page(|| calls::text(status), || calls::view(status))
 }
 
 async fn encrypted(Shared(admin): Admins, Query(query): Query<PageQuery>) -> Response {

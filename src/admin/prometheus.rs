@@ -4,6 +4,7 @@
 //! Cardinality is bounded by the configuration: shards, clusters, routes, reasons. Series by endpoint and by
 //! peer application are off unless asked for.
 
+mod calls;
 mod census;
 mod healing;
 mod limits;
@@ -63,6 +64,8 @@ enum Source {
     CensusApplication(census::Number),
     /// The labels' values, and a number for each.
     Labelled(fn(&Status) -> Vec<Sample>),
+    /// Durations of calls of gRPC.
+    CallSeconds,
 }
 
 /// One sample: the values of the labels, and the number.
@@ -129,6 +132,7 @@ pub(crate) fn families() -> Vec<Family> {
     families.extend(healing::families());
     families.extend(limits::families());
     families.extend(rates::families());
+    families.extend(calls::families());
     families.extend(steering::families());
     families.extend(xds::families());
     families.extend(slab(
@@ -284,6 +288,7 @@ impl Samples {
                 family.samples(out, self.listeners.by_application(number))?;
             }
             Source::Labelled(read) => family.samples(out, read(status))?,
+            Source::CallSeconds => calls::write_seconds(out, &family.name, status)?,
             Source::Refused => {
                 for reason in Reason::ALL {
                     let count = status

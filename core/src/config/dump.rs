@@ -352,6 +352,7 @@ fn forward(object: &mut Object, forward: &Forward) {
     object.put("timeout", or_off(forward.timeout.map(format_duration)));
     object.put_opt("retry", forward.retry.as_ref().map(retry::retry));
     object.put_opt("hedge", forward.hedge.as_ref().map(retry::hedge));
+    object.put("grpc_statistics", forward.grpc_statistics);
     object.put(
         "priority",
         forward.priority.map_or("exempt", Priority::word),

@@ -63,8 +63,9 @@ impl<'a> Exchange<'a> {
             }
             Caller::Http2(on) => {
                 chunk = self.wait_for_room(on, callee, chunk).await?;
-                let download = FrameDownload::new(framing);
                 let is_call = self.is_grpc();
+                let counts_messages = is_call && route.methods.is_some();
+                let download = FrameDownload::new(framing, counts_messages);
                 let status = self.scratch.response.field(&chunk, grpc::STATUS);
                 self.note_grpc_status(is_call, status);
                 self.send_response_head(on, &chunk, edits, download.is_done())
@@ -142,6 +143,7 @@ impl<'a> Exchange<'a> {
         let moved = on.deadline.bound(both).await.map(|r| r.and_then(|r| r));
         let mut done = download.done;
         done.sent_bytes = on.stream.sent_bytes();
+        self.response_messages = download.messages();
         self.note_grpc_status(is_call, download.trailer(grpc::STATUS));
         Ok((moved, done))
     }

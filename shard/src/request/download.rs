@@ -3,6 +3,7 @@
 use std::task::{Context, Poll, ready};
 
 use tidegate_codecs::{
+    grpc::MessageCounter,
     http1::{BodyError, BodyTracker, Framing, trailer_fields},
     http2::FieldLine,
     limits::Http1Limits,
@@ -146,15 +147,18 @@ pub(super) struct FrameDownload {
     passed: usize,
     /// Of the trailer section, as far as it has come.
     trailers: Vec<u8>,
+    /// Messages of gRPC in it, if they are counted.
+    messages: Option<MessageCounter>,
     pub(super) done: Downloaded,
 }
 
 impl FrameDownload {
-    pub(super) fn new(framing: Framing) -> FrameDownload {
+    pub(super) fn new(framing: Framing, counts_messages: bool) -> FrameDownload {
         FrameDownload {
             tracker: BodyTracker::new(framing, &Http1Limits::default()),
             passed: 0,
             trailers: Vec::new(),
+            messages: counts_messages.then(MessageCounter::default),
             done: Downloaded::default(),
         }
     }
@@ -162,6 +166,11 @@ impl FrameDownload {
     /// Whether there is no body, or no more of it.
     pub(super) fn is_done(&self) -> bool {
         self.passed == 0 && self.tracker.is_done()
+    }
+
+    /// Messages that have come.
+    pub(super) fn messages(&self) -> u64 {
+        self.messages.map_or(0, |counter| counter.count())
     }
 
     /// A trailer of this name (lower case), once all have come.
@@ -240,6 +249,9 @@ impl FrameDownload {
         self.done.received_bytes += piece.consumed as u64;
         let trailers = chunk.get(piece.trailers).unwrap_or_default();
         self.trailers.extend_from_slice(trailers);
+        if let Some(messages) = &mut self.messages {
+            messages.advance(chunk.get(piece.payload.clone()).unwrap_or_default());
+        }
         self.passed = piece.payload.len();
         chunk.advance(piece.consumed - self.passed);
         Ok(())

@@ -186,6 +186,8 @@ pub(crate) struct Exchange<'a> {
     pub(super) steered: Option<Steered<'a>>,
     /// What came of a call of gRPC.
     pub(crate) grpc_status: Option<grpc::Status>,
+    /// Messages of gRPC that the client was sent, if they are counted.
+    pub(super) response_messages: u64,
     /// The key of a WebSocket handshake that was made up for the endpoint.
     pub(super) tunnel_key: Option<String>,
     /// Its slot of the interface, where that is limited.
@@ -241,6 +243,7 @@ impl<'a> Exchange<'a> {
             distrusts_mark: false,
             steered: None,
             grpc_status: None,
+            response_messages: 0,
             tunnel_key: None,
             pass: None,
             copies: Copies::default(),
@@ -430,6 +433,7 @@ impl<'a> Exchange<'a> {
         self.judge_steered(
             !is_answered || self.grpc_status.is_some_and(grpc::Status::is_of_server),
         );
+        self.record_call();
         if local.logs_access() {
             local.log_access(access_log::record(&self));
         }

@@ -7,7 +7,8 @@ use std::{
 };
 
 use tidegate_codecs::{
-    http1::{BodyTracker, Framing, RequestHead, trailer_fields},
+    grpc::MessageCounter,
+    http1::{BodyError, BodyTracker, Framing, RequestHead, trailer_fields},
     http2::FieldLine,
     limits::Http1Limits,
 };
@@ -60,6 +61,8 @@ struct Body {
     expects_continue: bool,
     /// In frames: of the trailer section, as far as it has come.
     trailers: Vec<u8>,
+    /// Messages of gRPC in it, if they are counted.
+    messages: Option<MessageCounter>,
     /// What has come, for copies of the request.
     copy: Option<BodyCopy>,
 }
@@ -109,6 +112,7 @@ impl Upload {
             expects_continue: head.expect_continue,
             trailers: Vec::new(),
             copy: None,
+            messages: None,
         };
         Ok(Upload {
             body: Some(Box::new(body)),
@@ -149,6 +153,7 @@ impl Upload {
             copy: None,
             expects_continue: false,
             trailers: Vec::new(),
+            messages: None,
         };
         Some(Upload {
             body: Some(Box::new(body)),
@@ -163,6 +168,19 @@ impl Upload {
             let start = body.tracker.clone();
             body.replay = Some(Replay::new(local, start, bytes_max, buffers));
         }
+    }
+
+    /// Counts the messages of gRPC in the body.
+    pub(super) fn count_messages(&mut self) {
+        if let Some(body) = &mut self.body {
+            body.messages = Some(MessageCounter::default());
+        }
+    }
+
+    /// How many have come.
+    pub(super) fn messages(&self) -> u64 {
+        let counter = self.body.as_ref().and_then(|body| body.messages);
+        counter.map_or(0, |counter| counter.count())
     }
 
     /// There will be no other try.
@@ -446,7 +464,6 @@ impl Body {
     /// Takes of `chunk` what belongs to the body; the rest goes back to the socket.
     fn take(&mut self, caller: Caller<'_>, chunk: Chunk) -> Result<Chunk, Refusal> {
         let n = self
-            .tracker
             .advance(&chunk)
             .map_err(|e| Refusal::with_detail(Reason::ClientBody, e.detail()))?;
         self.took(chunk.get(..n).unwrap_or_default())?;
@@ -458,6 +475,21 @@ impl Body {
         Ok(chunk)
     }
 
+    /// Goes over what of `bytes` belongs to the body; how much that is.
+    fn advance(&mut self, bytes: &[u8]) -> Result<usize, BodyError> {
+        let Some(messages) = &mut self.messages else {
+            return self.tracker.advance(bytes);
+        };
+        let mut at = 0;
+        while at < bytes.len() && !self.tracker.is_done() {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let piece = self.tracker.next_payload(rest)?;
+            messages.advance(rest.get(piece.payload).unwrap_or_default());
+            at += piece.consumed;
+        }
+        Ok(at)
+    }
+
     /// Goes over framing, up to the next payload; how much there is of that.
     fn follow(&mut self, chunk: &mut Chunk) -> Result<usize, Refusal> {
         let piece = self
@@ -467,6 +499,9 @@ impl Body {
         self.took(chunk.get(..piece.consumed).unwrap_or_default())?;
         let trailers = chunk.get(piece.trailers).unwrap_or_default();
         self.trailers.extend_from_slice(trailers);
+        if let Some(messages) = &mut self.messages {
+            messages.advance(chunk.get(piece.payload.clone()).unwrap_or_default());
+        }
         chunk.advance(piece.consumed - piece.payload.len());
         Ok(piece.payload.len())
     }
@@ -509,6 +544,7 @@ impl Body {
         self.tracker = replay.start();
         self.at = 0;
         self.trailers.clear();
+        self.messages = self.messages.map(|_| MessageCounter::default());
     }
 
     /// Drops the next bytes, which were put back.

@@ -53,6 +53,7 @@ fn action(fields: &Fields<'_>, path: &PathPattern, clusters: &Names<'_>) -> Rout
                 "timeout",
                 "retry",
                 "hedge",
+                "grpc_statistics",
                 "hash",
                 "rewrite",
                 "mirror",
@@ -94,6 +95,7 @@ fn forward(
         }),
         timeout: fields.duration_or_off("timeout"),
         hedge: retry::hedge(fields, retry.as_ref()),
+        grpc_statistics: fields.flag("grpc_statistics"),
         retry,
         mirrors: mirrors(fields, clusters),
         priority: match fields.word("priority") {

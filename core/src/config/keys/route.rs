@@ -63,6 +63,13 @@ pub(in super::super) static ROUTE: Section = Section {
         )
         .absent("one try at a time"),
         Field::new(
+            "grpc_statistics",
+            Kind::Flag,
+            "Counts calls of gRPC by method: statuses, messages, durations; 192 methods of the route, and all others \
+             together.",
+        )
+        .default("false", "names come from clients, and each has twenty series and more"),
+        Field::new(
             "hash",
             Kind::Any(&[
                 Kind::Word(&[("client_ip", "the client's IP address")]),

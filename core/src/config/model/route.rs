@@ -134,6 +134,8 @@ pub struct Forward {
     pub mirrors: Vec<Mirror>,
     /// When to try while a try goes on.
     pub hedge: Option<Hedge>,
+    /// Calls of gRPC are counted by method.
+    pub grpc_statistics: bool,
     /// Which requests adaptive limiting refuses last; `None` for those that it never refuses (L9).
     pub priority: Option<Priority>,
 }

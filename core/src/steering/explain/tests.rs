@@ -335,6 +335,7 @@ fn to(shares: &[(&str, u32)]) -> RouteAction {
         retry: None,
         mirrors: Vec::new(),
         hedge: None,
+        grpc_statistics: false,
         priority: Some(crate::limiter::Priority::Normal),
     })
 }
