@@ -305,8 +305,8 @@ fn changes_arrive_under_traffic() {
         }
         assert_eq!(plane.errors(), Vec::<String>::new());
         let applied = proxy.metric("tidegate_xds_applied_total");
-        // A busy machine takes several at once.
-        assert!(applied > 20.0, "{applied} of 200 changes");
+        // The control plane and the proxy take several at once, a busy machine most of them.
+        assert!(applied >= 5.0, "{applied} of 200 changes");
         let clusters = proxy.admin_get("/clusters").text();
         assert!(!clusters.contains("\"a\""), "{clusters}");
     }
