@@ -358,10 +358,9 @@ fn groups_are_isolated() {
             .send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
             .unwrap();
     }
-    common::eventually("a full circuit", || {
-        let answer = get(&mut proxy.client(), "/", "");
-        (answer.head.get("x-tidegate-reason") == Some("circuit_requests")).then_some(())
-    });
+    stuck.wait_for_requests(2);
+    let refused = get(&mut proxy.client(), "/", "");
+    assert_eq!(refused.reason(), Some("circuit_requests"));
     for _ in 0..5 {
         assert_eq!(
             get(&mut proxy.client(), "/", "X-Colour: money\r\n").text(),
