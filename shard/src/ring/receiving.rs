@@ -186,7 +186,9 @@ impl Inner {
 
     /// Queues a chunk, and keeps the connection's and the shard's budgets.
     fn queue_received(&mut self, index: u32, chunk: RawChunk, reader_waits: bool) {
-        let chunk = if reader_waits {
+        // Who waits for room in the budget reads as soon as there is some, and is not to be cut for the others.
+        let is_read = reader_waits || self.heap_waiters.iter().any(|(_, of)| *of == index);
+        let chunk = if is_read {
             chunk
         } else {
             self.spill_if_scarce(chunk)
@@ -196,7 +198,7 @@ impl Inner {
             self.recycle(chunk);
             return;
         };
-        if over_budget && !reader_waits {
+        if over_budget && !is_read {
             slot.end = Some(End::Failed(libc::ENOBUFS));
             self.recycle(chunk);
             return;
