@@ -10,6 +10,8 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use common::{
     Origin, Proxy,
     http2::{Http2, run, with},
@@ -83,6 +85,42 @@ fn copies_are_what_goes_on() {
     assert_eq!(shadow.requests().len(), 3);
     // Their connections are used again.
     assert_eq!(shadow.connections(), 1);
+}
+
+/// Goal: a body that is sent twice is copied once. Method: an endpoint that refuses the first try of each request after
+/// its body, and a route that tries again; bodies of each framing.
+#[test]
+fn what_is_tried_again_is_copied_once() {
+    let tries = AtomicUsize::new(0);
+    let main = Origin::start(move |peer| {
+        while peer.next_request()?.is_some() {
+            let is_first = tries.fetch_add(1, Ordering::SeqCst).is_multiple_of(2);
+            let status = if is_first { "503 No" } else { "200 OK" };
+            peer.wire
+                .send(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"))?;
+        }
+        Ok(())
+    });
+    let shadow = Origin::named("shadow");
+    let proxy = Proxy::start(proxy::web(
+        "{ to: main, retry: { on: [503], times: 1, budget: 100%, backoff: 1ms }, mirror: [ { to: shadow } ] }",
+        &[("main", &main), ("shadow", &shadow)],
+    ));
+    let mut client = proxy.client();
+    let length = "POST /l HTTP/1.1\r\nHost: pay.example\r\nContent-Length: 4\r\n\r\nbody";
+    let chunked = "POST /c HTTP/1.1\r\nHost: pay.example\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   4\r\nbody\r\n0\r\n\r\n";
+    for (number, request) in [length, chunked].into_iter().enumerate() {
+        assert_eq!(client.exchange(request).status, 200);
+        shadow.wait_for_requests(number + 1);
+        assert_eq!(shadow.requests()[number].body, b"body");
+    }
+    assert_eq!(main.requests().len(), 4);
+    assert!(
+        main.requests()
+            .iter()
+            .all(|request| request.body == b"body")
+    );
 }
 
 /// Goal: HTTP/2 is copied, too, and to HTTP/2. Method: a client in HTTP/2 with a body, mirrors of both kinds.
