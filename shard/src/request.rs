@@ -1,7 +1,7 @@
 //! The spine: the life of one HTTP request, top to bottom.
 //!
-//! [`serve_request`] reads like the list of its steps: read the head → route → faults → rate limits → steer → limit → pick an
-//! endpoint → check out a connection → exchange → answer → record. Every decision is taken here; the
+//! [`serve_request`] reads like the list of its steps: read the head → route → faults → rate limits → steer → limit →
+//! copy → pick an endpoint → check out a connection → exchange → answer → record. Every decision is taken here; the
 //! helpers compute and return.
 //!
 //! * `caller.rs`: the client's side: a connection in HTTP/1, or a stream of one in HTTP/2.

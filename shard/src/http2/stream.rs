@@ -162,9 +162,11 @@ impl Stream {
         self.poll_failed(cx).map(Err)
     }
 
-    /// Puts bytes back that are to be read next.
+    /// See [`transport::Stream::put_back`].
     pub(crate) fn put_back(&self, chunk: Chunk) {
-        self.slot.front.set(Some(chunk));
+        if !chunk.is_empty() {
+            self.slot.front.set(Some(chunk));
+        }
     }
 
     /// Whether something waits to be read.

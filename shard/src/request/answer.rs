@@ -136,7 +136,7 @@ impl<'a> Exchange<'a> {
         mut download: FrameDownload,
         is_call: bool,
     ) -> Result<(Moved, Downloaded), Refusal> {
-        put_back_rest(upstream, chunk);
+        upstream.put_back(chunk);
         let pace = self.pace();
         let streaming = download.run(self.caller, on, upstream, pace);
         let both = (self.upload).alongside(self.caller, upstream, pace, streaming);
@@ -286,12 +286,5 @@ impl<'a> Exchange<'a> {
             endpoint.sent_bytes.add(self.upload.sent_bytes);
             endpoint.received_bytes.add(received);
         }
-    }
-}
-
-/// Puts back what follows a head. An empty piece would keep its buffer for as long as it lives.
-pub(super) fn put_back_rest(upstream: Callee<'_>, rest: Chunk) {
-    if !rest.is_empty() {
-        upstream.put_back(rest);
     }
 }

@@ -113,9 +113,7 @@ impl<'a> Exchange<'a> {
             .bytes
             .extend_from_slice(chunk.get(..len).unwrap_or_default());
         chunk.advance(len);
-        if !chunk.is_empty() {
-            client.socket.put_back(chunk);
-        }
+        client.socket.put_back(chunk);
         Ok(())
     }
 
@@ -170,9 +168,8 @@ impl<'a> Exchange<'a> {
                 100 | 102..=199 => {
                     self.pass_interim(&chunk).await?;
                     chunk.advance(self.scratch.response.len);
-                    if let Leg::Http1(connection) = leg {
-                        connection.socket.put_back(chunk);
-                    }
+                    let callee = leg.callee().ok_or(Failure::Reset)?;
+                    callee.put_back(chunk);
                 }
                 _ => return Ok(chunk),
             }
@@ -322,7 +319,7 @@ pub(super) async fn read_head(
 }
 
 /// The same, from a connection in HTTP/1.
-pub(super) async fn read_response(
+async fn read_response(
     driver: &Rc<Driver>,
     socket: &Stream,
     head: &mut ResponseHead,

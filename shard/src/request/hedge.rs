@@ -348,9 +348,7 @@ impl Beside {
                 // The first try's are passed on.
                 100..=199 => {
                     chunk.advance(self.response.len);
-                    if let Leg::Http1(connection) = &leg {
-                        connection.socket.put_back(chunk);
-                    }
+                    callee.put_back(chunk);
                 }
                 _ => return Ok((leg, chunk)),
             }

@@ -22,7 +22,7 @@ use tidegate_core::{
 
 use super::{
     exchange::Exchange,
-    head::{Copied, read_response},
+    head::{Copied, read_head},
 };
 use crate::{
     executor,
@@ -253,7 +253,7 @@ impl Shadow {
             }
         }
         let callee = leg.callee().ok_or(LOST)?;
-        let (head, rest) = self.read_head(to, callee).await.ok_or(LOST)?;
+        let (head, rest) = self.read_final_head(to, callee).await.ok_or(LOST)?;
         if drain(callee, &head, rest).await {
             leg.check_in(to);
         }
@@ -273,40 +273,28 @@ impl Shadow {
     }
 
     /// The head of the final answer, and what came with it.
-    async fn read_head(
+    async fn read_final_head(
         &self,
         to: Destination<'_>,
         callee: Callee<'_>,
-    ) -> Option<(ResponseHead, Option<Chunk>)> {
+    ) -> Option<(ResponseHead, Chunk)> {
         let mut head = ResponseHead::default();
-        let limits = Http1Limits::default();
         loop {
-            let rest = match callee {
-                Callee::Http1(socket) => {
-                    let driver = &to.local.driver;
-                    let read = read_response(driver, socket, &mut head, self.kind, &limits).await;
-                    let mut chunk = read.ok()?;
-                    chunk.advance(head.len);
-                    Some(chunk)
-                }
-                Callee::Http2(stream) => {
-                    let read = std::future::poll_fn(|cx| stream.poll_head(cx, &mut head));
-                    read.await.ok()?;
-                    None
-                }
-            };
+            let read = read_head(&to.local.driver, callee, &mut head, self.kind).await;
+            let mut chunk = read.ok()?;
+            chunk.advance(head.len);
             if head.status >= 200 {
-                return Some((head, rest));
+                return Some((head, chunk));
             }
-            rest.into_iter().for_each(|rest| callee.put_back(rest));
+            callee.put_back(chunk);
         }
     }
 }
 
 /// Reads the body of an answer and drops it; whether the connection can be used again.
-async fn drain(callee: Callee<'_>, head: &ResponseHead, rest: Option<Chunk>) -> bool {
+async fn drain(callee: Callee<'_>, head: &ResponseHead, rest: Chunk) -> bool {
     let mut tracker = BodyTracker::new(head.framing, &Http1Limits::default());
-    let mut rest = rest.filter(|rest| !rest.is_empty());
+    let mut rest = Some(rest).filter(|rest| !rest.is_empty());
     while !tracker.is_done() {
         let chunk = match rest.take() {
             Some(chunk) => Some(chunk),

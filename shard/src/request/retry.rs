@@ -209,6 +209,7 @@ impl Exchange<'_> {
         self.times.ready_ns = local.driver.clock_ns();
         Ok(())
     }
+
     /// Exponential, with full jitter.
     fn own_pause(&self, forward: &Forward) -> Duration {
         let base = forward.retry.as_ref().map_or(Duration::ZERO, |r| r.backoff);

@@ -13,7 +13,6 @@ use tidegate_core::{reason::Reason, snapshot::Route};
 
 use super::{
     Next,
-    answer::put_back_rest,
     caller::Caller,
     exchange::{Exchange, Refusal},
     retry::Failure,
@@ -133,7 +132,7 @@ impl<'a> Exchange<'a> {
         };
         sent.map_err(|_| Reason::ClientGone)?;
         chunk.advance(self.scratch.response.len);
-        put_back_rest(callee, chunk);
+        callee.put_back(chunk);
         let limits = RelayLimits {
             idle: self.http.timeouts.idle,
             until_ns: u64::MAX,

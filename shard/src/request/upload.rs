@@ -556,9 +556,7 @@ impl Body {
             front.advance(bytes);
         } else if let Some(mut chunk) = caller.try_receive() {
             chunk.advance(bytes);
-            if !chunk.is_empty() {
-                caller.put_back(chunk);
-            }
+            caller.put_back(chunk);
         }
     }
 }

@@ -165,8 +165,11 @@ impl Stream {
         }
     }
 
-    /// Puts bytes back that belong to what is read next.
+    /// Puts bytes back that belong to what is read next. An empty piece gives its buffer back instead.
     pub(crate) fn put_back(&self, chunk: Chunk) {
+        if chunk.is_empty() {
+            return;
+        }
         match &self.tls {
             None => self.socket.put_back(chunk),
             Some(tls) => tls.put_back(chunk),
