@@ -12,20 +12,11 @@ use tidegate_core::{
     steering::destination::mix,
 };
 
-const POLICIES: [Balance; 6] = [
-    Balance::RoundRobin,
-    Balance::Random,
-    Balance::LeastRequest,
-    Balance::PeakEwma,
-    Balance::RingHash,
-    Balance::Maglev,
-];
-
 /// Goal: picking, starting and finishing allocate nothing, slow start and retries included. Method:
 /// allocations are counted over 10,000 picks per policy, after one that lays out what is laid out late.
 #[test]
 fn picks_allocate_nothing() {
-    for policy in POLICIES {
+    for policy in Balance::ALL {
         let mut balancer = balancer(policy, 50);
         balancer.set_availability(EndpointId(3), Unavailable, Duration::ZERO);
         balancer.set_availability(EndpointId(3), Available, Duration::ZERO);
@@ -50,7 +41,7 @@ fn picks_allocate_nothing() {
 /// beside a model that is a list of flags.
 #[test]
 fn choices_respect_availability() {
-    for (seed, policy) in (1u64..).zip(POLICIES) {
+    for (seed, policy) in (1u64..).zip(Balance::ALL) {
         let mut random = mix(seed);
         let mut next = |n: usize| {
             random = mix(random);

@@ -15,14 +15,6 @@ use tidegate_core::{
     steering::destination::mix,
 };
 
-const POLICIES: [Balance; 6] = [
-    Balance::RoundRobin,
-    Balance::Random,
-    Balance::LeastRequest,
-    Balance::PeakEwma,
-    Balance::RingHash,
-    Balance::Maglev,
-];
 const NOW: Duration = Duration::ZERO;
 
 /// An endpoint of a priority and a locality; the locality's weight is its number plus one.
@@ -66,7 +58,7 @@ fn assert_share(hits: u64, n: u64, p: f64, what: &str) {
 /// ten; endpoints of the first go one by one until the second, too, cannot take it all.
 #[test]
 fn load_spills_over_and_comes_back() {
-    for policy in POLICIES {
+    for policy in Balance::ALL {
         let inputs: Vec<_> = (0..20)
             .map(|i| endpoint(i, u32::from(i >= 10), 0))
             .collect();
@@ -99,7 +91,7 @@ fn load_spills_over_and_comes_back() {
 /// in the other, then none at all.
 #[test]
 fn panic_uses_everybody() {
-    for policy in POLICIES {
+    for policy in Balance::ALL {
         let inputs: Vec<_> = (0..8).map(|i| endpoint(i, u32::from(i >= 4), 0)).collect();
         for threshold in [50, 0] {
             let rules = Rules {
@@ -129,7 +121,7 @@ fn panic_uses_everybody() {
 /// than overprovisioning makes up for. Method: every policy, weights 1 and 2, five endpoints and one.
 #[test]
 fn localities_get_load_by_weight() {
-    for policy in POLICIES {
+    for policy in Balance::ALL {
         let rules = Rules {
             by_locality: true,
             ..Rules::new(policy)
@@ -162,7 +154,7 @@ fn localities_get_load_by_weight() {
 /// Method: every policy, two subsets that share an endpoint.
 #[test]
 fn subsets_have_their_endpoints_only() {
-    for policy in POLICIES {
+    for policy in Balance::ALL {
         let inputs: Vec<_> = (0..4).map(|i| endpoint(i, 0, 0)).collect();
         let ids = |ids: &[u32]| ids.iter().map(|id| EndpointId(*id)).collect::<Vec<_>>();
         let subsets = [ids(&[0, 1]), ids(&[1, 2, 3])];
@@ -196,7 +188,7 @@ fn subsets_have_their_endpoints_only() {
 /// endpoint each.
 #[test]
 fn retries_leave_their_priority() {
-    for policy in POLICIES {
+    for policy in Balance::ALL {
         let inputs = [endpoint(0, 0, 0), endpoint(1, 0, 1), endpoint(2, 1, 0)];
         let rules = Rules {
             by_locality: true,
@@ -237,7 +229,7 @@ fn out_of_rotation_counts_as_unhealthy() {
 /// each policy, after those that lay out what is laid out late.
 #[test]
 fn picks_allocate_nothing() {
-    for policy in POLICIES {
+    for policy in Balance::ALL {
         let inputs: Vec<_> = (0..12)
             .map(|i| endpoint(i, i as u32 / 6, i as u32 % 2))
             .collect();

@@ -2,14 +2,6 @@
 
 use super::*;
 
-const POLICIES: [Balance; 6] = [
-    Balance::RoundRobin,
-    Balance::Random,
-    Balance::LeastRequest,
-    Balance::PeakEwma,
-    Balance::RingHash,
-    Balance::Maglev,
-];
 const ZERO: Duration = Duration::ZERO;
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -148,7 +140,7 @@ fn peak_ewma_avoids_slow_and_failing() {
 /// Method: every policy, every set of tried endpoints of four.
 #[test]
 fn tried_endpoints_are_avoided() {
-    for policy in POLICIES {
+    for policy in Balance::ALL {
         let mut balancer = balancer(policy, &[1, 1, 100, 1]);
         for set in 0u32..16 {
             let tried: Vec<_> = (0..4)
@@ -172,7 +164,7 @@ fn tried_endpoints_are_avoided() {
 /// Method: every policy; endpoints go one by one and come back.
 #[test]
 fn unavailable_endpoints_get_nothing() {
-    for policy in POLICIES {
+    for policy in Balance::ALL {
         let mut balancer = balancer(policy, &[1, 2, 3]);
         for gone in 0..2 {
             balancer.set_availability(EndpointId(gone), Availability::Unavailable, ZERO);
@@ -217,7 +209,7 @@ fn priors_take_load_away() {
 /// Goal: no endpoint, no choice. Method: every policy over nothing, then filled and emptied.
 #[test]
 fn empty_cluster_has_no_choice() {
-    for policy in POLICIES {
+    for policy in Balance::ALL {
         let mut balancer = balancer(policy, &[]);
         assert_eq!(balancer.pick(Some(1), 2, &[], ZERO), None);
         assert!(!balancer.is_panicking());
@@ -358,7 +350,7 @@ fn slow_start_after_return() {
 #[test]
 fn update_keeps_what_stays() {
     let three = inputs(&[1, 1, 1]);
-    for policy in POLICIES {
+    for policy in Balance::ALL {
         let mut balancer = Balancer::new(&rules(Balance::Random, ZERO), &three, &[], ZERO);
         balancer.started(EndpointId(2));
         balancer.set_availability(EndpointId(1), Availability::Unavailable, ZERO);
@@ -373,7 +365,7 @@ fn update_keeps_what_stays() {
 /// Goal: same calls, same choices. Method: two balancers, a mixed run of calls, every policy.
 #[test]
 fn choices_are_deterministic() {
-    for policy in POLICIES {
+    for policy in Balance::ALL {
         let run = || {
             let mut balancer =
                 Balancer::new(&rules(policy, SECOND), &inputs(&[1, 2, 3, 4, 5]), &[], ZERO);

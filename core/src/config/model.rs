@@ -339,6 +339,18 @@ pub enum Balance {
     Maglev,
 }
 
+impl Balance {
+    /// Every way there is.
+    pub const ALL: [Balance; 6] = [
+        Balance::RoundRobin,
+        Balance::Random,
+        Balance::LeastRequest,
+        Balance::PeakEwma,
+        Balance::RingHash,
+        Balance::Maglev,
+    ];
+}
+
 /// Limits on what a cluster has in flight, per shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Circuit {
