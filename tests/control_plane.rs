@@ -17,7 +17,7 @@ use common::{
     Origin, Proxy,
     center::{Center, Folder},
     client::get,
-    control_plane::{World, cluster, endpoints, listener, listening, routes, to},
+    control_plane::{World, cluster, endpoints, envoy, listener, listening, routes, to},
     eventually,
     peer::{self, Server},
     proxy::Setup,
@@ -173,34 +173,6 @@ fn bad_files_change_nothing() {
     assert_eq!(view["stable"]["version"], version);
 }
 
-/// An Envoy `id` that gets all from the center.
-fn envoy(center: &Center, id: &str, api: &str, folder: &std::path::Path) -> String {
-    let (host, port) = (center.listen.ip(), center.listen.port());
-    let config = format!(
-        r#"
-node: {{ id: {id}, cluster: edge }}
-dynamic_resources:
-  ads_config: {{ api_type: {api}, transport_api_version: V3, grpc_services: [{{ envoy_grpc: {{ cluster_name: plane }} }}] }}
-  lds_config: {{ ads: {{}}, resource_api_version: V3 }}
-  cds_config: {{ ads: {{}}, resource_api_version: V3 }}
-static_resources:
-  clusters:
-  - name: plane
-    connect_timeout: 5s
-    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config: {{ http2_protocol_options: {{}} }}
-    load_assignment:
-      cluster_name: plane
-      endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: {host}, port_value: {port} }} }} }} }}] }}]
-"#
-    );
-    let path = folder.join("envoy.yaml");
-    fs::write(&path, config).unwrap();
-    path.display().to_string()
-}
-
 /// Goal: a stock Envoy is served by both variants, follows a change without a failed request, and what it refuses is told
 /// with its own reason, while what came with it is taken. Method: its routes move to another cluster; then a cluster with
 /// a time-out that is negative comes beside a good one.
@@ -217,18 +189,7 @@ fn envoy_follows_the_directory() {
         let server = Server::start(|its, address| {
             resources.write(&world_on(address, "a", a.address));
             reload(&center);
-            let mut command = Command::new(&program);
-            command
-                .args([
-                    "--use-dynamic-base-id",
-                    "--concurrency",
-                    "1",
-                    "-l",
-                    "warning",
-                    "-c",
-                ])
-                .arg(envoy(&center, "judge", api, its));
-            command
+            envoy(center.listen, api, &program, its)
         });
         wait_answered(server.address, "a");
         let known = wait_in_step(&center, "judge");

@@ -88,7 +88,7 @@ fn nginx_behind() {
         return;
     };
     let origin = Origin::echo();
-    let server = peer::nginx(&program, |address| {
+    let server = peer::nginx(&program, |_, address| {
         format!(
             "keepalive_requests 50; server {{ listen {address} http2;\n\
              location / {{ proxy_pass http://{origin}; proxy_http_version 1.1; proxy_buffering off;\n\
@@ -113,7 +113,7 @@ fn nginx_before() {
     };
     let origin = Origin::echo();
     let proxy = Proxy::before(&origin);
-    let server = peer::nginx(&program, |address| {
+    let server = peer::nginx(&program, |_, address| {
         format!(
             "upstream us {{ server {}; keepalive 4; }}\n\
              server {{ listen {address} http2; location / {{ grpc_pass grpc://us; }} }}",

@@ -10,7 +10,7 @@
 
 mod common;
 
-use std::{fs, net::SocketAddr, process::Command};
+use std::{fs, net::SocketAddr};
 
 use common::{Origin, Proxy, assert_same_bytes, pattern, peer};
 
@@ -29,33 +29,15 @@ fn nginx() {
         return;
     };
     let body = pattern(2_000_000);
-    let server = peer::Server::start(|folder, address| {
+    let server = peer::nginx(&nginx, |folder, address| {
         fs::write(folder.join("large"), &body).unwrap();
         fs::write(folder.join("small"), "small").unwrap();
-        let user = if nix::unistd::geteuid().is_root() {
-            "user root;"
-        } else {
-            ""
-        };
         let root = folder.display();
-        let config = format!(
-            "daemon off; {user} pid {root}/pid; error_log stderr; worker_processes 1;\n\
-             events {{ worker_connections 256; }}\n\
-             http {{ access_log off; client_body_temp_path {root}/t1; proxy_temp_path {root}/t2;\n\
-             fastcgi_temp_path {root}/t3; uwsgi_temp_path {root}/t4; scgi_temp_path {root}/t5;\n\
-             keepalive_requests 7; client_max_body_size 1k;\n\
-             server {{ listen {address}; root {root};\n\
+        format!(
+            "keepalive_requests 7; server {{ listen {address}; root {root}; client_max_body_size 1k;\n\
              location /echo {{ client_max_body_size 10m; return 200 \"$request_method $http_x_forwarded_for\"; }}\n\
-             location /gzip {{ gzip on; gzip_min_length 1; gzip_types *; alias {root}/large; }} }} }}\n"
-        );
-        fs::write(folder.join("nginx.conf"), config).unwrap();
-        let mut command = Command::new(nginx);
-        command
-            .arg("-c")
-            .arg(folder.join("nginx.conf"))
-            .arg("-p")
-            .arg(folder);
-        command
+             location /gzip {{ gzip on; gzip_min_length 1; gzip_types *; alias {root}/large; }} }}"
+        )
     });
     let proxy = before(server.address);
     let mut client = proxy.client();

@@ -121,7 +121,7 @@ fn nginx_behind() {
         return;
     };
     let (mesh, origin) = (Mesh::new(), Origin::echo());
-    let server = peer::nginx(&program, |address| {
+    let server = peer::nginx(&program, |_, address| {
         format!(
             "keepalive_requests 7; ssl_session_cache shared:a:1m;\n\
              server {{ listen {address} ssl; ssl_certificate {}; ssl_certificate_key {};\n\
@@ -157,7 +157,7 @@ fn nginx_before() {
     let (mesh, origin) = (Mesh::new(), Origin::echo());
     for version in VERSIONS {
         let proxy = mesh.behind(&origin, version, "");
-        let server = peer::nginx(&program, |address| {
+        let server = peer::nginx(&program, |_, address| {
             format!(
                 "upstream us {{ server {}; keepalive 4; keepalive_requests 7; }}\n\
                  server {{ listen {address}; location / {{ proxy_pass https://us;\n\

@@ -221,7 +221,7 @@ fn envoy_agrees_where_requests_go() {
             );
         }
         plane.serve(&world);
-        envoy(plane.address, &program, folder)
+        envoy(plane.address, "DELTA_GRPC", &program, folder)
     });
     let setup = Setup {
         unlogged: true,
@@ -291,7 +291,7 @@ fn envoy_agrees_about_splits() {
             );
         }
         plane.serve(&world);
-        envoy(plane.address, &program, folder)
+        envoy(plane.address, "DELTA_GRPC", &program, folder)
     });
     let proxy = Proxy::start(format!("xds: {{ addresses: [\"{}\"] }}\n", plane.address));
     let web = listening(&proxy, "web");

@@ -446,7 +446,7 @@ fn envoy_agrees_about_endpoints() {
     let cases = [priorities(), localities(), subsets(), faults()].concat();
     let judge = Server::start(|folder, address| {
         plane.serve(&world(&cases, &origins, address));
-        envoy(plane.address, &program, folder)
+        envoy(plane.address, "DELTA_GRPC", &program, folder)
     });
     let setup = Setup {
         unlogged: true,
@@ -509,7 +509,7 @@ fn envoy_agrees_about_copies() {
                 .with("endpoint", 1, assignment);
         }
         plane.serve(&world);
-        envoy(plane.address, &program, folder)
+        envoy(plane.address, "DELTA_GRPC", &program, folder)
     });
     let proxy = Proxy::start(format!("xds: {{ addresses: [\"{}\"] }}\n", plane.address));
     let web = listening(&proxy, "web");

@@ -1,13 +1,11 @@
 //! A control plane by grpcio, in a process of its own: the test says what the world is, and hears what clients say.
 
 use std::{
-    fs,
-    io::{BufRead, BufReader, Write},
+    io::Write,
     net::SocketAddr,
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     sync::{Arc, Mutex},
-    thread,
 };
 
 use serde_json::{Map, Value, json};
@@ -71,17 +69,7 @@ impl ControlPlane {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let out = BufReader::new(child.stdout.take().unwrap());
-        let hearing = heard.clone();
-        thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
-                hearing
-                    .lock()
-                    .unwrap()
-                    .push(serde_json::from_str(&line).unwrap());
-            }
-        });
+        let heard = peer::hear(&mut child);
         let commands = child.stdin.take().unwrap();
         let mut plane = ControlPlane {
             child,
@@ -193,13 +181,13 @@ pub fn listening(proxy: &Proxy, name: &str) -> SocketAddr {
     })
 }
 
-/// An Envoy whose resources come from `plane`.
-pub fn envoy(plane: SocketAddr, program: &Path, folder: &Path) -> Command {
+/// An Envoy `judge` whose resources come from `plane`, by this kind of API.
+pub fn envoy(plane: SocketAddr, api: &str, program: &Path, folder: &Path) -> Command {
     let config = format!(
         r#"
 node: {{ id: judge, cluster: edge }}
 dynamic_resources:
-  ads_config: {{ api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{{ envoy_grpc: {{ cluster_name: plane }} }}] }}
+  ads_config: {{ api_type: {api}, transport_api_version: V3, grpc_services: [{{ envoy_grpc: {{ cluster_name: plane }} }}] }}
   lds_config: {{ ads: {{}}, resource_api_version: V3 }}
   cds_config: {{ ads: {{}}, resource_api_version: V3 }}
 static_resources:
@@ -217,17 +205,5 @@ static_resources:
         plane.ip(),
         plane.port()
     );
-    fs::write(folder.join("envoy.yaml"), config).unwrap();
-    let mut command = Command::new(program);
-    command
-        .args([
-            "--use-dynamic-base-id",
-            "--concurrency",
-            "1",
-            "-l",
-            "warning",
-            "-c",
-        ])
-        .arg(folder.join("envoy.yaml"));
-    command
+    peer::envoy_command(program, folder, &config)
 }

@@ -4,11 +4,18 @@
 use std::{
     fmt::Write as _,
     fs,
+    io::{BufRead, BufReader},
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
 };
+
+use serde_json::Value;
 
 use super::eventually;
 
@@ -85,6 +92,20 @@ pub fn run(command: &mut Command) -> String {
     out
 }
 
+/// What a program says on its standard output, a JSON value a line, as far as it has come.
+pub fn hear(child: &mut Child) -> Arc<Mutex<Vec<Value>>> {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let hearing = heard.clone();
+    thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            let said = serde_json::from_str(&line).unwrap();
+            hearing.lock().unwrap().push(said);
+        }
+    });
+    heard
+}
+
 /// A server of somebody else's, in a folder of its own, killed when dropped.
 pub struct Server {
     child: Child,
@@ -148,14 +169,14 @@ impl Drop for Server {
 
 /// nginx with this inside `http`.
 #[track_caller]
-pub fn nginx(program: &Path, http: impl FnOnce(SocketAddr) -> String) -> Server {
+pub fn nginx(program: &Path, http: impl FnOnce(&Path, SocketAddr) -> String) -> Server {
     Server::start(|folder, address| {
         let user = if nix::unistd::geteuid().is_root() {
             "user root;"
         } else {
             ""
         };
-        let (root, http) = (folder.display(), http(address));
+        let (root, http) = (folder.display(), http(folder, address));
         let config = format!(
             "daemon off; {user} pid {root}/pid; error_log stderr; worker_processes 1;\n\
              events {{ worker_connections 256; }}\n\
@@ -249,12 +270,18 @@ static_resources:
             address.port(),
             to.port()
         );
-        fs::write(folder.join("envoy.yaml"), config).unwrap();
-        let mut command = Command::new(program);
-        command
-            .args(["--use-dynamic-base-id", "--concurrency", "1"])
-            .args(["-l", "warning", "-c"])
-            .arg(folder.join("envoy.yaml"));
-        command
+        envoy_command(program, folder, &config)
     })
+}
+
+/// Envoy with this configuration, which is written into `folder`.
+pub fn envoy_command(program: &Path, folder: &Path, config: &str) -> Command {
+    let file = folder.join("envoy.yaml");
+    fs::write(&file, config).unwrap();
+    let mut command = Command::new(program);
+    command
+        .args(["--use-dynamic-base-id", "--concurrency", "1"])
+        .args(["-l", "warning", "-c"])
+        .arg(file);
+    command
 }

@@ -2,11 +2,10 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::Write,
     path::PathBuf,
     process::{Child, ChildStdin, Command, Stdio},
     sync::{Arc, Mutex},
-    thread,
 };
 
 use serde_json::{Value, json};
@@ -117,15 +116,7 @@ impl Stranger {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let out = BufReader::new(child.stdout.take().unwrap());
-        let hearing = heard.clone();
-        thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
-                let line = serde_json::from_str(&line).unwrap();
-                hearing.lock().unwrap().push(line);
-            }
-        });
+        let heard = peer::hear(&mut child);
         Some(Stranger {
             commands: child.stdin.take().unwrap(),
             child,
