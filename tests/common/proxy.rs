@@ -279,10 +279,16 @@ impl Proxy {
         fs::read_dir(path).unwrap().count()
     }
 
-    /// Memory in use, in KiB, from `/proc/PID/status`.
+    /// Memory in use, in KiB.
     pub fn rss_kib(&self) -> u64 {
+        self.memory_kib("VmRSS")
+    }
+
+    /// A line of `/proc/PID/status` that tells of memory, in KiB, as `VmRSS` or `RssAnon`.
+    pub fn memory_kib(&self, line: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
+        let of_name = |l: &&str| l.split_once(':').is_some_and(|(name, _)| name == line);
+        let line = status.lines().find(of_name).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 }
