@@ -253,6 +253,7 @@ async fn state(State(admin): Admins) -> Response {
         "window_s": shared.settings.window.as_secs_f64(),
         "remedy": format!("{:?}", shared.settings.remedy).to_lowercase(),
         "restarts_at_once": shared.settings.restarts_at_once,
+        "serves_resources": admin.plane.is_some(),
     });
     let own = match &*shared.standing() {
         Standing::Leading(center) => json!({

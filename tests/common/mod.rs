@@ -16,6 +16,7 @@
     missing_docs
 )]
 
+pub mod browser;
 pub mod center;
 pub mod client;
 pub mod control_plane;

@@ -66,7 +66,7 @@ pub fn envoy() -> Option<PathBuf> {
 }
 
 #[track_caller]
-fn absent(what: &str) {
+pub fn absent(what: &str) {
     assert!(
         std::env::var_os("TIDEGATE_TEST_PEERS").is_none(),
         "{what} is not there"
