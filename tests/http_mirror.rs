@@ -10,7 +10,7 @@
 
 mod common;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::{
     Origin, Proxy,
@@ -210,4 +210,43 @@ fn copies_are_bounded() {
     }
     proxy.wait_for_metric("tidegate_route_mirrors_dropped_total", is(2));
     proxy.wait_for_metric("tidegate_route_mirrored_total", is(1 + ACTIVE_MAX));
+}
+
+/// Goal: what copies hold is part of `limits.buffers`, and given back with the last of them. Method: a silent mirror and
+/// room for five bodies of 48 KiB: five copies are held, the sixth is left out; the mirror goes, and so does what was
+/// held.
+#[test]
+fn copies_are_charged() {
+    const BODY: usize = 48 << 10;
+    let (main, holds) = (
+        Origin::named("main"),
+        std::sync::Arc::new(AtomicBool::new(true)),
+    );
+    let held = holds.clone();
+    let silent = Origin::start(move |peer| {
+        peer.next_request()?;
+        while held.load(Ordering::SeqCst) {
+            common::pause(5);
+        }
+        Ok(())
+    });
+    // A quarter is for what is kept, in whole powers of two.
+    let buffers = 4 * 5 * 64;
+    let proxy = Proxy::start(format!(
+        "limits: {{ buffers: {buffers}KiB }}\n{}",
+        proxy::web(
+            "{ to: main, timeout: 1h, mirror: [ { to: silent } ] }",
+            &[("main", &main), ("silent", &silent)],
+        )
+    ));
+    let mut client = proxy.client();
+    let body = pattern(BODY);
+    for _ in 0..6 {
+        assert_eq!(client.post("/", &body).text(), "main");
+    }
+    proxy.wait_for_metric("tidegate_route_mirrors_dropped_total", is(1));
+    proxy.wait_for_metric("tidegate_shard_replay_bytes", is(5 * (64 << 10)));
+    holds.store(false, Ordering::SeqCst);
+    proxy.wait_for_metric("tidegate_route_mirrors_failed_total", is(5));
+    proxy.wait_for_metric("tidegate_shard_replay_bytes", is(0));
 }

@@ -287,7 +287,7 @@ slab! {
         Counter hedges,
         /// Of those, the ones whose answer was taken.
         Counter hedges_won,
-        /// Bytes of requests' bodies that are kept for another try.
+        /// Bytes of requests' bodies that are kept for another try or for copies.
         Gauge replay_bytes,
         /// Requests whose body outgrew what is kept of it: they are not tried again from there on.
         Counter replay_overflows,

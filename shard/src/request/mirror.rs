@@ -23,6 +23,7 @@ use tidegate_core::{
 use super::{
     exchange::Exchange,
     head::{Copied, read_head},
+    replay::Replay,
 };
 use crate::{
     executor,
@@ -34,7 +35,7 @@ use crate::{
 /// Bytes of a body that is copied: most calls have less, and uploads are not what one wants twice.
 pub(super) const BODY_BYTES_MAX: usize = 64 << 10;
 
-/// Copies of a shard that are being made or sent at once: with their bodies, 16 MiB.
+/// Copies of a shard that are being made or sent at once: with their bodies, 16 MiB, if `limits.buffers` has room.
 const ACTIVE_MAX: u32 = 256;
 
 /// Bytes of an answer that are read so that its connection can be used again.
@@ -80,10 +81,8 @@ struct Shadow {
     to: ClusterId,
     /// In HTTP/1.
     head: Vec<u8>,
-    /// In the framing of HTTP/1.
-    body: Vec<u8>,
-    /// Before the body's first byte.
-    framing: BodyTracker,
+    /// In the framing of HTTP/1; copies of one request share it.
+    body: Option<Rc<Replay>>,
     kind: RequestKind,
     timeout: Duration,
     counters: Arc<PerShard<RouteCounters>>,
@@ -116,7 +115,10 @@ impl<'a> Exchange<'a> {
         match self.is_bodiless() {
             true => self.send_copies(plane),
             false if self.copies.0.is_empty() => {}
-            false => self.upload.keep_copy(BODY_BYTES_MAX),
+            false => {
+                let buffers = plane.snapshot.config.limits.buffers;
+                self.upload.keep_copy(local, BODY_BYTES_MAX, buffers);
+            }
         }
     }
 
@@ -133,10 +135,11 @@ impl<'a> Exchange<'a> {
         let Some(counters) = route.counters.get(local.id) else {
             return;
         };
-        let Some(body) = self.upload.take_copy() else {
+        let body = self.upload.take_copy();
+        if body.is_none() && self.upload.has_body() {
             counters.mirrors_dropped.add(copies.len() as u64);
             return;
-        };
+        }
         for copy in copies {
             counters.mirrored.add(1);
             let host = copy.host_suffix.then(|| self.shadow_host(forward));
@@ -145,7 +148,6 @@ impl<'a> Exchange<'a> {
                 to: copy.to,
                 head: self.write_copied_head(route, forward, Copied { host }),
                 body: body.clone(),
-                framing: BodyTracker::new(self.scratch.request.framing, &self.codec_limits()),
                 kind: self.scratch.request.kind(),
                 timeout: forward.timeout.unwrap_or(TIMEOUT),
                 counters: route.counters.clone(),
@@ -238,7 +240,10 @@ impl Shadow {
         let scheme = leg.scheme();
         match &mut leg {
             Leg::Http1(connection) => {
-                let message = [self.head.as_slice(), &self.body].concat();
+                let mut message = self.head.clone();
+                if let Some(body) = &self.body {
+                    message.extend_from_slice(&body.whole().ok_or(Fate::Unknown)?);
+                }
                 let sent = connection.socket.send(Payload::head(message)).await;
                 sent.map_err(|_| LOST)?;
             }
@@ -262,8 +267,12 @@ impl Shadow {
 
     /// The body without framing.
     fn payload(&self) -> Option<Vec<u8>> {
-        let mut framing = self.framing.clone();
-        let (mut payload, mut rest) = (Vec::new(), self.body.as_slice());
+        let mut payload = Vec::new();
+        let Some(body) = &self.body else {
+            return Some(payload);
+        };
+        let (mut framing, bytes) = (body.start(), body.whole()?);
+        let mut rest = bytes.as_slice();
         while !rest.is_empty() && !framing.is_done() {
             let piece = framing.next_payload(rest).ok()?;
             payload.extend_from_slice(rest.get(piece.payload)?);

@@ -1,10 +1,11 @@
-//! What has come of a request's body, kept as long as the request may be sent again.
+//! What has come of a request's body, kept as long as the request may be sent again, or for those who get a copy of it.
 //!
 //! Bytes are kept as they came, framing included. They are bounded by request and by shard, and given back as soon as
-//! an answer begins, or the bound is passed: from there on there is no other try.
+//! an answer begins, or the bound is passed: from there on there is no other try. What is kept for copies is given back
+//! with the last of them.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, Ref, RefCell},
     rc::Rc,
 };
 
@@ -13,7 +14,7 @@ use tidegate_codecs::http1::BodyTracker;
 use crate::{local::Local, ring::Chunk};
 
 /// Bodies that are kept may take up this part of `limits.buffers`: the rest is for what is under way.
-pub(super) const SHARD_PART: u64 = 4;
+const SHARD_PART: u64 = 4;
 
 /// The beginning of a body.
 pub(super) struct Replay {
@@ -52,13 +53,21 @@ impl Replay {
         })
     }
 
-    /// Keeps what follows; with it, the body may have come to its end.
+    /// Keeps what follows, for another try; with it, the body may have come to its end.
     pub(super) fn keep(&self, piece: &[u8], is_whole: bool) {
+        let was_kept = self.is_kept.get();
+        self.keep_for_copies(piece, is_whole);
+        if was_kept && !self.is_kept.get() {
+            self.local.counters().replay_overflows.add(1);
+        }
+    }
+
+    /// The same for copies, whose loss is counted with them.
+    pub(super) fn keep_for_copies(&self, piece: &[u8], is_whole: bool) {
         if !self.is_kept.get() {
             return;
         }
         if !self.grow(piece.len()) {
-            self.local.counters().replay_overflows.add(1);
             return self.forget();
         }
         self.bytes.borrow_mut().extend_from_slice(piece);
@@ -70,10 +79,15 @@ impl Replay {
         self.is_kept.get()
     }
 
-    /// All of it, for a try beside the one that goes on; `None` while it is not all there.
-    pub(super) fn copy(&self) -> Option<Chunk> {
+    /// All of it, framing included; `None` while it is not all there.
+    pub(super) fn whole(&self) -> Option<Ref<'_, Vec<u8>>> {
         let is_there = self.is_kept.get() && self.is_whole.get();
-        is_there.then(|| self.chunk(self.bytes.borrow().clone()))
+        is_there.then(|| self.bytes.borrow())
+    }
+
+    /// The same once more, for a try beside the one that goes on.
+    pub(super) fn copy(&self) -> Option<Chunk> {
+        self.whole().map(|bytes| self.chunk(bytes.clone()))
     }
 
     /// How a body is followed from its first byte.

@@ -63,27 +63,8 @@ struct Body {
     trailers: Vec<u8>,
     /// Messages of gRPC in it, if they are counted.
     messages: Option<MessageCounter>,
-    /// What has come, for copies of the request.
-    copy: Option<BodyCopy>,
-}
-
-/// All of a body, framing included, as long as it is not too large.
-#[derive(Default)]
-struct BodyCopy {
-    bytes: Vec<u8>,
-    bytes_max: usize,
-    is_cut: bool,
-}
-
-impl BodyCopy {
-    fn push(&mut self, bytes: &[u8]) {
-        if self.is_cut || self.bytes.len() + bytes.len() > self.bytes_max {
-            self.is_cut = true;
-            self.bytes = Vec::new();
-            return;
-        }
-        self.bytes.extend_from_slice(bytes);
-    }
+    /// What is kept of it for copies of the request.
+    copy: Option<Rc<Replay>>,
 }
 
 impl Upload {
@@ -120,24 +101,18 @@ impl Upload {
         })
     }
 
-    /// Keeps what comes of the body, up to `bytes_max`, for copies of the request.
-    pub(super) fn keep_copy(&mut self, bytes_max: usize) {
+    /// Has what comes of the body kept for copies of the request, with the bounds of [`keep`](Self::keep).
+    pub(super) fn keep_copy(&mut self, local: &Rc<Local>, bytes_max: usize, buffers: u64) {
         if let Some(body) = self.body.as_mut().filter(|body| body.taken == 0) {
-            body.copy = Some(BodyCopy {
-                bytes_max,
-                ..BodyCopy::default()
-            });
+            let start = body.tracker.clone();
+            body.copy = Some(Replay::new(local, start, bytes_max, buffers));
         }
     }
 
-    /// The body, framing included, if all of it has come and was kept.
-    pub(super) fn take_copy(&mut self) -> Option<Vec<u8>> {
-        let Some(body) = &mut self.body else {
-            return Some(Vec::new());
-        };
-        let copy = body.copy.take().filter(|copy| !copy.is_cut);
-        copy.filter(|_| body.tracker.is_done())
-            .map(|copy| copy.bytes)
+    /// The body that was kept for copies, if all of it has come.
+    pub(super) fn take_copy(&mut self) -> Option<Rc<Replay>> {
+        let copy = self.body.as_mut()?.copy.take();
+        copy.filter(|copy| copy.whole().is_some())
     }
 
     /// The same body as one of which all is kept; `None` if it is not. The client has nothing to do with it.
@@ -514,7 +489,8 @@ impl Body {
         if let Some(copy) = &mut self.copy {
             // What goes a second time was copied before.
             let new = (self.taken - before) as usize;
-            copy.push(bytes.get(bytes.len() - new..).unwrap_or_default());
+            let new = bytes.get(bytes.len() - new..).unwrap_or_default();
+            copy.keep_for_copies(new, self.tracker.is_done());
         }
         if self.tracker.payload_bytes() > self.payload_max {
             return Err(Reason::BodyTooLarge.into());
