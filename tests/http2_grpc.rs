@@ -331,6 +331,11 @@ fn calls_are_judged_by_their_status() {
     let said: Vec<_> = log.iter().map(|l| &l["rpc.grpc.status_code"]).collect();
     assert_eq!(said[..2], [&serde_json::json!(0), &serde_json::json!(5)]);
     assert!(said[2].is_null(), "a page has none");
+    // Streams have their numbers, and the endpoint its protocol.
+    for (line, stream) in log.iter().zip([1, 3, 5]) {
+        assert_eq!(line["tidegate.stream"], stream, "{line}");
+        assert_eq!(line["tidegate.endpoint.protocol"], "HTTP/1.1", "{line}");
+    }
     assert_eq!(proxy.metric("tidegate_route_grpc_calls_total"), 2.0);
     assert_eq!(proxy.metric("tidegate_route_grpc_failed_total"), 1.0);
 
@@ -351,4 +356,9 @@ fn calls_are_judged_by_their_status() {
         }
         assert_eq!(unavailable.requests(), before);
     });
+    let line = &proxy.access_log(1)[0];
+    assert_eq!(line["tidegate.endpoint.protocol"], "HTTP/2", "{line}");
+    let clusters: serde_json::Value =
+        serde_json::from_str(&proxy.admin_get("/clusters").text()).unwrap();
+    assert_eq!(clusters[0]["protocol"], "http2");
 }

@@ -138,8 +138,12 @@ pub struct AccessRecord {
     pub endpoint: Option<SocketAddr>,
     /// How it came to be chosen.
     pub choice: Choice,
-    /// `HTTP/1.1`, `HTTP/1.0` or `TCP`.
+    /// `HTTP/2`, `HTTP/1.1`, `HTTP/1.0` or `TCP`.
     pub protocol: &'static str,
+    /// The client's stream, in HTTP/2; 0 for none.
+    pub stream: u32,
+    /// `HTTP/2` or `HTTP/1.1`: what the endpoint is spoken to in; empty without one.
+    pub endpoint_protocol: &'static str,
     /// Method; empty for TCP.
     pub method: Box<str>,
     /// Host; empty for TCP.

@@ -2,9 +2,12 @@
 //! a shard only fills it in, and only if the log is on.
 
 use tidegate_codecs::http1::Version;
-use tidegate_core::message::AccessRecord;
+use tidegate_core::{config::model::UpstreamProtocol, message::AccessRecord};
 
-use crate::{request::Exchange, transport::Stream};
+use crate::{
+    request::{Caller, Exchange},
+    transport::Stream,
+};
 
 /// The record of a finished exchange.
 pub(crate) fn record(exchange: &Exchange<'_>) -> AccessRecord {
@@ -27,6 +30,8 @@ pub(crate) fn record(exchange: &Exchange<'_>) -> AccessRecord {
             Version::Http11 => "HTTP/1.1",
             Version::Http2 => "HTTP/2",
         },
+        stream: stream_of(exchange),
+        endpoint_protocol: endpoint_protocol(exchange),
         method: text(head.method.of(bytes)),
         host: text(head.authority.of(bytes)),
         target: text(head.target.of(bytes)),
@@ -52,6 +57,24 @@ pub(crate) fn record(exchange: &Exchange<'_>) -> AccessRecord {
     };
     fill_tls(&mut record, &client.socket);
     record
+}
+
+/// The number of the client's stream, in HTTP/2.
+fn stream_of(exchange: &Exchange<'_>) -> u32 {
+    match exchange.caller {
+        Caller::Http1(_) => 0,
+        Caller::Http2(on) => on.stream.number(),
+    }
+}
+
+/// What the endpoint is spoken to in, if one was chosen.
+fn endpoint_protocol(exchange: &Exchange<'_>) -> &'static str {
+    let cluster = exchange.cluster.filter(|_| exchange.endpoint.is_some());
+    match cluster.map(|cluster| cluster.config.protocol) {
+        Some(UpstreamProtocol::Http1) => "HTTP/1.1",
+        Some(UpstreamProtocol::Http2) => "HTTP/2",
+        None => "",
+    }
 }
 
 /// Fills in what the client's handshake came to, if there was one.

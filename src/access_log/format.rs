@@ -58,6 +58,12 @@ fn short(record: &AccessRecord, out: &mut Vec<u8>) -> std::io::Result<()> {
         record.received_bytes,
         record.sent_bytes
     )?;
+    if record.stream > 0 {
+        write!(out, " stream={}", record.stream)?;
+    }
+    if !matches!(record.endpoint_protocol, "" | "HTTP/1.1") {
+        write!(out, " via={}", record.endpoint_protocol)?;
+    }
     if !record.tls_version.is_empty() {
         write!(out, " tls={}", record.tls_version)?;
     }
@@ -164,6 +170,14 @@ fn object(record: &AccessRecord) -> Map<String, Value> {
         None if !record.protocol.is_empty() => put("network.transport", json!("tcp")),
         None => {}
     }
+    if record.stream > 0 {
+        put("tidegate.stream", json!(record.stream));
+    }
+    put_text(
+        &mut put,
+        "tidegate.endpoint.protocol",
+        record.endpoint_protocol,
+    );
     put_text(&mut put, "http.request.method", &record.method);
     put_text(&mut put, "server.address", &record.host);
     let (path, query) = match record.target.split_once('?') {
@@ -286,7 +300,8 @@ fn trace_ids(traceparent: &str) -> Option<(&str, &str)> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
-    use std::time::Duration;
+    use crate::access_log::fields::FIELDS;
+    use std::{collections::BTreeSet, time::Duration};
     use tidegate_core::{
         id::Epoch,
         limiter::{Priority, bucket::Rate},
@@ -303,7 +318,9 @@ mod tests {
             cluster: "pay".into(),
             client: Some("192.0.2.7:4711".parse().unwrap()),
             endpoint: Some("[2001:db8::1]:8080".parse().unwrap()),
-            protocol: "HTTP/1.1",
+            protocol: "HTTP/2",
+            stream: 5,
+            endpoint_protocol: "HTTP/2",
             method: "GET".into(),
             host: "pay.example".into(),
             target: "/a?b=1".into(),
@@ -356,7 +373,7 @@ mod tests {
         assert_eq!(
             formatted(AccessLogFormat::Short, &record()),
             "2000-02-29T00:00:00.000Z 503 GET \"pay.example\" \"/a?b=1\" 192.0.2.7:4711 -> \
-             [2001:db8::1]:8080 total=1.50ms added=23.0µs in=90 out=120 tls=1.3 \
+             [2001:db8::1]:8080 total=1.50ms added=23.0µs in=90 out=120 stream=5 via=HTTP/2 tls=1.3 \
              peer=\"spiffe://mesh/web\" route=edge/0 cluster=pay \
              retries=1 hedges=2 reason=no_endpoint interface=edge/0 priority=batch limit=8 in_flight=9 \
              watermark=1.25 signal=cpu limits_epoch=3 grpc_status=14 detail=\"all unhealthy\"\n"
@@ -494,7 +511,9 @@ mod tests {
             ("http.response.status_code", json!(503)),
             ("rpc.grpc.status_code", json!(14)),
             ("network.protocol.name", json!("http")),
-            ("network.protocol.version", json!("1.1")),
+            ("network.protocol.version", json!("2")),
+            ("tidegate.stream", json!(5)),
+            ("tidegate.endpoint.protocol", json!("HTTP/2")),
             ("network.peer.address", json!("2001:db8::1")),
             ("trace_id", json!("0af7651916cd43dd8448eb211c80319c")),
             ("span_id", json!("b7ad6b7169203331")),
@@ -508,6 +527,49 @@ mod tests {
         ] {
             assert_eq!(value[name], expected, "{name}");
         }
+    }
+
+    /// Goal: the reference has every field, and none that is not there. Method: records with all that a record can
+    /// have, of a request and of a relay.
+    #[test]
+    fn every_field_is_in_the_reference() {
+        let whole = AccessRecord {
+            choice: Choice {
+                priority: 1,
+                in_panic: true,
+                is_fallback: true,
+            },
+            fault_delay_ns: 1,
+            rate_limit: Some(Box::new(RateLimitRecord {
+                rate: Some(Rate {
+                    requests: 1,
+                    per: Duration::from_secs(1),
+                    burst: 1,
+                }),
+                by: "client_ip",
+                retry_after: Some(Duration::from_secs(1)),
+            })),
+            steer: Some(Box::new(SteerRecord {
+                rule: "rule".into(),
+                rule_epoch: 1,
+                from: "a".into(),
+                to: "b".into(),
+                fell_back: true,
+                epoch: Epoch(1),
+            })),
+            ..record()
+        };
+        let relay = AccessRecord {
+            protocol: "TCP",
+            ..AccessRecord::default()
+        };
+        let written: BTreeSet<String> = [whole, relay]
+            .iter()
+            .flat_map(|record| object(record).into_iter().map(|(name, _)| name))
+            .collect();
+        let listed: BTreeSet<String> = FIELDS.iter().map(|field| field.json.to_owned()).collect();
+        assert_eq!(written, listed);
+        assert_eq!(listed.len(), FIELDS.len());
     }
 
     /// Goal: a peer cannot forge a line in either format. Method: line feeds and escapes in every field

@@ -1,6 +1,8 @@
 //! The access log's writer: one thread that takes records off the shards' rings, formats them and writes
 //! them in batches. A shard never waits for it: when a ring is full the record is dropped and counted.
 
+#[cfg(test)]
+pub(crate) mod fields;
 mod format;
 
 use std::{

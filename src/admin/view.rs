@@ -158,6 +158,8 @@ fn cluster(cluster: &Cluster, live: &Live) -> Value {
         .collect();
     json!({
         "name": &*cluster.name,
+        // In HTTP/2 what is active on an endpoint are streams, which share its connections.
+        "protocol": cluster.config.protocol.word(),
         "dns_error": live.dns_errors.get(&cluster.name),
         "endpoints": endpoints,
         "priorities": balance::priorities(cluster, is_available),

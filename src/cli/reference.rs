@@ -1,4 +1,4 @@
-//! The generated reference: `docs/reference/{cli,metrics,reasons}.md`, written from the definitions that
+//! The generated reference: `docs/reference/{cli,metrics,reasons,access-log}.md`, written from the definitions that
 //! the program uses and compared with what is committed. `TIDEGATE_BLESS=1 cargo test` writes them anew.
 #![allow(clippy::unwrap_used)]
 
@@ -7,7 +7,10 @@ use std::{fmt::Write, fs, path::Path};
 use clap::{Command, CommandFactory};
 use tidegate_core::reason::Reason;
 
-use crate::admin::prometheus;
+use crate::{
+    access_log::fields::{FIELDS, Field},
+    admin::prometheus,
+};
 
 /// Goal: the reference says what the program does. Method: generate it and compare.
 #[test]
@@ -16,6 +19,7 @@ fn reference_is_current() {
         ("cli", cli()),
         ("metrics", metrics()),
         ("reasons", reasons()),
+        ("access-log", access_log()),
     ] {
         compare(name, &text);
     }
@@ -85,6 +89,25 @@ fn reasons() -> String {
         };
         let (word, what, remedy) = (reason.word(), reason.describe(), reason.remedy());
         write!(text, "\n## {word}\n\nStatus {status}. {what}\n\n{remedy}\n").unwrap();
+    }
+    text
+}
+
+fn access_log() -> String {
+    let mut text = String::from(
+        "# Access log\n\n<!-- Generated from src/access_log/fields.rs. -->\n\n\
+         A line for each request, refused ones included, and for each connection that was relayed. `format: json` \
+         has the names of OpenTelemetry's semantic conventions where there is one; `format: short` is for people. \
+         What is not known is left out. Durations are in seconds in JSON, and with their unit in short lines.\n\n\
+         | JSON | short | meaning |\n|---|---|---|\n",
+    );
+    for field in FIELDS {
+        let Field {
+            json,
+            short,
+            meaning,
+        } = field;
+        writeln!(text, "| `{json}` | {short} | {meaning} |").unwrap();
     }
     text
 }

@@ -9,12 +9,12 @@ use serde_json::{Map, Value, json};
 
 use super::{
     model::{
-        AccessLog, AccessLogFormat, AdaptiveLimit, Balance, Center, Cluster, Config, Descriptor,
+        AccessLog, AccessLogFormat, AdaptiveLimit, Center, Cluster, Config, Descriptor,
         DescriptorValue, Endpoints, Forward, HashOn, HeaderEdits, Heal, HealthCheck, Hook,
         HostPattern, Http, Http2Limits, Listener, PathPattern, PathRewrite, Probe, Protocol,
         ProxyProtocolIn, ProxyProtocolOut, RateLimit, RateLimitService, Redirect, Route,
-        RouteAction, RouteMatch, Scope, StaticEndpoint, Tcp, UpstreamProtocol, ValuePattern,
-        WeightedCluster, XForwarded, Xds, XdsTls,
+        RouteAction, RouteMatch, Scope, StaticEndpoint, Tcp, ValuePattern, WeightedCluster,
+        XForwarded, Xds, XdsTls,
     },
     quantity::{format_duration, format_share, format_size},
 };
@@ -428,20 +428,8 @@ pub(super) fn is_secret(header: &str) -> bool {
 fn cluster(cluster: &Cluster) -> Value {
     let mut object = Object::default();
     object.put("endpoints", endpoints(&cluster.endpoints));
-    let balance = match cluster.balance {
-        Balance::RoundRobin => "round_robin",
-        Balance::Random => "random",
-        Balance::LeastRequest => "least_request",
-        Balance::PeakEwma => "peak_ewma",
-        Balance::RingHash => "ring_hash",
-        Balance::Maglev => "maglev",
-    };
-    object.put("balance", balance);
-    let protocol = match cluster.protocol {
-        UpstreamProtocol::Http1 => "http1",
-        UpstreamProtocol::Http2 => "http2",
-    };
-    object.put("protocol", protocol);
+    object.put("balance", cluster.balance.word());
+    object.put("protocol", cluster.protocol.word());
     balance::put(&mut object, cluster);
     object.put("slow_start", duration(cluster.slow_start));
     object.put("connect_timeout", duration(cluster.connect_timeout));

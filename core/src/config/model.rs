@@ -268,6 +268,16 @@ pub enum UpstreamProtocol {
     Http2,
 }
 
+impl UpstreamProtocol {
+    /// Its word in a file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            UpstreamProtocol::Http1 => "http1",
+            UpstreamProtocol::Http2 => "http2",
+        }
+    }
+}
+
 /// Where endpoints come from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Endpoints {
@@ -349,6 +359,18 @@ impl Balance {
         Balance::RingHash,
         Balance::Maglev,
     ];
+
+    /// Its word in a file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Balance::RoundRobin => "round_robin",
+            Balance::Random => "random",
+            Balance::LeastRequest => "least_request",
+            Balance::PeakEwma => "peak_ewma",
+            Balance::RingHash => "ring_hash",
+            Balance::Maglev => "maglev",
+        }
+    }
 }
 
 /// Limits on what a cluster has in flight, per shard.

@@ -177,6 +177,11 @@ impl Stream {
         has_front || self.slot.inbox.borrow().is_ready()
     }
 
+    /// Its number.
+    pub(crate) fn number(&self) -> u32 {
+        self.slot.id.number()
+    }
+
     /// Bytes sent on it, frames included.
     pub(crate) fn sent_bytes(&self) -> u64 {
         self.sent_bytes.get()

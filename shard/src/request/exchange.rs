@@ -160,7 +160,7 @@ impl Pace {
 
 /// One request and its answer.
 pub(crate) struct Exchange<'a> {
-    pub(super) caller: Caller<'a>,
+    pub(crate) caller: Caller<'a>,
     /// The caller's connection.
     pub(crate) client: &'a Client,
     pub(crate) listener: &'a Listener,

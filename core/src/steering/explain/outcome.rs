@@ -110,6 +110,8 @@ pub struct ClusterShare {
     pub chosen: Option<bool>,
     /// How an endpoint is chosen.
     pub balance: &'static str,
+    /// What is spoken with it: in `http2` requests are streams of shared connections.
+    pub protocol: &'static str,
     /// Whether no endpoint is available, so that all are used.
     pub panic: bool,
     /// Who may be chosen.
@@ -300,7 +302,8 @@ fn cluster_share(
         from: 0,
         to: 0,
         chosen: None,
-        balance: balance_word(cluster.config.balance),
+        balance: cluster.config.balance.word(),
+        protocol: cluster.config.protocol.word(),
         panic,
         endpoints: endpoints.collect(),
         endpoint: hash.and_then(|hash| endpoint_of_key(cluster, hash, available)),
@@ -398,18 +401,6 @@ fn hashed(on: &HashOn) -> String {
         HashOn::Cookie(name) => format!("cookie {name}"),
         HashOn::Query(name) => format!("query parameter {name}"),
         HashOn::ClientIp => "client address".to_owned(),
-    }
-}
-
-/// The word of the configuration.
-fn balance_word(balance: Balance) -> &'static str {
-    match balance {
-        Balance::RoundRobin => "round_robin",
-        Balance::Random => "random",
-        Balance::LeastRequest => "least_request",
-        Balance::PeakEwma => "peak_ewma",
-        Balance::RingHash => "ring_hash",
-        Balance::Maglev => "maglev",
     }
 }
 

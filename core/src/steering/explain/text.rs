@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter, Write as _};
 
 use super::{Explanation, Outcome, RouteVerdict, Verdict};
 use crate::{
-    config::model::{HostPattern, PathPattern, ValuePattern},
+    config::model::{HostPattern, PathPattern, UpstreamProtocol, ValuePattern},
     steering::explain::outcome::{
         ClusterShare, EndpointShare, Forwarding, HedgePlan, RetryPlan, Sticky,
     },
@@ -130,6 +130,7 @@ fn write_cluster(f: &mut Formatter<'_>, cluster: &ClusterShare) -> fmt::Result {
         from,
         to,
         balance,
+        protocol,
         ..
     } = cluster;
     write!(f, "cluster   {name} {}", percent(*share))?;
@@ -141,7 +142,11 @@ fn write_cluster(f: &mut Formatter<'_>, cluster: &ClusterShare) -> fmt::Result {
         Some(false) => return writeln!(f, ", not chosen"),
         _ => {}
     }
-    writeln!(f, ", {balance}")?;
+    write!(f, ", {balance}")?;
+    if *protocol != UpstreamProtocol::Http1.word() {
+        write!(f, ", {protocol}")?;
+    }
+    writeln!(f)?;
     if cluster.endpoints.is_empty() {
         writeln!(f, "          no endpoints (no_endpoint, 503)")?;
     }
