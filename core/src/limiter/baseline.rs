@@ -29,13 +29,24 @@ impl Usage {
     pub fn held(&self) -> u32 {
         self.in_flight.saturating_sub(self.borrowed)
     }
+}
 
-    /// Slots that the shard could use: those it used, more of them as it had to refuse. (Not the refusals
-    /// themselves: a refused request is a count a tick, and would have held a slot for a part of it.)
-    pub fn demand(&self) -> f64 {
-        let held = f64::from(self.in_flight).max(if self.refused > 0 { 1.0 } else { 0.0 });
-        held * (1.0 + self.refused as f64 / self.admitted.max(1) as f64)
-    }
+/// Slots that each shard could use: those it uses, and for each request that it had to refuse as much of a slot as a
+/// request of the unit has. (Not the refusals themselves: one is a count a tick, and would have held a slot for a part of
+/// it. Nor what a request has on that shard alone: one that was shut would take its refusals for slots, and with them
+/// nearly all there are from the others.)
+pub fn demands(shards: &[Usage]) -> Vec<f64> {
+    let sum = |read: fn(&Usage) -> u64| shards.iter().map(read).sum::<u64>();
+    let at_least = |refused: u64| if refused > 0 { 1.0 } else { 0.0 };
+    let in_flight = sum(|usage| u64::from(usage.in_flight)) as f64;
+    let held = in_flight.max(at_least(sum(|usage| usage.refused)));
+    let by_request = held / sum(|usage| usage.admitted).max(1) as f64;
+    let shards = shards.iter();
+    let demand = |usage: &Usage| {
+        let asked = f64::from(usage.in_flight) + usage.refused as f64 * by_request;
+        asked.max(at_least(usage.refused))
+    };
+    shards.map(demand).collect()
 }
 
 /// Ticks of history: 6.4 s at a tick of 100 ms, longer than any trigger.
@@ -111,7 +122,7 @@ impl Baseline {
         self.time = average(self.time, concurrency, 1.0, self.ticks);
         let cpu = sum(|u| u.cpu_ns) / (tick_s * 1e9);
         self.cpu = average(self.cpu, cpu, 1.0, self.ticks);
-        self.demand = shards.iter().map(Usage::demand).sum();
+        self.demand = demands(shards).iter().sum();
         self.in_flight = sum(|u| u64::from(u.in_flight));
         self.judge(is_healthy.then_some(concurrency as f32));
     }
@@ -264,6 +275,24 @@ mod tests {
         let mut baseline = Baseline::new(1);
         (0..ticks).for_each(|_| baseline.record(&[usage], TICK, true));
         baseline
+    }
+
+    /// Goal: a shard that lets nobody in asks for what its requests would hold, and not for a slot a refusal: else it had
+    /// nearly all of them at the next tick, and the others none (L6). Method: two shards with a slot for every tenth
+    /// request, and one that is shut; then all shut; then none refused.
+    #[test]
+    fn refusals_are_no_slots() {
+        let shard = |in_flight, admitted, refused| Usage {
+            in_flight,
+            admitted,
+            refused,
+            ..Usage::default()
+        };
+        let shut = demands(&[shard(9, 90, 10), shard(1, 10, 0), shard(0, 0, 30)]);
+        assert_eq!(shut, [10.0, 1.0, 3.0]);
+        assert_eq!(demands(&[shard(0, 0, 30), shard(0, 0, 10)]), [30.0, 10.0]);
+        assert_eq!(demands(&[shard(0, 50, 1), shard(0, 0, 0)]), [1.0, 0.0]);
+        assert_eq!(demands(&[shard(7, 0, 0)]), [7.0]);
     }
 
     /// Goal: a limit starts from the concurrency before the overload (L4). Method: ten healthy ticks, then

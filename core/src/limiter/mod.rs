@@ -219,6 +219,8 @@ struct Situation {
     /// than it is worth, and so would whoever comes after it.
     drains: bool,
     critical_pays: bool,
+    /// Others are limited already, and little is left of the overload: who is limited next has not much to give.
+    joins: bool,
     /// The class that gives way.
     turn: Priority,
     /// The class that is given back to.
@@ -387,6 +389,7 @@ impl Limiter {
             surges: self.backlog.surges(),
             drains: (1..=DRAIN_PATIENCE).contains(&self.drain_ticks),
             critical_pays,
+            joins: self.trend.is_near() && self.regulators.iter().any(|r| r.limit().is_some()),
             turn,
             first: self.first_served(units),
             victims,
@@ -423,6 +426,10 @@ impl Limiter {
             false => now.lasts || (now.surges && baseline.in_flight() > baseline.start()),
         };
         let begins = lasts && now.phase == Phase::Overloaded && now.victims.contains(&k);
+        let begins = begins.then(|| match now.joins {
+            true => baseline.start().max(baseline.in_flight()),
+            false => baseline.start(),
+        });
         let floor = self.policy.floor_of(priority, now.critical_pays);
         let watermark = match is_critical {
             true => now.followed_by_critical,
@@ -490,9 +497,9 @@ impl Limiter {
             .filter_map(|(unit, ((_, usage), regulator))| {
                 let total = regulator.limit()?;
                 let floor = self.policy.floor.min(total);
-                let demands: Vec<u64> =
-                    usage.iter().map(|u| (u.demand() * 1000.0) as u64).collect();
-                let demand = usage.iter().map(Usage::demand).sum::<f64>();
+                let demands = baseline::demands(usage);
+                let demand = demands.iter().sum::<f64>();
+                let demands: Vec<u64> = demands.iter().map(|d| (d * 1000.0) as u64).collect();
                 let held: Vec<u32> = usage.iter().map(Usage::held).collect();
                 let mut shares = split(total, floor, &demands);
                 let lent = usage.iter().map(|u| u.borrowed).sum();

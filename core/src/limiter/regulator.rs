@@ -115,21 +115,19 @@ impl Regulator {
         self.slack_ticks = 0;
     }
 
-    /// One tick. `begins` puts a limit in force where there is none.
+    /// One tick. `begins` is the limit that is put in force where there is none.
     pub fn step(
         &mut self,
         watermark: f64,
         priority: Priority,
         baseline: &Baseline,
-        begins: bool,
+        begins: Option<f64>,
         floor: u32,
     ) {
         let rise = (watermark - self.last_watermark).max(0.0);
         self.last_watermark = watermark;
-        let limit = match self.limit {
-            Some(limit) => limit,
-            None if begins => baseline.start(),
-            None => return,
+        let Some(limit) = self.limit.or(begins) else {
+            return;
         };
         let moved = match watermark {
             w if w > 1.0 => limit * (w + DERIVATIVE * rise).powf(-exponent(priority)),
@@ -191,7 +189,7 @@ mod tests {
 
     fn limited(baseline: &Baseline) -> Regulator {
         let mut regulator = Regulator::default();
-        regulator.step(1.0, Priority::Normal, baseline, true, 1);
+        regulator.step(1.0, Priority::Normal, baseline, Some(baseline.start()), 1);
         regulator
     }
 
@@ -203,7 +201,7 @@ mod tests {
         assert_eq!(limited(&baseline).limit(), Some(111));
         let after = |watermark, priority| {
             let mut regulator = limited(&baseline);
-            regulator.step(watermark, priority, &baseline, false, 1);
+            regulator.step(watermark, priority, &baseline, None, 1);
             regulator.limit().unwrap_or(0)
         };
         let by_class = [Priority::Critical, Priority::Normal, Priority::Batch]
@@ -223,7 +221,7 @@ mod tests {
             regulator.refuse_all();
             let mut ticks = 0;
             while regulator.limit() < Some(20) {
-                regulator.step(0.1, priority, &baseline, false, 1);
+                regulator.step(0.1, priority, &baseline, None, 1);
                 ticks += 1;
             }
             ticks
@@ -255,11 +253,11 @@ mod tests {
         let baseline = healthy(100);
         let mut regulator = limited(&baseline);
         for _ in 0..100 {
-            regulator.step(3.0, Priority::Batch, &baseline, false, 4);
+            regulator.step(3.0, Priority::Batch, &baseline, None, 4);
         }
         assert_eq!(regulator.limit(), Some(4));
         for _ in 0..25 {
-            regulator.step(0.2, Priority::Batch, &baseline, false, 4);
+            regulator.step(0.2, Priority::Batch, &baseline, None, 4);
         }
         assert_eq!(regulator.limit(), Some(221));
     }
@@ -271,10 +269,10 @@ mod tests {
         let baseline = healthy(10);
         let mut regulator = limited(&baseline);
         for _ in 0..60 {
-            regulator.step(0.5, Priority::Normal, &baseline, false, 1);
+            regulator.step(0.5, Priority::Normal, &baseline, None, 1);
         }
         assert_eq!(regulator.limit(), None);
-        regulator.step(2.0, Priority::Normal, &baseline, false, 1);
+        regulator.step(2.0, Priority::Normal, &baseline, None, 1);
         assert_eq!(regulator.limit(), None);
     }
 }

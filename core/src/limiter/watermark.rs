@@ -223,12 +223,16 @@ impl Trend {
 
     /// What the others follow.
     pub fn long(&self) -> f64 {
-        let short = self.short();
-        match (short - 1.0).abs() > FAR {
-            true => short,
+        match self.is_near() {
+            false => self.short(),
             // What was far has moved limits already: it must not do so for as long as it is remembered.
-            false => self.mean(TREND_TICKS, |tick| tick.clamp(1.0 - FAR, 1.0 + FAR)),
+            true => self.mean(TREND_TICKS, |tick| tick.clamp(1.0 - FAR, 1.0 + FAR)),
         }
+    }
+
+    /// Whether the machine is about as full as it may be.
+    pub fn is_near(&self) -> bool {
+        (self.short() - 1.0).abs() <= FAR
     }
 
     fn mean(&self, ticks: usize, read: fn(f64) -> f64) -> f64 {

@@ -180,3 +180,33 @@ fn overload_is_reported_while_it_lasts() {
     let all: f64 = overload.top_interfaces.iter().map(|(_, part)| part).sum();
     assert!((0.99..1.01).contains(&all), "{overload:?}");
 }
+
+/// Goal: who is limited while others are already, and little is too much, keeps nearly what it has: cut to what it had
+/// before, it would leave a part of the machine idle (L7). Method: one interface overloads; once that is held, the other
+/// has half as much again as usual, at a twentieth above the watermark.
+#[test]
+fn who_is_limited_late_gives_little() {
+    let snapshot = compile(ROUTES, "", None);
+    let mut application = application(&snapshot);
+    let mut tick = |a, b, cpu: f64| {
+        for (interface, in_flight) in [(0, a), (1, b)] {
+            enter(&snapshot, interface, 0, in_flight);
+            let shared = &snapshot.clusters[0].interfaces[interface].shared;
+            let counters = shared.counters.get(ShardId(0)).unwrap();
+            let counters = counters.of(Priority::Normal);
+            counters.in_flight_ns.add(in_flight * 100_000_000);
+        }
+        let told = application.tick(&sample(cpu * 0.8), TICK_S);
+        let limits = told.map(|told| told.limits).unwrap_or_default();
+        let total = |name| limits.iter().find(|l| &*l.name == name).map(|l| l.total);
+        (total("web/a"), total("web/b"))
+    };
+    for _ in 0..20 {
+        tick(20, 4, 0.5);
+    }
+    let (a, b) = (0..10).map(|_| tick(20, 60, 1.8)).last().unwrap();
+    assert!(a.is_none() && b.is_some(), "{a:?} {b:?}");
+    let held = (0..30).map(|_| tick(30, 1, 1.05)).find_map(|(a, _)| a);
+    // By itself it would begin at 22.
+    assert!((26..=30).contains(&held.unwrap()), "{held:?}");
+}
