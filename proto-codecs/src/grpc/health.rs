@@ -1,4 +1,4 @@
-//! gRPC's health checks: `Check` of `grpc.health.v1`.
+//! gRPC's health checks: `grpc.health.v1`, of which we call `Check`.
 
 use super::{
     Malformed, message_of, prefixed,
@@ -7,6 +7,15 @@ use super::{
 
 /// The path that is asked.
 pub const PATH: &str = "/grpc.health.v1.Health/Check";
+
+/// The path that is asked by who wants to be told of every change.
+const PATH_OF_WATCH: &str = "/grpc.health.v1.Health/Watch";
+
+/// Whether a call of this path is a health check.
+#[must_use]
+pub fn is_check(path: &[u8]) -> bool {
+    path == PATH.as_bytes() || path == PATH_OF_WATCH.as_bytes()
+}
 
 /// A question about a service; about the whole server if that is empty.
 #[must_use]

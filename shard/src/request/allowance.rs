@@ -3,7 +3,10 @@
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
-use tidegate_codecs::grpc::rate_limit_service::{self, Answer};
+use tidegate_codecs::grpc::{
+    health,
+    rate_limit_service::{self, Answer},
+};
 use tidegate_core::{
     config::model::PolicyMode,
     id::SubsetId,
@@ -160,6 +163,9 @@ impl Exchange<'_> {
         else {
             return Ok(());
         };
+        if self.is_health_check() {
+            return Ok(());
+        }
         let header = |name: &Option<Arc<str>>| {
             let (head, bytes) = self.head();
             head.field(bytes, name.as_deref()?)
@@ -184,5 +190,12 @@ impl Exchange<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Whether this is a health check by a name that all have for it (L9): neither refused nor counted, as on routes
+    /// that are `exempt`. A `Watch` is in flight for as long as its client lives, which says nothing of load.
+    fn is_health_check(&self) -> bool {
+        let (head, bytes) = self.head();
+        health::is_check(head.path.of(bytes)) && self.is_grpc()
     }
 }
