@@ -29,7 +29,7 @@ use std::{
 use sd_notify::NotifyState;
 use tidegate_core::{
     config::model::Config,
-    coordinator::{Coordinator as Policy, Order, Report, Samples},
+    coordinator::{Coordinator as Policy, Order, Report, Samples, TICK},
     encryption::{announcement::Announcements, change::RolloutChanges},
     id::Epoch,
     message::Directive,
@@ -55,9 +55,6 @@ use crate::{
     watch::{Gone, Watch},
     xds::ControlPlane,
 };
-
-/// How often the coordinator looks at the world (design: every 100 ms).
-const TICK: Duration = Duration::from_millis(100);
 
 /// Ticks between two looks at the configuration file; two equal looks make a change.
 const WATCH_TICKS: u64 = 3;

@@ -330,3 +330,63 @@ fn applications_say_how_full_they_are() {
     });
     stream.end();
 }
+
+/// Goal: one empty section is a complete rule: every signal has a target and is measured, who pushes is found and held,
+/// and is told why (L2). Method: an application that says that it is ten times too full, more than anything else of
+/// the test's machine can be; no key of the section.
+#[test]
+fn an_empty_section_is_a_complete_rule() {
+    let origin = Origin::saying(
+        "HTTP/1.1 200 OK\r\nendpoint-load-metrics: TEXT application_utilization=10\r\nContent-Length: 0\r\n\r\n",
+    );
+    let proxy = Proxy::start(format!(
+        "listeners: {{ web: {{ bind: 127.0.0.1:0, routes: [{{ name: all, to: app }}] }} }}\nclusters:\n  app:\n    \
+         endpoints: {{ static: [\"{origin}\"] }}\n    adaptive_limit: {{}}\n"
+    ));
+    let load = Load::start(&proxy, 16, "/", "");
+    wait_for_limit(&proxy, "web/all");
+    let refused = eventually("a refusal", || {
+        let answer = proxy.client().get("/");
+        (answer.status == 503).then_some(answer)
+    });
+    assert_eq!(refused.head.get("x-tidegate-reason"), Some("overloaded"));
+    assert_eq!(refused.head.get("retry-after"), Some("1"));
+    // CPU time is measured between two looks.
+    let page = eventually("two looks", || {
+        let page = limits(&proxy);
+        page["signals"]["cpu"]["value"].is_number().then_some(page)
+    });
+    assert_eq!(
+        (&page["mode"], &page["scope"]),
+        (&"enforce".into(), &"host".into())
+    );
+    let signals = page["signals"].as_object().unwrap();
+    let targets = signals
+        .iter()
+        .map(|(name, signal)| (name.as_str(), signal["target"].as_f64().unwrap()));
+    let mut targets: Vec<(&str, f64)> = targets.collect();
+    targets.sort_by_key(|(name, _)| *name);
+    assert_eq!(
+        targets,
+        [
+            ("app", 1.0),
+            ("cpu", 0.8),
+            ("loop_lag", 0.02),
+            ("memory", 0.9),
+            ("psi_cpu", 0.65),
+            ("psi_memory", 0.1)
+        ]
+    );
+    for measured in ["app", "cpu", "memory"] {
+        assert!(signals[measured]["value"].is_number(), "{page}");
+    }
+    assert_eq!(signals["app"]["part"], 10.0);
+    assert!(page["watermark"].as_f64().unwrap() >= 10.0, "{page}");
+    let statuses = load.end();
+    assert!(statuses.contains(&200), "nobody is let in");
+    let lines = proxy.access_log(statuses.len() + 1);
+    let why = lines
+        .iter()
+        .find(|line| line["tidegate.reason"] == "overloaded");
+    assert_eq!(why.unwrap()["tidegate.limit.interface"], "web/all");
+}

@@ -26,7 +26,12 @@ use crate::{
     snapshot::{Resolution, Snapshot},
 };
 
-/// Time between two looks at what calls came to. A tick that comes earlier, as some do, looks at nothing.
+/// How often the world is looked at (L3, H3).
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// Least time between two looks at what calls came to: a tick may be early by a timer's inaccuracy. One that comes
+/// earlier, as with an event in between, looks at nothing. One that is late looks at more, and divides by the time
+/// that has passed.
 const WATCH_PERIOD: Duration = Duration::from_millis(90);
 
 /// Something that happened since the last tick.
