@@ -230,6 +230,26 @@ fn shadow_refuses_nothing() {
     assert_eq!(interface(&proxy, "web/heavy")["refused"], 0);
 }
 
+/// Goal: a rule that is tried out acts on the proxies that have its labels, and is in shadow on the others (L11).
+/// Method: the same rule on a proxy without labels, on one with others, and on one of the canaries.
+#[test]
+fn canaries_are_chosen_by_label() {
+    let app = Application::start();
+    for (labels, mode) in [
+        ("", "shadow"),
+        ("labels: { stage: main }", "shadow"),
+        ("labels: { stage: canary, rack: r7 }", "enforce"),
+    ] {
+        let rule = config(&app, ", canary: { labels: { stage: canary } }");
+        let proxy = Proxy::start(format!("node: {{ {labels} }}\n{rule}"));
+        let shown = eventually("the rule", || {
+            let page = limits(&proxy);
+            (!page.is_null()).then_some(page)
+        });
+        assert_eq!(shown["mode"], mode, "{labels}");
+    }
+}
+
 /// Goal: a header may say the priority, and stress traffic is refused first and whole (L7). Method: one
 /// interface, called as stress by some and without a word by others.
 #[test]

@@ -264,7 +264,7 @@ impl Snapshot {
                 let found = resolved.get(name).map_or(&[][..], Vec::as_slice);
                 let mut cluster = compile_cluster(ClusterId(i as u32), name, cluster, found, &kept);
                 if let Some(rule) = &mut cluster.config.adaptive_limit {
-                    **rule = rule.on(&config.node.id, name);
+                    **rule = rule.on(&config.node, name);
                 }
                 cluster
             })

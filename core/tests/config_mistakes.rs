@@ -263,6 +263,8 @@ const CLUSTERS: &[Mistake] = &[
     ("TG-C011", "add `state: …`", "endpoints: { static: [ { address: 10.0.0.1:80, «tls»: { epoch: 2 } } ] }"),
     ("TG-C045", "some text", "endpoints: { static: [ { address: 10.0.0.1:80, zone: «\"\"» } ] }"),
     ("TG-C012", "a map", "endpoints: { static: [ { address: 10.0.0.1:80, labels: «canary» } ] }"),
+    ("TG-C041", "at least one", "adaptive_limit: { canary: { labels: «{}» } }, endpoints: { static: [10.0.0.1:80] }"),
+    ("TG-C012", "a map", "adaptive_limit: { canary: { labels: «canary» } }, endpoints: { static: [10.0.0.1:80] }"),
 ];
 
 /// `secrets` and what refers to them.

@@ -7,7 +7,7 @@
     clippy::panic
 )]
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use tidegate_core::{
     config::{self, Diagnostic, model::*},
@@ -176,6 +176,7 @@ fn every_key_of_the_process_lands_in_its_field() {
         id: "gw-1".into(),
         app: "pay-gateway".into(),
         zone: "hz-a".into(),
+        labels: BTreeMap::from([("stage".into(), "canary".into())]),
     };
     assert_eq!(config.node, node);
     let ring = Ring {
@@ -294,7 +295,10 @@ fn every_key_of_the_process_lands_in_its_field() {
         policy.targets.set(signal, target);
     }
     let limit = AdaptiveLimit {
-        canary: Some(2_500),
+        canary: Some(Canary {
+            basis_points: 2_500,
+            labels: BTreeMap::from([("stage".into(), "canary".into())]),
+        }),
         mode: PolicyMode::Shadow,
         scope: Scope::Cgroup("/app.slice".into()),
         policy,
@@ -304,6 +308,8 @@ fn every_key_of_the_process_lands_in_its_field() {
     assert_eq!(pay.adaptive_limit.as_deref(), Some(&limit));
     let named = config.clusters["named"].adaptive_limit.as_deref();
     assert_eq!(named.map(|limit| &limit.scope), Some(&Scope::Pid(4711)));
+    let share = named.and_then(|limit| limit.canary.as_ref());
+    assert_eq!(share.map(|c| c.basis_points), Some(500));
     let pay_v2 = config.clusters["pay-v2"].adaptive_limit.as_deref();
     let defaults = AdaptiveLimit {
         scope: Scope::Own,

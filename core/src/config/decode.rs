@@ -201,6 +201,7 @@ fn node(fields: &Fields<'_>) -> NodeId {
         id: part("id"),
         app: part("app"),
         zone: part("zone"),
+        labels: tls::labels(fields, "labels"),
     }
 }
 

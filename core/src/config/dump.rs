@@ -73,6 +73,7 @@ pub(super) fn file(config: &Config, secrets: Secrets) -> Value {
     for (key, value) in [("id", &node.id), ("app", &node.app), ("zone", &node.zone)] {
         identity.put_opt(key, (!value.is_empty()).then_some(value.as_str()));
     }
+    identity.put_filled("labels", tls::labels(&node.labels));
     file.put("node", identity);
     file.put("shards", shards(config));
     file.put(

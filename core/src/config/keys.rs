@@ -147,6 +147,7 @@ pub(super) static SECTIONS: &[&Section] = &[
     &ENDPOINT_TLS,
     &CIRCUIT,
     &ADAPTIVE_LIMIT,
+    &CANARY,
     &TARGETS,
     &HEAL,
     &OUTLIER_DETECTION,

@@ -77,6 +77,8 @@ pub struct Node {
     pub app: String,
     /// The failure domain it runs in.
     pub zone: String,
+    /// What else is known of it, by key.
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 /// Which CPUs get a shard, and how each shard's ring is sized.

@@ -2,8 +2,8 @@
 
 use super::{matching::listed_twice, *};
 use crate::config::model::{
-    AdaptiveLimit, Balance, Circuit, Cluster, Endpoints, Heal, HealthCheck, PolicyMode, Probe,
-    ProxyProtocolOut, Scope, StaticEndpoint, UpstreamProtocol,
+    AdaptiveLimit, Balance, Canary, Circuit, Cluster, Endpoints, Heal, HealthCheck, PolicyMode,
+    Probe, ProxyProtocolOut, Scope, StaticEndpoint, UpstreamProtocol,
 };
 use crate::{
     healing::ejection,
@@ -296,12 +296,33 @@ fn adaptive_limit(fields: &Fields<'_>) -> AdaptiveLimit {
     };
     AdaptiveLimit {
         mode: mode(fields),
-        canary: Some(fields.share("canary")).filter(|share| *share < 10_000),
+        canary: canary(fields),
         scope: scope(fields),
         policy,
         priority_header: header("priority_header"),
         caller_header: header("caller_header"),
     }
+}
+
+fn canary(fields: &Fields<'_>) -> Option<Canary> {
+    let entry = fields.entry("canary");
+    let canary = match entry.is_some_and(|entry| matches!(entry.value.value, Value::Map(_))) {
+        false => Canary {
+            basis_points: fields.share("canary"),
+            labels: BTreeMap::new(),
+        },
+        true => {
+            let fields = fields.section("canary", &keys::CANARY);
+            // Empty, it would be for all.
+            fields.refuse_empty("labels");
+            Canary {
+                basis_points: fields.share("share"),
+                labels: tls::labels(&fields, "labels"),
+            }
+        }
+    };
+    let is_all = canary.basis_points == 10_000 && canary.labels.is_empty();
+    (!is_all).then_some(canary)
 }
 
 fn scope(fields: &Fields<'_>) -> Scope {

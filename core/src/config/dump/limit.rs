@@ -18,7 +18,12 @@ pub(super) fn rate_limit(limit: &RateLimit) -> Value {
 pub(super) fn adaptive_limit(limit: &AdaptiveLimit) -> Object {
     let mut object = Object::default();
     object.put("mode", limit.mode.word());
-    object.put("canary", format_share(limit.canary.unwrap_or(10_000)));
+    let mut canary = Object::default();
+    let share = limit.canary.as_ref().map_or(10_000, |c| c.basis_points);
+    canary.put("share", format_share(share));
+    let labels = limit.canary.as_ref().map(|c| tls::labels(&c.labels));
+    canary.put_filled("labels", labels.unwrap_or_default());
+    object.put("canary", canary);
     match &limit.scope {
         Scope::Host => object.put("scope", "host"),
         Scope::Own => object.put("scope", "own"),

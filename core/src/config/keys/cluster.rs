@@ -210,8 +210,8 @@ pub(in super::super) static ADAPTIVE_LIMIT: Section = Section {
         .default("enforce", "who writes it down wants it"),
         Field::new(
             "canary",
-            Kind::Share(1, 10_000),
-            "Acts on this share of the proxies, chosen by their node's id, and is in shadow on the others.",
+            Kind::Any(&[CANARY_SHARE, Kind::Section(&CANARY)]),
+            "Acts on some of the proxies, and is in shadow on the others. A percentage is short for `{ share: … }`.",
         )
         .default("100%", "a rule is for all unless it is being tried out"),
         Field::new(
@@ -267,6 +267,29 @@ pub(in super::super) static ADAPTIVE_LIMIT: Section = Section {
     planned: &[
         ("interfaces", "a table of interfaces beside the routes"),
     ],
+};
+
+const CANARY_SHARE: Kind = Kind::Share(1, 10_000);
+
+pub(in super::super) static CANARY: Section = Section {
+    name: "canary",
+    place: "clusters.<name>.adaptive_limit.canary",
+    doc: "Which proxies the rule acts on.",
+    fields: &[
+        Field::new(
+            "share",
+            CANARY_SHARE,
+            "The share of them, chosen by their node's id.",
+        )
+        .default("100%", "`labels` choose, too"),
+        Field::new(
+            "labels",
+            LABELS,
+            "Only those whose `node` has all of these labels.",
+        )
+        .absent("with any"),
+    ],
+    planned: &[],
 };
 
 pub(in super::super) static TARGETS: Section = Section {

@@ -106,6 +106,12 @@ pub(in super::super) static NODE: Section = Section {
         Field::new("id", NAME, "Unique in the fleet.").absent("the name of the host"),
         Field::new("app", NAME, "The application that the proxy fronts.").absent("none"),
         Field::new("zone", NAME, "The failure domain that it runs in.").absent("none"),
+        Field::new(
+            "labels",
+            LABELS,
+            "What else is known of it: a `canary` chooses by it.",
+        )
+        .absent("none"),
     ],
     planned: &[
         ("metadata", "metadata of the node"),

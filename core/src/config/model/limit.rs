@@ -1,8 +1,8 @@
 //! Limits: adaptive ones of an application, and plain ones of a route.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use super::{HashOn, PolicyMode};
+use super::{HashOn, Node, PolicyMode};
 use crate::{
     limiter::{Policy, bucket::Rate},
     steering::hash_bytes,
@@ -13,8 +13,8 @@ use crate::{
 pub struct AdaptiveLimit {
     /// Whether requests are refused.
     pub mode: PolicyMode,
-    /// The share of the proxies that it acts on, in basis points; `None` is all.
-    pub canary: Option<u32>,
+    /// The proxies that it acts on; `None` is all.
+    pub canary: Option<Canary>,
     /// What is measured.
     pub scope: Scope,
     /// What counts as full, and how limits begin.
@@ -26,16 +26,38 @@ pub struct AdaptiveLimit {
 }
 
 impl AdaptiveLimit {
-    /// The rule as it is for `cluster` on the proxy `node_id`: in shadow, where that is not among its canaries
-    /// (L11). Another cluster has other canaries, so that not always the same proxies try things out.
+    /// The rule as it is for `cluster` on the proxy `node`: in shadow, where that is not among its canaries (L11).
     #[must_use]
-    pub fn on(&self, node_id: &str, cluster: &str) -> AdaptiveLimit {
+    pub fn on(&self, node: &Node, cluster: &str) -> AdaptiveLimit {
         let mut rule = self.clone();
-        let sample = hash_bytes(hash_bytes(0, cluster.as_bytes()), node_id.as_bytes()) % 10_000;
-        if self.canary.is_some_and(|share| sample >= u64::from(share)) {
+        if self
+            .canary
+            .as_ref()
+            .is_some_and(|canary| !canary.has(node, cluster))
+        {
             rule.mode = PolicyMode::Shadow;
         }
         rule
+    }
+}
+
+/// The proxies that a rule is tried out on: those with the labels, and of them a share.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Canary {
+    /// The share, in basis points.
+    pub basis_points: u32,
+    /// Labels that a proxy's node has to have, all of them.
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+impl Canary {
+    /// Whether the proxy is one. Another cluster has other canaries of the share, so that not always the same proxies
+    /// try things out.
+    fn has(&self, node: &Node, cluster: &str) -> bool {
+        let sample = hash_bytes(hash_bytes(0, cluster.as_bytes()), node.id.as_bytes()) % 10_000;
+        let mut labels = self.labels.iter();
+        sample < u64::from(self.basis_points)
+            && labels.all(|(key, value)| node.labels.get(key) == Some(value))
     }
 }
 
@@ -83,16 +105,60 @@ pub enum Scope {
 mod tests {
     use super::*;
 
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<Arc<str>, Arc<str>> {
+        let pairs = pairs.iter();
+        pairs.map(|(k, v)| ((*k).into(), (*v).into())).collect()
+    }
+
+    fn node(id: &str, pairs: &[(&str, &str)]) -> Node {
+        Node {
+            id: id.into(),
+            labels: labels(pairs),
+            ..Node::default()
+        }
+    }
+
+    fn acts(canary: Option<Canary>, node: &Node, cluster: &str) -> bool {
+        let rule = AdaptiveLimit {
+            canary,
+            ..AdaptiveLimit::default()
+        };
+        rule.on(node, cluster).mode == PolicyMode::Enforce
+    }
+
+    /// Goal: a rule acts on proxies that have all of its labels, and of those on its share (L11). Method: table.
+    #[test]
+    fn canaries_have_labels() {
+        let wanted = [("stage", "canary"), ("rack", "7")];
+        for (has, expected) in [
+            (&[][..], false),
+            (&[("stage", "canary")], false),
+            (&[("stage", "canary"), ("rack", "8")], false),
+            (&[("stage", "canary"), ("rack", "7"), ("team", "a")], true),
+        ] {
+            let canary = |basis_points| Canary {
+                basis_points,
+                labels: labels(&wanted),
+            };
+            assert_eq!(
+                acts(Some(canary(10_000)), &node("gw", has), "pay"),
+                expected,
+                "{has:?}"
+            );
+            assert!(!acts(Some(canary(0)), &node("gw", has), "pay"), "{has:?}");
+        }
+    }
+
     /// Goal: a rule acts on the share of the proxies that it is for, always the same, and on all without one (L11).
     /// Method: ten thousand proxies, two clusters.
     #[test]
     fn canaries_are_a_share() {
-        let rule = |canary| AdaptiveLimit {
-            canary,
-            ..AdaptiveLimit::default()
-        };
-        let acts = |canary, cluster: &str, k: u32| {
-            rule(canary).on(&format!("gw-{k}"), cluster).mode == PolicyMode::Enforce
+        let acts = |share: Option<u32>, cluster: &str, k: u32| {
+            let canary = share.map(|basis_points| Canary {
+                basis_points,
+                labels: BTreeMap::new(),
+            });
+            acts(canary, &node(&format!("gw-{k}"), &[]), cluster)
         };
         let count = |canary| (0..10_000).filter(|k| acts(canary, "pay", *k)).count();
         assert!(
