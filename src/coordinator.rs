@@ -315,6 +315,11 @@ impl Coordinator {
                     name,
                     told,
                 } => self.tell_limits(epoch, cluster, &name, &told),
+                Order::LimitEnded {
+                    cluster,
+                    whose,
+                    why,
+                } => limiting::tell_end(&cluster, &whose, why),
                 Order::Healing(healing) => self.carry_out_healing(&healing),
                 Order::Health { epoch, verdicts } => {
                     self.show_health(&verdicts);
@@ -422,6 +427,7 @@ impl Coordinator {
                 Command::SetRollout(..)
                 | Command::Eject(..)
                 | Command::Restore(..)
+                | Command::SetLimit(_)
                 | Command::ChangeRule(_),
                 _,
             ) if self.upgrades.is_under_way() => {
@@ -438,6 +444,7 @@ impl Coordinator {
                 return self.eject(&cluster, address, penalty);
             }
             (Command::Restore(cluster, address), _) => return self.restore(&cluster, address),
+            (Command::SetLimit(command), _) => return self.set_limit(*command),
             (Command::Drain, State::Ready) => self.drain(State::Draining),
             (Command::Undrain, State::Draining) => return self.undrain().await,
             // It is so already.

@@ -9,6 +9,7 @@ use tidegate_core::{
     config::model::AdaptiveLimit,
     limiter::{
         application::{Application, Told, UnitStatus},
+        hand::{HandLimit, Whose},
         watermark::{Phase, Reading, Sample},
     },
 };
@@ -37,6 +38,8 @@ pub(crate) struct ClusterLimits {
     pub(crate) epoch: u64,
     /// Interfaces that were seen, by priority.
     pub(crate) units: Vec<UnitStatus>,
+    /// Limits that are set by hand.
+    pub(crate) by_hand: Vec<(Whose, HandLimit)>,
     /// Overloads so far.
     pub(crate) overloads: u64,
     /// The phase that was told last.
@@ -91,12 +94,20 @@ impl Limits {
                 phase: last.phase,
                 epoch: last.epoch,
                 units: application.units().collect(),
+                by_hand: by_hand(application),
                 overloads,
                 told,
             };
             self.clusters.insert(name.clone(), shown);
         }
     }
+}
+
+fn by_hand(application: &Application) -> Vec<(Whose, HandLimit)> {
+    let limits = application.by_hand();
+    limits
+        .map(|(whose, limit)| (whose.clone(), *limit))
+        .collect()
 }
 
 #[cfg(test)]

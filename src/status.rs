@@ -17,6 +17,7 @@ use tidegate_core::{
         announcement::Announcement, change::RolloutChange, need::Need, secret::SecretLife,
     },
     id::ShardId,
+    limiter::hand::Whose,
     message::Availability,
     snapshot::Snapshot,
     stats::{EndpointCounters, HistogramCounts, MetricKind, PerShard, Phase, ShardCounters},
@@ -261,10 +262,27 @@ pub(crate) enum Command {
     Eject(Arc<str>, SocketAddr, Duration),
     /// Take an endpoint of a cluster back in.
     Restore(Arc<str>, SocketAddr),
+    /// Set a limit by hand, or take it back.
+    SetLimit(Box<LimitCommand>),
     /// Set or withdraw a steering rule.
     ChangeRule(Box<RuleCommand>),
     /// End the evaluation of a steering program that is tried out.
     EndTrial,
+}
+
+/// A change of one limit by hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LimitCommand {
+    /// The cluster.
+    pub(crate) cluster: Arc<str>,
+    /// What the limit is of.
+    pub(crate) whose: Whose,
+    /// Requests in flight; `None` takes it back.
+    pub(crate) total: Option<u32>,
+    /// For how long.
+    pub(crate) lasts: Duration,
+    /// Only whether it could be set is asked.
+    pub(crate) is_trial: bool,
 }
 
 /// A change of one steering rule.

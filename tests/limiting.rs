@@ -168,6 +168,7 @@ fn what_pushes_is_held_back() {
     for line in [
         "tidegate_limits_overloaded{cluster=\"app\"} 1",
         "tidegate_interface_limit{cluster=\"app\",interface=\"web/heavy\",priority=\"normal\"}",
+        "tidegate_interface_baseline{cluster=\"app\",interface=\"web/heavy\",priority=\"normal\"}",
         "tidegate_refused_total{reason=\"overloaded\"}",
     ] {
         assert!(metrics.contains(line), "{line} in\n{metrics}");

@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+mod hand;
+
 use crate::{
     config::model::{HealthCheck, PolicyMode, Scope},
     healing::{
@@ -19,6 +21,7 @@ use crate::{
     id::{ClusterId, EndpointId, Epoch, ShardId},
     limiter::{
         application::{Application, Told},
+        hand::{Ended, Whose},
         pressure::Pressure,
         watermark::Sample,
     },
@@ -93,6 +96,15 @@ pub enum Order {
         name: Arc<str>,
         /// What was decided.
         told: Told,
+    },
+    /// Tell operators that a limit by hand is no more.
+    LimitEnded {
+        /// Name of the cluster.
+        cluster: Arc<str>,
+        /// What it was of.
+        whose: Whose,
+        /// Why.
+        why: Ended,
     },
     /// Addresses changed: compile a snapshot with [`Coordinator::resolution`] and install it.
     Recompile,
@@ -222,7 +234,7 @@ impl Coordinator {
             let since = now.saturating_sub(self.watched_at);
             self.watched_at = now;
             self.heal(now, since, random, &mut orders);
-            self.limit(since, samples, &mut orders);
+            self.limit(now, since, samples, &mut orders);
             let pressure = self.pressure.step(now, &self.applications);
             orders.extend(pressure.map(Order::Overload));
         }
@@ -251,39 +263,6 @@ impl Coordinator {
         &self.wards
     }
 
-    /// An operator takes an endpoint out, for `penalty`.
-    ///
-    /// # Errors
-    ///
-    /// Why it cannot be.
-    pub fn eject(
-        &mut self,
-        cluster: &str,
-        address: SocketAddr,
-        now: Duration,
-        penalty: Duration,
-    ) -> Result<Healing, String> {
-        let (name, ward) = self.ward(cluster)?;
-        let event = ward.eject(address, now, penalty)?;
-        Ok(self.by_hand(name, address, event))
-    }
-
-    /// An operator takes an endpoint back in.
-    ///
-    /// # Errors
-    ///
-    /// Why it cannot be.
-    pub fn restore(
-        &mut self,
-        cluster: &str,
-        address: SocketAddr,
-        now: Duration,
-    ) -> Result<Healing, String> {
-        let (name, ward) = self.ward(cluster)?;
-        let event = ward.restore(address, now)?;
-        Ok(self.by_hand(name, address, event))
-    }
-
     /// What part of its load an endpoint is to get.
     pub fn priors(&self) -> &Priors {
         &self.priors
@@ -307,34 +286,6 @@ impl Coordinator {
             _ => false,
         });
         acted.fold(false, |any, acted| any | acted)
-    }
-
-    fn ward(&mut self, cluster: &str) -> Result<(Arc<str>, &mut Ward), String> {
-        let names: Vec<String> = self.wards.keys().map(ToString::to_string).collect();
-        let found = self.wards.iter_mut().find(|(name, _)| ***name == *cluster);
-        let Some((name, ward)) = found else {
-            let others = match names.is_empty() {
-                true => "no other has".to_owned(),
-                false => format!("those that do: {}", names.join(", ")),
-            };
-            return Err(format!("cluster `{cluster}` has no `heal`; {others}"));
-        };
-        match ward.heal().mode {
-            PolicyMode::Enforce => Ok((name.clone(), ward)),
-            PolicyMode::Shadow => Err(format!(
-                "cluster `{cluster}` heals in shadow: nothing is changed"
-            )),
-        }
-    }
-
-    fn by_hand(&mut self, cluster: Arc<str>, address: SocketAddr, event: Event) -> Healing {
-        self.untold.insert((cluster.clone(), address));
-        Healing {
-            cluster,
-            address,
-            event,
-            enforced: true,
-        }
     }
 
     /// Clusters that heal in `snapshot`, and no others, are watched from now on. Who was out under the ids
@@ -383,11 +334,25 @@ impl Coordinator {
     }
 
     /// Looks at what was measured since the last look.
-    fn limit(&mut self, since: Duration, samples: &Samples, orders: &mut Vec<Order>) {
+    fn limit(
+        &mut self,
+        now: Duration,
+        since: Duration,
+        samples: &Samples,
+        orders: &mut Vec<Order>,
+    ) {
         let Some((snapshot, _)) = &self.installed else {
             return;
         };
         for (name, application) in &mut self.applications {
+            for (whose, why) in application.end_by_hand(now) {
+                let cluster = name.clone();
+                orders.push(Order::LimitEnded {
+                    cluster,
+                    whose,
+                    why,
+                });
+            }
             let sample = samples.get(&application.rule().scope);
             let sample = sample.copied().unwrap_or_default();
             let told = application.tick(&sample, since.as_secs_f64());

@@ -95,6 +95,8 @@ pub struct ShardLimit {
     pub share: Share,
     /// Callers that are let in while slots are scarce, in basis points.
     pub cohort: u16,
+    /// An operator has set it.
+    pub by_hand: bool,
 }
 
 /// What the transport made of policy and secrets, off the shards. Policy never looks into it, and it
@@ -251,4 +253,6 @@ pub struct LimitRecord {
     pub in_flight: u32,
     /// What the limit rests on.
     pub cause: LimitCause,
+    /// It does not: an operator has set it.
+    pub by_hand: bool,
 }

@@ -48,6 +48,8 @@ struct Gate {
     slots: Slots,
     /// The limit over all shards, for the record.
     total: u32,
+    /// An operator has set it.
+    by_hand: bool,
     /// In flight, borrowed slots and those of shadow included.
     in_flight: u32,
     /// When that changed, on the driver's clock.
@@ -107,6 +109,7 @@ impl Interfaces {
             now.slots.limit = Some(limit.share);
             now.slots.cohort = limit.cohort;
             now.total = limit.total;
+            now.by_hand = limit.by_hand;
             gate.set(now);
         }
     }
@@ -142,6 +145,7 @@ impl Interfaces {
                     limit: now.total,
                     in_flight: now.in_flight,
                     cause,
+                    by_hand: now.by_hand,
                 })));
             }
             Verdict::AdmitBorrowed => counters.borrowed.add(1),

@@ -100,6 +100,9 @@ fn short(record: &AccessRecord, out: &mut Vec<u8>) -> std::io::Result<()> {
             limit.cause.watermark,
             limit.cause.epoch
         )?;
+        if limit.by_hand {
+            out.write_all(b" limited_by=hand")?;
+        }
     }
     if let Some(status) = record.grpc_status {
         write!(out, " grpc_status={status}")?;
@@ -246,6 +249,7 @@ fn object(record: &AccessRecord) -> Map<String, Value> {
             json!(limit.cause.signal.map(Signal::word)),
         );
         put("tidegate.limit.epoch", json!(limit.cause.epoch));
+        put("tidegate.limit.by_hand", json!(limit.by_hand));
     }
     if let Some(over) = &record.rate_limit {
         if let Some(rate) = over.rate {
@@ -347,6 +351,7 @@ mod tests {
                     signal: Some(Signal::Cpu),
                     epoch: 3,
                 },
+                by_hand: true,
             })),
             rate_limit: None,
             steer: None,
@@ -376,7 +381,7 @@ mod tests {
              [2001:db8::1]:8080 total=1.50ms added=23.0µs in=90 out=120 stream=5 via=HTTP/2 tls=1.3 \
              peer=\"spiffe://mesh/web\" route=edge/0 cluster=pay \
              retries=1 hedges=2 reason=no_endpoint interface=edge/0 priority=batch limit=8 in_flight=9 \
-             watermark=1.25 signal=cpu limits_epoch=3 grpc_status=14 detail=\"all unhealthy\"\n"
+             watermark=1.25 signal=cpu limits_epoch=3 limited_by=hand grpc_status=14 detail=\"all unhealthy\"\n"
         );
     }
 

@@ -2,33 +2,42 @@
 //! `/limits/decisions`: the last changes of limits, each with what it rests on (L10). As JSON for programs, and
 //! as text for people.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
+use axum::{
+    extract::{Query, State},
+    response::Response,
+};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tidegate_core::{
-    config::model::Scope,
+    config::{model::Scope, parse_duration},
     limiter::{
+        Priority,
         application::{UnitLimit, UnitStatus},
+        hand::{HandLimit, Whose},
         watermark::{Phase, Reading, Signal},
     },
 };
 
-use super::rates;
+use super::{Admin, bad_request, rates};
 use crate::{
+    coordinator::steering::LASTS_MAX,
     limits::{ClusterLimits, Decision},
-    status::Status,
+    status::{Command, LimitCommand, Status},
     text::Rfc3339,
 };
 
 /// `/limits`
 pub(crate) fn view(status: &Status) -> Value {
+    let now = status.started.elapsed();
     let live = status.live();
     let clusters = live.limits.clusters.iter();
     Value::Array(
         clusters
             .map(|(name, cluster)| {
                 let units = cluster.units.iter().map(unit).collect();
-                Value::Object(cluster_view(name, cluster, units))
+                Value::Object(cluster_view(name, cluster, units, now))
             })
             .collect(),
     )
@@ -40,13 +49,14 @@ const SUMMARY_CLUSTERS: usize = 16;
 
 /// What the dashboard draws.
 pub(crate) fn summary(status: &Status) -> Value {
+    let now = status.started.elapsed();
     let live = status.live();
     let all = &live.limits.clusters;
     let clusters = all.iter().take(SUMMARY_CLUSTERS).map(|(name, cluster)| {
         let costliest = costliest(cluster);
         let shown = costliest.iter().take(SUMMARY_UNITS);
         let units = shown.map(|view| unit(view)).collect();
-        let mut view = cluster_view(name, cluster, units);
+        let mut view = cluster_view(name, cluster, units, now);
         let hidden = cluster.units.len().saturating_sub(SUMMARY_UNITS);
         view.insert("interfaces_hidden".into(), json!(hidden));
         Value::Object(view)
@@ -73,6 +83,7 @@ pub(crate) fn text(status: &Status) -> String {
 
 fn write_text(out: &mut String, status: &Status) -> std::fmt::Result {
     rates::write_text(out, status)?;
+    let now = status.started.elapsed();
     let live = status.live();
     if live.limits.clusters.is_empty() {
         return writeln!(
@@ -106,11 +117,17 @@ fn write_text(out: &mut String, status: &Status) -> std::fmt::Result {
                 _ => {}
             }
         }
+        for (whose, limit) in &cluster.by_hand {
+            let left = limit.until.saturating_sub(now).as_secs_f64();
+            let total = limit.total;
+            writeln!(out, "  by hand: {whose} {total}, {left:.0} s left")?;
+        }
         for unit in costliest(cluster) {
-            let limit = unit
-                .view
-                .limit
-                .map_or("none".to_owned(), |limit| limit.to_string());
+            let limit = match (unit.view.limit, unit.view.by_hand) {
+                (None, _) => "none".to_owned(),
+                (Some(limit), false) => limit.to_string(),
+                (Some(limit), true) => format!("{limit} by hand"),
+            };
             writeln!(
                 out,
                 "  {} ({}): {:.0}/s, usually {:.0}/s; {:.0} in flight, while well {:.1}; limit {limit}, {} refused",
@@ -150,13 +167,75 @@ fn write_text(out: &mut String, status: &Status) -> std::fmt::Result {
     Ok(())
 }
 
+#[derive(Deserialize)]
+pub(super) struct LimitQuery {
+    cluster: Box<str>,
+    interface: Option<Box<str>>,
+    priority: Option<Box<str>>,
+    limit: Box<str>,
+    r#for: Option<Box<str>>,
+    dry_run: Option<u8>,
+}
+
+/// How long a limit by hand lasts, unless told otherwise: long enough to find out what is wrong.
+const LASTS: Duration = Duration::from_secs(600);
+
+/// Sets a limit by hand, or takes it back.
+pub(super) async fn change(
+    State(admin): State<Admin>,
+    Query(query): Query<LimitQuery>,
+) -> Response {
+    match command(query) {
+        Ok(command) => admin.ask(Command::SetLimit(Box::new(command))).await,
+        Err(why) => bad_request(&why),
+    }
+}
+
+fn command(query: LimitQuery) -> Result<LimitCommand, String> {
+    let total = match &*query.limit {
+        "off" => None,
+        number => Some(number.parse().map_err(|_| {
+            format!("`limit` is a number of requests in flight, or `off`; not `{number}`")
+        })?),
+    };
+    let priority = match query.priority.as_deref() {
+        None => None,
+        Some(word) => Some(Priority::of(word.as_bytes()).ok_or_else(|| {
+            let words = Priority::ALL.map(Priority::word).join(", ");
+            format!("`priority` is one of {words}; not `{word}`")
+        })?),
+    };
+    let lasts = match query.r#for.as_deref().map(parse_duration) {
+        None => LASTS,
+        Some(Ok(time)) if time.as_secs() >= 1 && time <= LASTS_MAX => time,
+        Some(Ok(_)) => return Err("`for` is a duration from 1s to a year".into()),
+        Some(Err(why)) => return Err(format!("`for`: {why}")),
+    };
+    Ok(LimitCommand {
+        cluster: query.cluster.into(),
+        whose: Whose {
+            interface: query.interface.map(Into::into),
+            priority,
+        },
+        total,
+        lasts,
+        is_trial: query.dry_run == Some(1),
+    })
+}
+
 fn costliest(cluster: &ClusterLimits) -> Vec<&UnitStatus> {
     let mut units: Vec<&UnitStatus> = cluster.units.iter().collect();
     units.sort_by(|a, b| b.view.share.total_cmp(&a.view.share));
     units
 }
 
-fn cluster_view(name: &str, cluster: &ClusterLimits, units: Vec<Value>) -> Map<String, Value> {
+fn cluster_view(
+    name: &str,
+    cluster: &ClusterLimits,
+    units: Vec<Value>,
+    now: Duration,
+) -> Map<String, Value> {
+    let by_hand = cluster.by_hand.iter().map(|limit| by_hand(limit, now));
     let signals = Signal::ALL.iter().filter_map(|signal| {
         let target = cluster.rule.policy.targets.get(*signal)?;
         let value = cluster.sample.get(*signal);
@@ -177,8 +256,19 @@ fn cluster_view(name: &str, cluster: &ClusterLimits, units: Vec<Value>) -> Map<S
         ("epoch".to_owned(), json!(cluster.epoch)),
         ("overloads".to_owned(), json!(cluster.overloads)),
         ("signals".to_owned(), Value::Object(signals.collect())),
+        ("by_hand".to_owned(), Value::Array(by_hand.collect())),
         ("interfaces".to_owned(), Value::Array(units)),
     ])
+}
+
+/// A limit that an operator has set.
+fn by_hand((whose, limit): &(Whose, HandLimit), now: Duration) -> Value {
+    json!({
+        "interface": whose.interface.as_deref(),
+        "priority": whose.priority.map(Priority::word),
+        "limit": limit.total,
+        "left_s": limit.until.saturating_sub(now).as_secs_f64(),
+    })
 }
 
 fn unit(unit: &UnitStatus) -> Value {
@@ -193,6 +283,7 @@ fn unit(unit: &UnitStatus) -> Value {
         "in_flight": unit.view.in_flight,
         "baseline": unit.view.baseline,
         "limit": unit.view.limit,
+        "by_hand": unit.view.by_hand,
         "refused": unit.refused,
         "would_refuse": unit.would_refuse,
         "failed": unit.failed,
@@ -208,6 +299,7 @@ fn decision(decision: &Decision) -> Value {
             "limit": limit.total,
             "by_shard": limit.shares.iter().map(|share| share.slots).collect::<Vec<_>>(),
             "callers_let_in": f64::from(limit.cohort) / 10_000.0,
+            "by_hand": limit.by_hand,
         })
     });
     json!({

@@ -78,6 +78,8 @@ No such page. There are:
   POST  /drain  /undrain  /reload (?force_strict=1)  /logging?level=LEVEL  /quitquitquit
         /encryption?cluster=NAME&rollout=20%|on|off|file
         /healing?cluster=NAME&eject=IP:PORT&for=60s  /healing?cluster=NAME&restore=IP:PORT
+        /limits?cluster=NAME&limit=N&for=10m  /limits?cluster=NAME&limit=off (&interface=LISTENER/ROUTE) (&priority=NAME)
+          (&dry_run=1)
         /steering/rules/ID (the rule as body; ?for=10m) (?withdraw=EPOCH&owner=NAME) (&dry_run=1)
         /steering/dry-run?end=1
         /upgrade
@@ -314,7 +316,7 @@ fn router(admin: Admin) -> Router {
         .route("/certs", get(certificates))
         .route("/encryption", get(encrypted).post(set_rollout))
         .route("/healing", get(healed).post(heal))
-        .route("/limits", get(limited))
+        .route("/limits", get(limited).post(limits::change))
         .route("/steering", get(steered))
         .route("/steering/rules/{id}", post(change_rule))
         .route("/steering/dry-run", get(tried).post(end_trial))

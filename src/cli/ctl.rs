@@ -1,6 +1,7 @@
 //! `tidegate ctl`: asks a running process, over its admin server, to show or to change something.
 
 pub(super) mod client;
+mod limit;
 mod shift;
 
 use std::{net::SocketAddr, time::Duration};
@@ -25,6 +26,7 @@ Examples:
   tidegate ctl tls                      how far encryption is, listener by listener
   tidegate ctl tls pay=20% orders=off   try a share, or turn back at once
   tidegate ctl eject pay 10.0.0.7:8080 --for 10m
+  tidegate ctl limit pay --interface web/search --to 20 --for 10m
   tidegate ctl shift                    where requests are steered, and how many
   tidegate ctl center promote           a center's canary is for all nodes
   tidegate ctl upgrade                  after a new binary was put in place of the old one
@@ -79,6 +81,8 @@ enum Verb {
     Certs,
     /// Show how full the machine is, and what interfaces may have in flight
     Limits,
+    /// Show the limits that are set by hand, or set one for a while, or take it back
+    Limit(limit::Args),
     /// Show where the endpoints of clusters that heal stand, and why
     Healing,
     /// Show what the control plane brought, what waits for what, and what was refused, and why
@@ -162,6 +166,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         }),
         Verb::Certs => show(&admin, "/certs?format=text"),
         Verb::Limits => show(&admin, "/limits?format=text"),
+        Verb::Limit(args) => limit::run(&admin, args),
         Verb::Healing => show(&admin, "/healing?format=text"),
         Verb::Xds => show(&admin, "/xds?format=text"),
         Verb::Shift(args) => shift::run(&admin, args),

@@ -255,7 +255,20 @@ fn limits(out: &mut String, now: &Look) -> std::fmt::Result {
     for cluster in items(&now.limits) {
         let limited = items(&cluster["interfaces"]).filter(|i| i["limit"].is_number());
         let limited: Vec<String> = limited
-            .map(|i| format!("{} {}", text(i, "/name"), text(i, "/limit")))
+            .map(|i| {
+                let hand = if i["by_hand"] == Value::Bool(true) {
+                    " by hand"
+                } else {
+                    ""
+                };
+                format!(
+                    "{} ({}) {}{hand}, {} refused",
+                    text(i, "/name"),
+                    text(i, "/priority"),
+                    text(i, "/limit"),
+                    number(i, "refused") + number(i, "would_refuse"),
+                )
+            })
             .collect();
         writeln!(
             out,
@@ -266,7 +279,7 @@ fn limits(out: &mut String, now: &Look) -> std::fmt::Result {
             text(cluster, "/signal"),
             match limited.is_empty() {
                 true => "nobody is held back".to_owned(),
-                false => limited.join(", "),
+                false => limited.join("; "),
             },
         )?;
     }
@@ -346,7 +359,8 @@ mod tests {
                 { "address": "10.0.0.1:80", "requests": requests, "failed_reset": requests / 2, "prior": 0.5, "healing": "ejected" },
                 { "address": "10.0.0.2:80", "available": false }] }]),
             limits: json!([{ "name": "pay", "phase": "overloaded", "watermark": 1.5, "signal": "cpu",
-                "interfaces": [{ "name": "web/a", "limit": 4 }, { "name": "web/b", "limit": null }] }]),
+                "interfaces": [{ "name": "web/a", "priority": "batch", "limit": 4, "by_hand": true, "refused": 7 },
+                    { "name": "web/b", "limit": null }] }]),
         }
     }
 
@@ -364,8 +378,8 @@ mod tests {
             "added p50 20.0µs",
             "web a                                                 100        0",
             "10.0.0.1:80",
-            "50       0       0  ejected, 50 % of its load",
-            "LIMIT pay: overloaded, watermark 1.50 (cpu); web/a 4",
+            "50       0       0  ejected (stall), 50 % of its load",
+            "LIMIT pay: overloaded, watermark 1.50 (cpu); web/a (batch) 4 by hand, 7 refused",
             "… and 1 more (--rows)",
         ] {
             assert!(frame.contains(said), "{said} in\n{frame}");

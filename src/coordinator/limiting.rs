@@ -7,15 +7,51 @@ use tidegate_core::{
     limiter::{
         application::{Told, UnitLimit},
         decision::Share,
+        hand::{Ended, HandLimit, Whose},
         watermark::Phase,
     },
     message::{Directive, LimitCause, ShardLimit},
 };
 
 use super::Coordinator;
-use crate::status::unix_ms;
+use crate::status::{LimitCommand, unix_ms};
 
 impl Coordinator {
+    /// Sets a limit by hand, or takes it back.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be, and what can.
+    pub(super) fn set_limit(&mut self, command: LimitCommand) -> Result<(), String> {
+        let LimitCommand { cluster, whose, .. } = command;
+        let Some(total) = command.total else {
+            if !command.is_trial {
+                self.policy.clear_limit(&cluster, &whose)?;
+                tracing::warn!("cluster `{cluster}`: the limit by hand on {whose} is taken back");
+            }
+            self.show_limits();
+            return Ok(());
+        };
+        if command.is_trial {
+            return self.policy.may_set_limit(&cluster, &whose);
+        }
+        let until = self.status.started.elapsed() + command.lasts;
+        let limit = HandLimit { total, until };
+        self.policy.set_limit(&cluster, whose.clone(), limit)?;
+        tracing::warn!(
+            "cluster `{cluster}`: {whose} limited by hand to {total} in flight, for {:.0?}",
+            command.lasts
+        );
+        self.show_limits();
+        Ok(())
+    }
+
+    /// Whether limits are set by hand.
+    pub(super) fn is_limited_by_hand(&self) -> bool {
+        let mut applications = self.policy.applications().values();
+        applications.any(|application| application.by_hand().next().is_some())
+    }
+
     pub(super) fn tell_limits(
         &mut self,
         epoch: Epoch,
@@ -40,6 +76,7 @@ impl Coordinator {
                         .map_or(0, |share| share.slots),
                 },
                 cohort: unit.cohort,
+                by_hand: unit.by_hand,
             };
             Directive::Limits {
                 epoch,
@@ -71,6 +108,18 @@ impl Coordinator {
         let applications = self.policy.applications();
         let mut live = self.status.live_mut();
         live.limits.show(applications);
+    }
+}
+
+/// Logs that a limit by hand is no more.
+pub(super) fn tell_end(cluster: &str, whose: &Whose, why: Ended) {
+    match why {
+        Ended::Expired => tracing::info!(
+            "cluster `{cluster}`: the limit by hand on {whose} ends, its time is over"
+        ),
+        Ended::Gone => tracing::warn!(
+            "cluster `{cluster}`: the limit by hand on {whose} ends, there is no such interface any more"
+        ),
     }
 }
 

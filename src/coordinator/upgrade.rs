@@ -127,6 +127,9 @@ impl Coordinator {
                 "steering rules are set by hand: put them into the file, or withdraw them".into(),
             );
         }
+        if self.is_limited_by_hand() {
+            return Err("limits are set by hand: take them back, or wait until they end".into());
+        }
         let Some(program) = self.upgrades.program.clone() else {
             return Err("the demonstration is not upgraded: start it again".into());
         };

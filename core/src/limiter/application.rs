@@ -1,11 +1,12 @@
 //! One application's rule at work: what shards count goes in tick by tick, and what they are told comes out.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, mem, sync::Arc, time::Duration};
 
 use super::{
     Decided, Limiter, Priority, UnitView,
     baseline::Usage,
     decision::{self, Share, cohort},
+    hand::{Cap, Ended, HandLimit, Whose},
     interface::{Meter, Shared},
     watermark::{Phase, Reading, Sample, Signal},
 };
@@ -29,6 +30,9 @@ pub struct Application {
     last: Option<Decided>,
     sample: Sample,
     load: Load,
+    by_hand: BTreeMap<Whose, HandLimit>,
+    /// Limits by hand that are no more, and were not told of yet.
+    ended: Vec<(Whose, Ended)>,
 }
 
 /// Ticks for which what an application last said of its load is believed: an application under little load has
@@ -105,6 +109,8 @@ pub struct UnitLimit {
     pub shares: Vec<Share>,
     /// Callers that are let in while slots are scarce, in basis points.
     pub cohort: u16,
+    /// An operator's limit is the lower one.
+    pub by_hand: bool,
 }
 
 /// One unit, for those who look.
@@ -136,6 +142,8 @@ impl Application {
             last: None,
             sample: Sample::default(),
             load: Load::default(),
+            by_hand: BTreeMap::new(),
+            ended: Vec::new(),
         };
         application.follow(cluster, rule);
         application
@@ -178,11 +186,82 @@ impl Application {
                 interface.seen.push(unit.priority);
             }
         }
+        let interfaces = &self.interfaces;
+        let is_there = |name: &Arc<str>| interfaces.iter().any(|known| known.name == *name);
+        end_where(
+            &mut self.by_hand,
+            &mut self.ended,
+            Ended::Gone,
+            |whose, _| whose.interface.as_ref().is_some_and(|name| !is_there(name)),
+        );
+    }
+
+    /// An operator sets a limit.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be.
+    pub fn limit_by_hand(&mut self, whose: Whose, limit: HandLimit) -> Result<(), String> {
+        self.may_limit_by_hand(&whose)?;
+        self.by_hand.insert(whose, limit);
+        Ok(())
+    }
+
+    /// Whether an operator may set a limit.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn may_limit_by_hand(&self, whose: &Whose) -> Result<(), String> {
+        if self.rule.mode == PolicyMode::Shadow {
+            return Err("it limits in shadow: nothing is refused".into());
+        }
+        let names = self.interfaces.iter().map(|known| &known.name);
+        match &whose.interface {
+            Some(wanted) if !names.clone().any(|name| name == wanted) => {
+                let mut known: Vec<&str> = names.take(NAMED_MAX).map(|name| &**name).collect();
+                if self.interfaces.len() > NAMED_MAX {
+                    known.push("…");
+                }
+                let known = known.join(", ");
+                Err(format!("no interface `{wanted}`; there are {known}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An operator takes a limit back.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub fn unlimit_by_hand(&mut self, whose: &Whose) -> Result<(), String> {
+        let found = self.by_hand.remove(whose);
+        found
+            .map(drop)
+            .ok_or_else(|| format!("no limit is set by hand on {whose}"))
+    }
+
+    /// The limits by hand in force.
+    pub fn by_hand(&self) -> impl Iterator<Item = (&Whose, &HandLimit)> {
+        self.by_hand.iter()
+    }
+
+    /// Ends the limits by hand whose time is over, and says which are no more since it was asked last.
+    pub fn end_by_hand(&mut self, now: Duration) -> Vec<(Whose, Ended)> {
+        end_where(
+            &mut self.by_hand,
+            &mut self.ended,
+            Ended::Expired,
+            |_, limit| now >= limit.until,
+        );
+        mem::take(&mut self.ended)
     }
 
     /// One tick of `tick_s` seconds. What shards are to be told, if they are.
     pub fn tick(&mut self, sample: &Sample, tick_s: f64) -> Option<Told> {
         self.meet_new_units();
+        self.limiter.set_caps(self.caps());
         let usages: Vec<_> = self
             .units
             .iter_mut()
@@ -247,6 +326,19 @@ impl Application {
             })
     }
 
+    /// What is set by hand, on units as they are now.
+    fn caps(&self) -> Vec<Cap> {
+        let caps = self.by_hand.iter().map(|(whose, limit)| {
+            let units = self.units.iter().enumerate();
+            let units = units.filter(|(_, unit)| whose.has(&unit.name, unit.priority));
+            Cap {
+                total: limit.total,
+                units: units.map(|(k, _)| k).collect(),
+            }
+        });
+        caps.collect()
+    }
+
     fn meet_new_units(&mut self) {
         for (k, interface) in (0u32..).zip(&mut self.interfaces) {
             for priority in Priority::ALL {
@@ -278,6 +370,7 @@ impl Application {
                 total: limit.total,
                 shares: limit.shares.clone(),
                 cohort: cohort(limit.total, limit.demand),
+                by_hand: limit.by_hand,
             })
         });
         Told {
@@ -288,6 +381,24 @@ impl Application {
             limits: limits.collect(),
         }
     }
+}
+
+/// Interfaces that a mistake is answered with.
+const NAMED_MAX: usize = 16;
+
+fn end_where(
+    by_hand: &mut BTreeMap<Whose, HandLimit>,
+    ended: &mut Vec<(Whose, Ended)>,
+    why: Ended,
+    ends: impl Fn(&Whose, &HandLimit) -> bool,
+) {
+    by_hand.retain(|whose, limit| {
+        let ends = ends(whose, limit);
+        if ends {
+            ended.push((whose.clone(), why));
+        }
+        !ends
+    });
 }
 
 fn free(total: u32, unit: &Unit) -> i32 {

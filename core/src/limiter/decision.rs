@@ -27,24 +27,28 @@ pub fn split(total: u32, floor: u32, demands: &[u64]) -> Vec<Share> {
     let shards = demands.len().max(1) as u64;
     let base = u64::from(floor).min(owned) / shards;
     let rest = owned - base * shards;
-    let all: u64 = demands.iter().sum();
-    let weight = |demand: &u64| if all == 0 { 1 } else { *demand };
-    let weights = if all == 0 { shards } else { all };
-    // Cumulative rounding: each shard is at most one slot from its exact part, and the sum is exact.
-    let mut upto = 0u64;
-    let mut given = 0u64;
-    demands
-        .iter()
-        .map(|demand| {
-            upto += weight(demand);
-            let target = (u128::from(rest) * u128::from(upto) / u128::from(weights)) as u64;
-            let slots = base + target - given;
-            given = target;
-            Share {
-                slots: u32::try_from(slots).unwrap_or(u32::MAX),
-            }
+    let parts = divide(rest, demands).into_iter();
+    parts
+        .map(|part| Share {
+            slots: u32::try_from(base + part).unwrap_or(u32::MAX),
         })
         .collect()
+}
+
+/// Divides `whole` in proportion to `weights`; evenly, if all of them are 0.
+pub(super) fn divide(whole: u64, weights: &[u64]) -> Vec<u64> {
+    let sum: u64 = weights.iter().sum();
+    let all = if sum == 0 { weights.len() as u64 } else { sum };
+    // Cumulative rounding: each part is at most one from the exact one, and the sum is exact.
+    let (mut upto, mut given) = (0u64, 0u64);
+    let parts = weights.iter().map(|weight| {
+        upto += if sum == 0 { 1 } else { *weight };
+        let target = (u128::from(whole) * u128::from(upto) / u128::from(all)) as u64;
+        let part = target - given;
+        given = target;
+        part
+    });
+    parts.collect()
 }
 
 /// Takes room from shards while others have more in flight than their part: else a limit that has just been lowered, or

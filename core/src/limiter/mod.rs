@@ -15,6 +15,8 @@
 //! [`application`] is one rule at work over the counters of [`interface`]; [`pressure`] is what the center learns
 //! of it.
 //!
+//! [`hand`] is what operators set by hand.
+//!
 //! [`bucket`] stands beside them: plain limits, for those who want to set them (L13).
 //!
 //! A *unit* is what is limited: one interface (what a caller calls) at one [`Priority`].
@@ -24,6 +26,7 @@ pub mod backlog;
 pub mod baseline;
 pub mod bucket;
 pub mod decision;
+pub mod hand;
 pub mod interface;
 pub mod orca;
 pub mod pressure;
@@ -33,6 +36,7 @@ pub mod watermark;
 use backlog::Backlog;
 use baseline::{Baseline, Cost, Usage};
 use decision::{Share, make_way, split};
+use hand::{Cap, caps_by_unit};
 use regulator::{DRAIN_PATIENCE, Regulator};
 use watermark::{AT_ONCE, Phase, Reading, Sample, Signal, Targets, Trend, Trigger};
 
@@ -145,6 +149,8 @@ pub struct Limit {
     pub demand: u64,
     /// The same, by shard.
     pub shares: Vec<Share>,
+    /// An operator's limit is the lower one.
+    pub by_hand: bool,
 }
 
 /// What a tick decided (L10: with the numbers that explain it).
@@ -179,6 +185,8 @@ pub struct UnitView {
     pub baseline: f64,
     /// Requests in flight that it may have.
     pub limit: Option<u32>,
+    /// An operator's limit is the lower one.
+    pub by_hand: bool,
 }
 
 /// The four steps in a row.
@@ -190,6 +198,10 @@ pub struct Limiter {
     /// What units' costs are counted in, by what is short.
     cost: Cost,
     regulators: Vec<Regulator>,
+    /// Limits by hand.
+    caps: Vec<Cap>,
+    /// What they left to each unit at the last tick.
+    capped: Vec<Option<u32>>,
     /// Ticks in a row above the watermark.
     over_ticks: u32,
     trend: Trend,
@@ -243,6 +255,8 @@ impl Limiter {
             baselines: Vec::new(),
             cost: Cost::default(),
             regulators: Vec::new(),
+            caps: Vec::new(),
+            capped: Vec::new(),
             over_ticks: 0,
             trend: Trend::default(),
             backlog: Backlog::default(),
@@ -268,25 +282,34 @@ impl Limiter {
             *k += 1;
             units.binary_search(&at).is_ok()
         };
-        let (mut baseline, mut regulator) = (0, 0);
+        let (mut baseline, mut regulator, mut capped) = (0, 0, 0);
         self.baselines.retain(|_| is_kept(&mut baseline));
         self.regulators.retain(|_| is_kept(&mut regulator));
+        self.capped.retain(|_| is_kept(&mut capped));
+    }
+
+    /// Takes the limits by hand, in place of those before, from the next tick on.
+    pub fn set_caps(&mut self, caps: Vec<Cap>) {
+        self.caps = caps;
     }
 
     /// Every unit, by position.
     pub fn units(&self) -> impl Iterator<Item = UnitView> {
-        let units = self.baselines.iter().zip(&self.regulators);
         let all = self.cost_of_all();
-        units.map(move |(baseline, regulator)| UnitView {
-            rate: baseline.rate_1s(),
-            rate_10s: baseline.rate_10s(),
-            usual_rate: baseline.rate_5min(),
-            cpu: baseline.cpu(),
-            share: part(baseline.cost(self.cost), all),
-            in_flight: baseline.in_flight(),
-            baseline: baseline.start(),
-            limit: regulator.limit(),
-        })
+        self.baselines
+            .iter()
+            .enumerate()
+            .map(move |(k, baseline)| UnitView {
+                limit: self.limit_of(k).map(|(total, _)| total),
+                by_hand: self.limit_of(k).is_some_and(|(_, by_hand)| by_hand),
+                rate: baseline.rate_1s(),
+                rate_10s: baseline.rate_10s(),
+                usual_rate: baseline.rate_5min(),
+                cpu: baseline.cpu(),
+                share: part(baseline.cost(self.cost), all),
+                in_flight: baseline.in_flight(),
+                baseline: baseline.start(),
+            })
     }
 
     /// One tick. `units` holds, for each unit, its priority and its counts by shard; a unit keeps its
@@ -306,6 +329,7 @@ impl Limiter {
         for (k, (priority, _)) in units.iter().enumerate() {
             self.regulate(k, *priority, &situation);
         }
+        self.capped = caps_by_unit(&self.caps, units);
         let limits = self.limits(units);
         if limits != self.last {
             self.epoch += 1;
@@ -491,11 +515,20 @@ impl Limiter {
             .unwrap_or(Priority::Stress)
     }
 
+    /// What a unit may have in flight, and whether that is what an operator says: the lower limit of the two.
+    fn limit_of(&self, k: usize) -> Option<(u32, bool)> {
+        let found = self.regulators.get(k).and_then(Regulator::limit);
+        let by_hand = self.capped.get(k).copied().flatten();
+        let by_hand = by_hand.filter(|hand| found.is_none_or(|found| *hand < found));
+        let hand = by_hand.map(|total| (total, true));
+        hand.or(found.map(|total| (total, false)))
+    }
+
     fn limits(&self, units: &[(Priority, Vec<Usage>)]) -> Vec<Limit> {
-        let limited = units.iter().zip(&self.regulators).enumerate();
+        let limited = units.iter().enumerate();
         limited
-            .filter_map(|(unit, ((_, usage), regulator))| {
-                let total = regulator.limit()?;
+            .filter_map(|(unit, (_, usage))| {
+                let (total, by_hand) = self.limit_of(unit)?;
                 let floor = self.policy.floor.min(total);
                 let demands = baseline::demands(usage);
                 let demand = demands.iter().sum::<f64>();
@@ -509,6 +542,7 @@ impl Limiter {
                     total,
                     demand: demand.ceil() as u64,
                     shares,
+                    by_hand,
                 })
             })
             .collect()

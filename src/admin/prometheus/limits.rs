@@ -1,6 +1,7 @@
 //! Metrics of adaptive limiting, by cluster, and by interface and priority (L10).
 
 use tidegate_core::limiter::{
+    Priority,
     application::UnitStatus,
     watermark::{Phase, Signal},
 };
@@ -47,6 +48,21 @@ pub(super) fn families() -> Vec<Family> {
             "Requests in flight that an interface may have over all shards; without limit it is not there.",
             interface,
             |status| units(status, |unit| unit.view.limit.map(f64::from)),
+        ),
+        family(
+            "tidegate_interface_baseline",
+            "gauge",
+            "Requests of an interface in flight while the machine was well, and a tenth more: where a limit begins.",
+            interface,
+            |status| units(status, |unit| Some(unit.view.baseline)),
+        ),
+        family(
+            "tidegate_limits_by_hand",
+            "gauge",
+            "Limits that operators have set, in requests in flight over all shards, by cluster, interface and priority; an \
+             empty label stands for all.",
+            interface,
+            by_hand,
         ),
         family(
             "tidegate_interface_in_flight",
@@ -104,6 +120,20 @@ fn signals(status: &Status) -> Vec<Sample> {
                 let labels = vec![name.to_string(), signal.word().to_owned()];
                 samples.push((labels, value / target));
             }
+        }
+    }
+    samples
+}
+
+fn by_hand(status: &Status) -> Vec<Sample> {
+    let live = status.live();
+    let mut samples = Vec::new();
+    for (name, cluster) in &live.limits.clusters {
+        for (whose, limit) in &cluster.by_hand {
+            let interface = whose.interface.as_deref().unwrap_or_default();
+            let priority = whose.priority.map_or("", Priority::word);
+            let labels = vec![name.to_string(), interface.to_owned(), priority.to_owned()];
+            samples.push((labels, f64::from(limit.total)));
         }
     }
     samples

@@ -210,3 +210,100 @@ fn who_is_limited_late_gives_little() {
     // By itself it would begin at 22.
     assert!((26..=30).contains(&held.unwrap()), "{held:?}");
 }
+
+fn hand(interface: &str, total: u32, until_s: u64) -> (Whose, HandLimit) {
+    let whose = Whose {
+        interface: Some(interface.into()),
+        priority: None,
+    };
+    let until = Duration::from_secs(until_s);
+    (whose, HandLimit { total, until })
+}
+
+/// Goal: of what a hand sets and what is found the lower one counts, in every place it is told and shown, and where
+/// neither is any more nothing is left of it (L10). Method: a limit by hand while all is well, then an overload whose
+/// limit falls below it, then the end of both.
+#[test]
+fn the_lower_of_hand_and_watermark_counts() {
+    let snapshot = compile(ROUTES, "", None);
+    let mut application = application(&snapshot);
+    for _ in 0..20 {
+        enter(&snapshot, 1, 0, 10);
+        assert_eq!(application.tick(&sample(0.3), TICK_S), None);
+    }
+    let (whose, limit) = hand("web/b", 6, 9);
+    application.limit_by_hand(whose.clone(), limit).unwrap();
+    let told = application.tick(&sample(0.3), TICK_S).unwrap();
+    let of = |told: &Told| -> Vec<(u32, bool)> {
+        told.limits.iter().map(|l| (l.total, l.by_hand)).collect()
+    };
+    assert_eq!((of(&told), told.phase), (vec![(6, true)], Phase::Healthy));
+    let view = |application: &Application| {
+        let view = application.units().next().unwrap().view;
+        (view.limit, view.by_hand)
+    };
+    assert_eq!(view(&application), (Some(6), true));
+    let mut last = told;
+    for _ in 0..40 {
+        enter(&snapshot, 1, 0, 2);
+        last = application.tick(&sample(2.0), TICK_S).unwrap();
+    }
+    let [(found, false)] = of(&last)[..] else {
+        panic!("{last:?}")
+    };
+    assert!(found < 6, "{found}");
+    assert_eq!(view(&application), (Some(found), false));
+    assert_eq!(application.end_by_hand(Duration::from_secs(8)), []);
+    let ended = application.end_by_hand(Duration::from_secs(9));
+    assert_eq!(ended, [(whose.clone(), Ended::Expired)]);
+    assert!(application.unlimit_by_hand(&whose).is_err());
+    enter(&snapshot, 1, 0, 0);
+    let mut ticks = (0..100).map(|_| application.tick(&sample(0.1), TICK_S));
+    assert!(ticks.any(|told| told.is_none()), "it is over, and told");
+}
+
+/// Goal: what a hand sets outlives a reload under the new ids, and ends with its interface (L10). Method: limits on two
+/// interfaces, of which the reload keeps one.
+#[test]
+fn hands_outlive_reloads() {
+    let before = compile(ROUTES, "", None);
+    let mut application = application(&before);
+    enter(&before, 0, 0, 4);
+    enter(&before, 1, 0, 4);
+    for name in ["web/a", "web/b"] {
+        let (whose, limit) = hand(name, 3, 9);
+        application.limit_by_hand(whose, limit).unwrap();
+    }
+    assert_eq!(
+        application.tick(&sample(0.1), TICK_S).unwrap().limits.len(),
+        2
+    );
+    let routes = "{ name: new, match: { path: /n }, to: app }, { name: b, to: app }";
+    let after = compile(routes, "", Some(&before));
+    application.follow(&after.clusters[0], &rule(&after));
+    let told = application.tick(&sample(0.1), TICK_S).unwrap();
+    let [limit] = &told.limits[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!(
+        (limit.interface.0, &*limit.name, limit.total),
+        (1, "web/b", 3)
+    );
+    let (gone, _) = hand("web/a", 3, 9);
+    assert_eq!(
+        application.end_by_hand(Duration::ZERO),
+        [(gone, Ended::Gone)]
+    );
+    let (unknown, limit) = hand("web/a", 3, 9);
+    let why = application.limit_by_hand(unknown, limit).unwrap_err();
+    assert!(why.contains("there are web/new, web/b"), "{why}");
+    let shadow = compile(routes, "mode: shadow", Some(&after));
+    application.follow(&shadow.clusters[0], &rule(&shadow));
+    let (whose, limit) = hand("web/b", 1, 9);
+    assert!(
+        application
+            .limit_by_hand(whose, limit)
+            .unwrap_err()
+            .contains("shadow")
+    );
+}
