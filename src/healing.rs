@@ -104,13 +104,13 @@ impl Healing {
 }
 
 impl Healing {
-    /// Where the endpoints of a cluster stand that are taken out by what their calls say; none of one that is only
-    /// watched, or not at all.
-    pub(crate) fn states(&self, cluster: &str) -> BTreeMap<SocketAddr, State> {
+    /// The endpoints of a cluster that are taken out by what their calls say; none of one that is only watched, or not
+    /// at all.
+    pub(crate) fn nodes(&self, cluster: &str) -> BTreeMap<SocketAddr, &NodeView> {
         let cluster = self.clusters.get(cluster);
         let enforced = cluster.filter(|cluster| cluster.mode == PolicyMode::Enforce);
         let nodes = enforced.iter().flat_map(|cluster| &cluster.nodes);
-        nodes.map(|node| (node.address, node.state)).collect()
+        nodes.map(|node| (node.address, node)).collect()
     }
 }
 

@@ -173,6 +173,62 @@ fn dead_node_leaves_and_comes_back() {
     assert!(events(&proxy, &nodes[0]).is_empty());
 }
 
+/// Goal: of an endpoint that is out every view says why, with the numbers of when that was decided, and for how long yet;
+/// and nothing of it once it is back (H4, H10). Method: one of two nodes breaks connections and is ejected; JSON, text and
+/// the view of its cluster.
+#[test]
+fn views_say_why_an_endpoint_is_out() {
+    let nodes = [Node::start(), Node::start()];
+    let settings = "base_ejection: 1h, max_ejection: 1h";
+    let proxy = Proxy::start(config(&nodes, &heal(settings)));
+    send(&proxy, 20);
+    let endpoint = || {
+        let page = healing(&proxy);
+        let endpoints = page["clusters"][0]["endpoints"].as_array().unwrap();
+        let address = nodes[1].origin.to_string();
+        let found = endpoints.iter().find(|e| e["address"] == address);
+        found.unwrap().clone()
+    };
+    let clusters =
+        || -> Value { serde_json::from_str(&proxy.admin_get("/clusters").text()).unwrap() };
+    let cause = |clusters: &Value| clusters[0]["endpoints"][1]["healing_cause"].clone();
+    assert_eq!(
+        (&endpoint()["cause"], &endpoint()["found"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(cause(&clusters()), Value::Null);
+    nodes[1].set(Does::Reset);
+    eventually("an ejection", || {
+        send(&proxy, 10);
+        (state(&proxy, &nodes[1]) == "ejected").then_some(())
+    });
+    let out = endpoint();
+    assert_eq!(
+        (&out["cause"], &out["guard"]),
+        (&"failures_in_row".into(), &Value::Null)
+    );
+    assert!(
+        out["found"]["failures_in_row"].as_u64().unwrap() >= 5,
+        "{out}"
+    );
+    assert!(out["found"]["calls"].as_f64().unwrap() >= 5.0, "{out}");
+    assert!(
+        (3_000.0..=3_600.0).contains(&out["left_s"].as_f64().unwrap()),
+        "{out}"
+    );
+    assert_eq!(cause(&clusters()), "failures_in_row");
+    let text = proxy.admin_get("/healing?format=text").text();
+    assert!(text.contains("ejected (failures_in_row), 3"), "{text}");
+    assert!(text.contains("failures in a row"), "{text}");
+    let restored = proxy.admin_post(&format!("/healing?cluster=app&restore={}", nodes[1].origin));
+    assert_eq!(restored.status, 200);
+    let back = endpoint();
+    assert_eq!(
+        (&back["cause"], &back["found"]),
+        (&Value::Null, &Value::Null)
+    );
+}
+
 /// Goal: Envoy's fields, as they are, take a node out after so many failures in a row of their kind, on the shard that
 /// sees them at once, and it comes back as every node does (H3, H11). Method: one of two nodes fails in a way, for
 /// each of the kinds; requests are counted at the node.
@@ -326,14 +382,17 @@ fn by_hand() {
     let (code, said) = ctl(&["eject", "app", &b, "--for", "10m"]);
     assert_eq!(
         (code, said.as_str()),
-        (0, &*format!("app: {b} is out for 10m\n"))
+        (
+            0,
+            &*format!("app, {b}: healthy → ejected for 10m\nundo: tidegate ctl restore app {b}\n")
+        )
     );
     let before = nodes[1].requests();
     send(&proxy, 10);
     assert_eq!(nodes[1].requests(), before);
     let (_, said) = ctl(&["healing"]);
     assert!(
-        said.contains("ejected, 599.") || said.contains("ejected, 600.0"),
+        said.contains("ejected (by_hand), 599.") || said.contains("ejected (by_hand), 600.0"),
         "{said}"
     );
     let (code, said) = ctl(&["eject", "app", &a]);

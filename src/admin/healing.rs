@@ -5,7 +5,7 @@ use std::{fmt::Write, time::Duration};
 
 use serde_json::{Map, Value, json};
 use tidegate_core::healing::{
-    ejection::{Event, Evidence, State},
+    ejection::{Event, Evidence, Found, State},
     ward::NodeView,
 };
 
@@ -113,8 +113,12 @@ fn write_text(out: &mut String, status: &Status) -> std::fmt::Result {
             let left = left(view.state, now).map_or_else(String::new, |left| {
                 format!(", {:.1} s left", left.as_secs_f64())
             });
-            let (state, said) = (word(view.state), numbers(&view.evidence));
-            writeln!(out, "  {:<24} {state}{left}  {said}", view.address)?;
+            let (state, why) = (
+                word(view.state),
+                view.found.as_ref().map_or_else(String::new, why),
+            );
+            let said = numbers(&view.found.map_or(view.evidence, |found| found.evidence));
+            writeln!(out, "  {:<24} {state}{why}{left}  {said}", view.address)?;
         }
     }
     if !live.healing.events.is_empty() {
@@ -149,6 +153,9 @@ fn node(view: &NodeView, now: Duration) -> Value {
         "state": word(view.state),
         "left_s": left(view.state, now).map(|left| left.as_secs_f64()),
         "times": view.times,
+        "cause": view.found.map(|found| found.cause.word()),
+        "guard": view.found.and_then(|found| found.guard).map(|guard| guard.word()),
+        "found": view.found.map(|found| evidence(&found.evidence)),
         "evidence": evidence(&view.evidence),
     })
 }
@@ -195,6 +202,14 @@ fn evidence(evidence: &Evidence) -> Value {
         "peers_latency_s": evidence.peers_latency_s,
         "waiting": evidence.waiting,
     })
+}
+
+/// Why an endpoint is not healthy, behind its state.
+fn why(found: &Found) -> String {
+    let kept = found
+        .guard
+        .map(|guard| format!(", kept in by {}", guard.word()));
+    format!(" ({}{})", found.cause.word(), kept.unwrap_or_default())
 }
 
 /// What happened, and why.

@@ -116,12 +116,12 @@ pub(crate) fn clusters(status: &Status) -> Value {
 }
 
 fn cluster(cluster: &Cluster, live: &Live) -> Value {
-    let healing = live.healing.states(&cluster.name);
+    let healing = live.healing.nodes(&cluster.name);
     let is_available = |endpoint: &Endpoint| {
         let health = live.health.get(&(cluster.name.clone(), endpoint.address));
         let healing = healing.get(&endpoint.address).copied();
         let available = health.is_none_or(|h| h.availability == Availability::Available);
-        available && healing.is_none_or(|state| !is_out(state)) && !endpoint.is_out
+        available && healing.is_none_or(|node| !is_out(node.state)) && !endpoint.is_out
     };
     let endpoints: Vec<Value> = cluster
         .endpoints
@@ -146,8 +146,10 @@ fn cluster(cluster: &Cluster, live: &Live) -> Value {
                 // Of its load, as the healing center says.
                 view.insert("prior".into(), json!(f64::from(*share) / f64::from(WHOLE)));
             }
-            if let Some(state) = healing {
-                view.insert("healing".into(), json!(super::healing::word(state)));
+            if let Some(node) = healing {
+                let cause = node.found.map(|found| found.cause.word());
+                view.insert("healing".into(), json!(super::healing::word(node.state)));
+                view.insert("healing_cause".into(), json!(cause));
             }
             if let Some(health) = health {
                 let check = json!({ "last": health.last, "since_unix_s": health.since_unix_s });

@@ -1,6 +1,7 @@
 //! `tidegate ctl`: asks a running process, over its admin server, to show or to change something.
 
 pub(super) mod client;
+mod heal;
 mod limit;
 mod shift;
 
@@ -180,20 +181,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             endpoint,
             r#for: time,
         } => {
-            let target = healing_target(cluster, "eject", *endpoint) + &format!("&for={time}");
-            done(
-                &admin,
-                &target,
-                &format!("{cluster}: {endpoint} is out for {time}"),
-            )
+            let change = heal::Change::Eject(time);
+            heal::run(&admin, cluster, *endpoint, &change)
         }
         Verb::Restore { cluster, endpoint } => {
-            let target = healing_target(cluster, "restore", *endpoint);
-            done(
-                &admin,
-                &target,
-                &format!("{cluster}: {endpoint} is in again"),
-            )
+            heal::run(&admin, cluster, *endpoint, &heal::Change::Restore)
         }
     }
 }
@@ -260,14 +252,6 @@ fn rollout_target(cluster: &str, change: RolloutChange) -> String {
         "/encryption?cluster={}&rollout={}",
         client::encode(cluster),
         client::encode(&word)
-    )
-}
-
-fn healing_target(cluster: &str, verb: &str, endpoint: SocketAddr) -> String {
-    let address = client::encode(&endpoint.to_string());
-    format!(
-        "/healing?cluster={}&{verb}={address}",
-        client::encode(cluster)
     )
 }
 

@@ -241,7 +241,10 @@ fn endpoints(
 /// Where an endpoint stands, in a word or two.
 fn state(endpoint: &Value) -> String {
     let mut words = match endpoint["healing"].as_str() {
-        Some(word) => word.to_owned(),
+        Some(word) => match endpoint["healing_cause"].as_str() {
+            Some(cause) => format!("{word} ({cause})"),
+            None => word.to_owned(),
+        },
         None if endpoint["available"] == Value::Bool(false) => "unavailable".to_owned(),
         None => "available".to_owned(),
     };
@@ -356,7 +359,7 @@ mod tests {
             shards: json!([{ "shard": 0, "cpu": 2, "requests": requests, "loop_busy_ns": requests * 5_000_000 }]),
             listeners: json!([{ "name": "web", "routes": [{ "name": "a", "requests": requests }, { "name": "b" }] }]),
             clusters: json!([{ "name": "pay", "endpoints": [
-                { "address": "10.0.0.1:80", "requests": requests, "failed_reset": requests / 2, "prior": 0.5, "healing": "ejected" },
+                { "address": "10.0.0.1:80", "requests": requests, "failed_reset": requests / 2, "prior": 0.5, "healing": "ejected", "healing_cause": "stall" },
                 { "address": "10.0.0.2:80", "available": false }] }]),
             limits: json!([{ "name": "pay", "phase": "overloaded", "watermark": 1.5, "signal": "cpu",
                 "interfaces": [{ "name": "web/a", "priority": "batch", "limit": 4, "by_hand": true, "refused": 7 },

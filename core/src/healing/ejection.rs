@@ -15,7 +15,7 @@ use super::{
     outlier::{Sweep, Watch},
 };
 
-pub use super::event::{Backoff, Cause, Event, Evidence, Guard, Settings, State};
+pub use super::event::{Backoff, Cause, Event, Evidence, Found, Guard, Settings, State};
 
 /// Seconds over which rates are remembered.
 const MEMORY_S: f64 = 10.0;
@@ -44,6 +44,8 @@ struct Node {
     peers_latency_s: Option<f64>,
     waiting: u64,
     times: u32,
+    /// Why it is not healthy.
+    found: Option<Found>,
     /// Active checks found it dead: it takes no requests whatever is found here.
     is_down: bool,
     /// Since when it is well, or when a time out was last forgiven.
@@ -101,6 +103,11 @@ impl Group {
     pub fn evidences(&self) -> impl Iterator<Item = Evidence> {
         let all = self.all();
         self.nodes.iter().map(move |node| node.evidence(all))
+    }
+
+    /// Why each node is not healthy, if it is not.
+    pub fn found(&self) -> impl Iterator<Item = Option<Found>> {
+        self.nodes.iter().map(|node| node.found)
     }
 
     /// How often each node was ejected lately.
@@ -167,6 +174,7 @@ impl Group {
             return None;
         }
         node.times = 0;
+        node.found = None;
         node.state = State::Healthy;
         node.well_since = now;
         Some(Event::Recovered { node: k })
@@ -370,6 +378,11 @@ impl Group {
         // Said once, not at every tick.
         if node.state != State::Suspect {
             node.state = State::Suspect;
+            node.found = Some(Found {
+                cause,
+                guard: Some(guard),
+                evidence,
+            });
             events.push(Event::Suspected {
                 node: k,
                 cause,
@@ -413,6 +426,11 @@ impl Group {
                     until: now + penalty,
                 },
                 times,
+                found: Some(Found {
+                    cause,
+                    guard: None,
+                    evidence,
+                }),
                 is_down: before.is_down,
                 ..Node::default()
             };
@@ -437,6 +455,7 @@ impl Group {
     fn recover(&mut self, k: usize, now: Duration, events: &mut Vec<Event>) {
         if let Some(node) = self.nodes.get_mut(k) {
             node.state = State::Healthy;
+            node.found = None;
             node.well_since = now;
             node.watch = Watch::default();
             events.push(Event::Recovered { node: k });
@@ -450,6 +469,7 @@ impl Group {
         };
         if node.state == State::Suspect && node.run.is_empty() {
             node.state = State::Healthy;
+            node.found = None;
             node.well_since = now;
         }
         if node.times > 0 && now.saturating_sub(node.well_since) >= forgive_after {

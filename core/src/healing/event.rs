@@ -208,6 +208,17 @@ pub struct Evidence {
     pub waiting: u64,
 }
 
+/// Why a node is not simply healthy.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Found {
+    /// What was found of it.
+    pub cause: Cause,
+    /// What keeps it in, if something does.
+    pub guard: Option<Guard>,
+    /// The numbers when that was decided.
+    pub evidence: Evidence,
+}
+
 /// What changed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Event {

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use super::{
     counter::{Fault, Tally},
     detector::Calls,
-    ejection::{Event, Evidence, Group, Guard, State, WINDOW},
+    ejection::{self, Event, Evidence, Group, Guard, State, WINDOW},
 };
 use crate::{
     config::model::{Heal, PolicyMode},
@@ -80,6 +80,8 @@ pub struct NodeView {
     pub times: u32,
     /// The numbers of the last seconds.
     pub evidence: Evidence,
+    /// Why it is not healthy, with the numbers of then.
+    pub found: Option<ejection::Found>,
 }
 
 impl Ward {
@@ -190,12 +192,14 @@ impl Ward {
     /// Every node, in the order of the snapshot.
     pub fn nodes(&self) -> impl Iterator<Item = NodeView> {
         let known = self.group.states().zip(self.group.times());
-        let nodes = self.nodes.iter().zip(known).zip(self.group.evidences());
-        nodes.map(|((node, (state, times)), evidence)| NodeView {
+        let numbers = self.group.evidences().zip(self.group.found());
+        let nodes = self.nodes.iter().zip(known).zip(numbers);
+        nodes.map(|((node, (state, times)), (evidence, found))| NodeView {
             address: node.address,
             state,
             times,
             evidence,
+            found,
         })
     }
 
