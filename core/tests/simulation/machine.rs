@@ -1,7 +1,7 @@
 //! A machine with an application on it, as a fluid: what the limiter is tried on.
 
 use tidegate_core::limiter::{
-    Limiter, Policy, Priority,
+    Decided, Limiter, Policy, Priority,
     baseline::Usage,
     decision::{Share, spare},
     watermark::{Phase, Sample, Signal},
@@ -60,7 +60,12 @@ pub struct Machine {
     /// The watermark of each tick.
     pub watermarks: Vec<f64>,
     pub phase: Phase,
+    /// Looks at every tick of the limiter.
+    pub witness: Option<Witness>,
 }
+
+/// What a tick was given, what was decided, and by whom.
+pub type Witness = Box<dyn FnMut(&Sample, &[(Priority, Vec<Usage>)], &Decided, &Limiter)>;
 
 impl Machine {
     pub fn new(cores: f64, units: Vec<Unit>, limited: bool, seed: u64) -> Machine {
@@ -81,6 +86,7 @@ impl Machine {
             random: Random::new(seed),
             watermarks: Vec::new(),
             phase: Phase::Healthy,
+            witness: None,
             units,
         }
     }
@@ -196,6 +202,9 @@ impl Machine {
             return;
         };
         let decided = limiter.tick(&sample, &units, TICK);
+        if let Some(witness) = &mut self.witness {
+            witness(&sample, &units, &decided, limiter);
+        }
         self.watermarks.push(decided.reading.watermark);
         self.phase = decided.phase;
         self.limits.iter_mut().for_each(|limit| *limit = None);
