@@ -159,7 +159,16 @@ fn what_pushes_is_held_back() {
     assert_eq!(interface(&proxy, "web/pay")["refused"], 0);
     let decisions: Value =
         serde_json::from_str(&proxy.admin_get("/limits/decisions").text()).unwrap();
+    // Each says why, in numbers.
+    for number in ["unix_ms", "watermark", "epoch"] {
+        assert!(decisions[0][number].is_number(), "{decisions}");
+    }
+    assert_eq!(decisions[0]["signal"], "in_flight");
     let limit = &decisions[0]["limits"][0];
+    for number in ["limit", "in_flight", "demand", "callers_let_in"] {
+        assert!(limit[number].is_number(), "{limit}");
+    }
+    assert!(limit["in_flight"].as_u64().unwrap() >= 1, "{limit}");
     assert_eq!(
         (&limit["interface"], &limit["priority"]),
         (&"web/heavy".into(), &"normal".into())

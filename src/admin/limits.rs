@@ -160,7 +160,7 @@ fn write_text(out: &mut String, status: &Status) -> std::fmt::Result {
             if limits.is_empty() {
                 "no limits".to_owned()
             } else {
-                limits.join(", ")
+                limits.join("; ")
             },
         )?;
     }
@@ -297,6 +297,8 @@ fn decision(decision: &Decision) -> Value {
             "interface": &*limit.name,
             "priority": limit.priority.word(),
             "limit": limit.total,
+            "in_flight": limit.in_flight,
+            "demand": limit.demand,
             "by_shard": limit.shares.iter().map(|share| share.slots).collect::<Vec<_>>(),
             "callers_let_in": f64::from(limit.cohort) / 10_000.0,
             "by_hand": limit.by_hand,
@@ -315,7 +317,14 @@ fn decision(decision: &Decision) -> Value {
 }
 
 fn said(limit: &UnitLimit) -> String {
-    format!("{} ({}) {}", limit.name, limit.priority.word(), limit.total)
+    format!(
+        "{} ({}) {}, {} in flight of {} asked for",
+        limit.name,
+        limit.priority.word(),
+        limit.total,
+        limit.in_flight,
+        limit.demand
+    )
 }
 
 fn reading(reading: &Reading) -> String {

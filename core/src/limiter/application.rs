@@ -103,8 +103,12 @@ pub struct UnitLimit {
     pub name: Arc<str>,
     /// Which priority.
     pub priority: Priority,
-    /// Requests in flight over all shards.
+    /// Requests in flight that it may have over all shards.
     pub total: u32,
+    /// Those that it had.
+    pub in_flight: u64,
+    /// Those that it would have had.
+    pub demand: u64,
     /// The same by shard.
     pub shares: Vec<Share>,
     /// Callers that are let in while slots are scarce, in basis points.
@@ -368,6 +372,8 @@ impl Application {
                 name: unit.name.clone(),
                 priority: unit.priority,
                 total: limit.total,
+                in_flight: unit.shared.in_flight(unit.priority),
+                demand: limit.demand,
                 shares: limit.shares.clone(),
                 cohort: cohort(limit.total, limit.demand),
                 by_hand: limit.by_hand,
