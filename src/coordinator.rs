@@ -425,8 +425,7 @@ impl Coordinator {
             (Command::Upgrade, _) => self.begin_upgrade(None),
             (
                 Command::SetRollout(..)
-                | Command::Eject(..)
-                | Command::Restore(..)
+                | Command::Heal(_)
                 | Command::SetLimit(_)
                 | Command::ChangeRule(_),
                 _,
@@ -440,10 +439,7 @@ impl Coordinator {
             (Command::SetRollout(cluster, change), _) => {
                 return self.set_rollout(&cluster, change).await;
             }
-            (Command::Eject(cluster, address, penalty), _) => {
-                return self.eject(&cluster, address, penalty);
-            }
-            (Command::Restore(cluster, address), _) => return self.restore(&cluster, address),
+            (Command::Heal(command), _) => return self.heal_by_hand(&command),
             (Command::SetLimit(command), _) => return self.set_limit(*command),
             (Command::Drain, State::Ready) => self.drain(State::Draining),
             (Command::Undrain, State::Draining) => return self.undrain().await,

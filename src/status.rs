@@ -258,16 +258,27 @@ pub(crate) enum Command {
     Upgrade,
     /// Encrypt links to this cluster as told, above what the file says.
     SetRollout(Arc<str>, RolloutChange),
-    /// Take an endpoint of a cluster out, for this long.
-    Eject(Arc<str>, SocketAddr, Duration),
-    /// Take an endpoint of a cluster back in.
-    Restore(Arc<str>, SocketAddr),
+    /// Take an endpoint out, or back in.
+    Heal(HealCommand),
     /// Set a limit by hand, or take it back.
     SetLimit(Box<LimitCommand>),
     /// Set or withdraw a steering rule.
     ChangeRule(Box<RuleCommand>),
     /// End the evaluation of a steering program that is tried out.
     EndTrial,
+}
+
+/// A change of one endpoint by hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HealCommand {
+    /// Its cluster.
+    pub(crate) cluster: Arc<str>,
+    /// Its address.
+    pub(crate) endpoint: SocketAddr,
+    /// It is to be out for so long; `None` takes it back in.
+    pub(crate) out_for: Option<Duration>,
+    /// Only whether it could be is asked.
+    pub(crate) is_trial: bool,
 }
 
 /// A change of one limit by hand.

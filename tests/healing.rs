@@ -379,6 +379,12 @@ fn by_hand() {
         )
     };
     let [a, b] = [0, 1].map(|k: usize| nodes[k].origin.to_string());
+    let (code, said) = ctl(&["eject", "app", &b, "--for", "10m", "--dry-run"]);
+    let expected = format!("would be: app, {b}: healthy → ejected for 10m\n");
+    assert_eq!((code, said), (0, expected));
+    assert_eq!(state(&proxy, &nodes[1]), "healthy");
+    let (code, said) = ctl(&["restore", "app", &b, "--dry-run"]);
+    assert!(code == 5 && said.contains("not ejected"), "{code} {said}");
     let (code, said) = ctl(&["eject", "app", &b, "--for", "10m"]);
     assert_eq!(
         (code, said.as_str()),
@@ -395,8 +401,13 @@ fn by_hand() {
         said.contains("ejected (by_hand), 599.") || said.contains("ejected (by_hand), 600.0"),
         "{said}"
     );
-    let (code, said) = ctl(&["eject", "app", &a]);
-    assert!(code == 5 && said.contains("last node"), "{code} {said}");
+    for arguments in [
+        &["eject", "app", &a][..],
+        &["eject", "app", &a, "--dry-run"],
+    ] {
+        let (code, said) = ctl(arguments);
+        assert!(code == 5 && said.contains("last node"), "{code} {said}");
+    }
     let (code, said) = ctl(&["eject", "app", "192.0.2.1:1"]);
     assert!(code == 5 && said.contains(&b), "{code} {said}");
     let (code, said) = ctl(&["eject", "none", &b]);

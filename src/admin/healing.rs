@@ -1,18 +1,27 @@
 //! `/healing`: where every endpoint of a cluster that heals stands, on what evidence, until when; and the last
 //! events (H4, H10, H11). As JSON for programs, and as text for people.
 
-use std::{fmt::Write, time::Duration};
+use std::{fmt::Write, net::SocketAddr, time::Duration};
 
+use axum::{
+    extract::{Query, State as Shared},
+    response::Response,
+};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tidegate_core::healing::{
-    ejection::{Event, Evidence, Found, State},
-    ward::NodeView,
+use tidegate_core::{
+    config::parse_duration,
+    healing::{
+        ejection::{Event, Evidence, Found, State},
+        ward::NodeView,
+    },
 };
 
+use super::{Admin, bad_request};
 use crate::{
     coordinator::healing::numbers,
     healing::{ClusterHealing, Noted},
-    status::{Live, Status},
+    status::{Command, HealCommand, Live, Status},
     text::Rfc3339,
 };
 
@@ -135,6 +144,51 @@ fn write_text(out: &mut String, status: &Status) -> std::fmt::Result {
         )?;
     }
     Ok(())
+}
+
+#[derive(Deserialize)]
+pub(super) struct HealQuery {
+    cluster: Box<str>,
+    eject: Option<SocketAddr>,
+    restore: Option<SocketAddr>,
+    r#for: Option<Box<str>>,
+    dry_run: Option<u8>,
+}
+
+/// How long an endpoint is out that was taken out by hand, unless told otherwise: long enough to look at it.
+const EJECT_FOR: Duration = Duration::from_secs(60);
+/// The longest that is believed to be meant.
+const EJECT_FOR_MAX: Duration = Duration::from_secs(86_400);
+
+/// Takes an endpoint out by hand, or back in.
+pub(super) async fn change(
+    Shared(admin): Shared<Admin>,
+    Query(query): Query<HealQuery>,
+) -> Response {
+    match command(query) {
+        Ok(command) => admin.ask(Command::Heal(command)).await,
+        Err(why) => bad_request(&why),
+    }
+}
+
+fn command(query: HealQuery) -> Result<HealCommand, String> {
+    let time = match query.r#for.as_deref().map(parse_duration) {
+        None => EJECT_FOR,
+        Some(Ok(time)) if !time.is_zero() && time <= EJECT_FOR_MAX => time,
+        Some(Ok(_)) => return Err("`for` is a duration from 1ms to 24h".into()),
+        Some(Err(why)) => return Err(format!("`for`: {why}")),
+    };
+    let (endpoint, out_for) = match (query.eject, query.restore) {
+        (Some(endpoint), None) => (endpoint, Some(time)),
+        (None, Some(endpoint)) => (endpoint, None),
+        _ => return Err("say one of `eject=IP:PORT` and `restore=IP:PORT`".into()),
+    };
+    Ok(HealCommand {
+        cluster: query.cluster.into(),
+        endpoint,
+        out_for,
+        is_trial: query.dry_run == Some(1),
+    })
 }
 
 fn totals(cluster: &ClusterHealing) -> Map<String, Value> {

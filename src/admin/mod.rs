@@ -77,7 +77,7 @@ No such page. There are:
         /steering (?format=text)  /steering/dry-run
   POST  /drain  /undrain  /reload (?force_strict=1)  /logging?level=LEVEL  /quitquitquit
         /encryption?cluster=NAME&rollout=20%|on|off|file
-        /healing?cluster=NAME&eject=IP:PORT&for=60s  /healing?cluster=NAME&restore=IP:PORT
+        /healing?cluster=NAME&eject=IP:PORT&for=60s  /healing?cluster=NAME&restore=IP:PORT (&dry_run=1)
         /limits?cluster=NAME&limit=N&for=10m  /limits?cluster=NAME&limit=off (&interface=LISTENER/ROUTE) (&priority=NAME)
           (&dry_run=1)
         /steering/rules/ID (the rule as body; ?for=10m) (?withdraw=EPOCH&owner=NAME) (&dry_run=1)
@@ -315,7 +315,7 @@ fn router(admin: Admin) -> Router {
         )
         .route("/certs", get(certificates))
         .route("/encryption", get(encrypted).post(set_rollout))
-        .route("/healing", get(healed).post(heal))
+        .route("/healing", get(healed).post(healing::change))
         .route("/limits", get(limited).post(limits::change))
         .route("/steering", get(steered))
         .route("/steering/rules/{id}", post(change_rule))
@@ -563,34 +563,6 @@ async fn end_trial(Shared(admin): Admins, Query(query): Query<TrialQuery>) -> Re
 async fn controlled(Shared(admin): Admins, Query(query): Query<PageQuery>) -> Response {
     let status = &admin.service.status;
     query.page(|| xds::text(status), || xds::view(status))
-}
-
-#[derive(Deserialize)]
-struct HealQuery {
-    cluster: Box<str>,
-    eject: Option<SocketAddr>,
-    restore: Option<SocketAddr>,
-    r#for: Option<Box<str>>,
-}
-
-/// How long an endpoint is out that was taken out by hand, unless told otherwise: long enough to look at it.
-const EJECT_FOR: Duration = Duration::from_secs(60);
-/// The longest that is believed to be meant.
-const EJECT_FOR_MAX: Duration = Duration::from_secs(86_400);
-
-async fn heal(Shared(admin): Admins, Query(query): Query<HealQuery>) -> Response {
-    let penalty = match query.r#for.as_deref().map(parse_duration) {
-        None => EJECT_FOR,
-        Some(Ok(penalty)) if !penalty.is_zero() && penalty <= EJECT_FOR_MAX => penalty,
-        Some(Ok(_)) => return bad_request("`for` is a duration from 1ms to 24h"),
-        Some(Err(why)) => return bad_request(&format!("`for`: {why}")),
-    };
-    let command = match (query.eject, query.restore) {
-        (Some(address), None) => Command::Eject(query.cluster.into(), address, penalty),
-        (None, Some(address)) => Command::Restore(query.cluster.into(), address),
-        _ => return bad_request("say one of `eject=IP:PORT` and `restore=IP:PORT`"),
-    };
-    admin.ask(command).await
 }
 
 #[derive(Deserialize)]

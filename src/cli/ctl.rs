@@ -99,6 +99,9 @@ enum Verb {
         /// For how long: 30s, 10m, 2h; then it is tried out with one request
         #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
         r#for: String,
+        /// Do not do it, but say what would be done
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Take an ejected endpoint back in, its times out forgotten
     Restore {
@@ -106,6 +109,9 @@ enum Verb {
         cluster: String,
         /// The endpoint, IP:PORT
         endpoint: SocketAddr,
+        /// Do not do it, but say what would be done
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Show what a center serves by xDS, to whom, and what was refused; or change it
     Center {
@@ -180,13 +186,16 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             cluster,
             endpoint,
             r#for: time,
+            dry_run,
         } => {
             let change = heal::Change::Eject(time);
-            heal::run(&admin, cluster, *endpoint, &change)
+            heal::run(&admin, cluster, *endpoint, &change, *dry_run)
         }
-        Verb::Restore { cluster, endpoint } => {
-            heal::run(&admin, cluster, *endpoint, &heal::Change::Restore)
-        }
+        Verb::Restore {
+            cluster,
+            endpoint,
+            dry_run,
+        } => heal::run(&admin, cluster, *endpoint, &heal::Change::Restore, *dry_run),
     }
 }
 

@@ -1,43 +1,32 @@
 //! Self-healing: what was found and decided goes to the log, to the admin server and to the counters; and what
 //! an operator asks for.
 
-use std::{net::SocketAddr, time::Duration};
-
 use tidegate_core::{
     coordinator::Healing,
     healing::ejection::{Event, Evidence},
 };
 
 use super::Coordinator;
-use crate::status::unix_ms;
+use crate::status::{HealCommand, unix_ms};
 
 impl Coordinator {
-    /// Takes an endpoint out by hand, for as long as asked or the cluster's `base_ejection`.
+    /// Takes an endpoint out by hand, or back in, or says whether that could be.
     ///
     /// # Errors
     ///
     /// Why it cannot be, and what can.
-    pub(super) fn eject(
-        &mut self,
-        cluster: &str,
-        address: SocketAddr,
-        penalty: Duration,
-    ) -> Result<(), String> {
+    pub(super) fn heal_by_hand(&mut self, command: &HealCommand) -> Result<(), String> {
+        let HealCommand {
+            cluster, endpoint, ..
+        } = command;
         let now = self.status.started.elapsed();
-        let ejected = self.policy.eject(cluster, address, now, penalty)?;
-        self.carry_out_by_hand(&ejected);
-        Ok(())
-    }
-
-    /// Takes an endpoint back in by hand.
-    ///
-    /// # Errors
-    ///
-    /// Why it cannot be, and what can.
-    pub(super) fn restore(&mut self, cluster: &str, address: SocketAddr) -> Result<(), String> {
-        let now = self.status.started.elapsed();
-        let restored = self.policy.restore(cluster, address, now)?;
-        self.carry_out_by_hand(&restored);
+        let changed = match (command.out_for, command.is_trial) {
+            (Some(_), true) => return self.policy.may_eject(cluster, *endpoint),
+            (None, true) => return self.policy.may_restore(cluster, *endpoint),
+            (Some(time), false) => self.policy.eject(cluster, *endpoint, now, time)?,
+            (None, false) => self.policy.restore(cluster, *endpoint, now)?,
+        };
+        self.carry_out_by_hand(&changed);
         Ok(())
     }
 

@@ -46,6 +46,24 @@ impl Coordinator {
         Ok(self.by_hand(name, address, event))
     }
 
+    /// Whether [`Coordinator::eject`] would do it.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn may_eject(&mut self, cluster: &str, address: SocketAddr) -> Result<(), String> {
+        self.ward(cluster)?.1.may_eject(address)
+    }
+
+    /// Whether [`Coordinator::restore`] would do it.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn may_restore(&mut self, cluster: &str, address: SocketAddr) -> Result<(), String> {
+        self.ward(cluster)?.1.may_restore(address)
+    }
+
     /// An operator sets a limit on what is in flight to a cluster, beside those that are found.
     ///
     /// # Errors

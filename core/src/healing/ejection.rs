@@ -139,10 +139,26 @@ impl Group {
         now: Duration,
         penalty: Duration,
     ) -> Result<Event, Guard> {
-        if self.is_last(k) {
-            return Err(Guard::LastNode);
-        }
+        self.may_eject_by_hand(k)?;
         Ok(self.put_out(k, now, Cause::Hand, penalty))
+    }
+
+    /// Whether an operator may take a node out.
+    ///
+    /// # Errors
+    ///
+    /// The guard that forbids it.
+    pub fn may_eject_by_hand(&self, k: usize) -> Result<(), Guard> {
+        match self.is_last(k) {
+            true => Err(Guard::LastNode),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether there is something to take back.
+    pub fn may_restore(&self, k: usize) -> bool {
+        let node = self.nodes.get(k);
+        node.is_some_and(|node| node.state != State::Healthy)
     }
 
     /// The center keeps an ejected node out for longer. Says whether it is ejected.
@@ -169,10 +185,10 @@ impl Group {
 
     /// An operator, or the center, takes a node back in at once, its times out forgotten.
     pub fn restore(&mut self, k: usize, now: Duration) -> Option<Event> {
-        let node = self.nodes.get_mut(k)?;
-        if matches!(node.state, State::Healthy) {
+        if !self.may_restore(k) {
             return None;
         }
+        let node = self.nodes.get_mut(k)?;
         node.times = 0;
         node.found = None;
         node.state = State::Healthy;

@@ -249,12 +249,30 @@ impl Ward {
         penalty: Duration,
     ) -> Result<Event, String> {
         let k = self.known(address)?;
-        self.group
-            .eject_by_hand(k, now, penalty)
-            .map_err(|guard| match guard {
-                Guard::LastNode => format!("{address} is the last node in service: add one first"),
-                guard => format!("{address} is kept in by {}", guard.word()),
-            })
+        let ejected = self.group.eject_by_hand(k, now, penalty);
+        ejected.map_err(|guard| kept_in(address, guard))
+    }
+
+    /// Whether [`Ward::eject`] would do it.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn may_eject(&self, address: SocketAddr) -> Result<(), String> {
+        let may = self.group.may_eject_by_hand(self.known(address)?);
+        may.map_err(|guard| kept_in(address, guard))
+    }
+
+    /// Whether [`Ward::restore`] would do it.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn may_restore(&self, address: SocketAddr) -> Result<(), String> {
+        match self.group.may_restore(self.known(address)?) {
+            true => Ok(()),
+            false => Err(not_ejected(address)),
+        }
     }
 
     /// An operator takes a node back in.
@@ -266,7 +284,7 @@ impl Ward {
         let k = self.known(address)?;
         self.group
             .restore(k, now)
-            .ok_or_else(|| format!("{address} is not ejected"))
+            .ok_or_else(|| not_ejected(address))
     }
 
     fn known(&self, address: SocketAddr) -> Result<usize, String> {
@@ -295,6 +313,17 @@ impl Ward {
         let most = (0..shards).rev().max_by_key(|shard| total(*shard));
         ShardId(most.unwrap_or(0) as u16)
     }
+}
+
+fn kept_in(address: SocketAddr, guard: Guard) -> String {
+    match guard {
+        Guard::LastNode => format!("{address} is the last node in service: add one first"),
+        guard => format!("{address} is kept in by {}", guard.word()),
+    }
+}
+
+fn not_ejected(address: SocketAddr) -> String {
+    format!("{address} is not ejected")
 }
 
 fn room(cluster: &snapshot::Cluster) -> u64 {

@@ -20,12 +20,16 @@ pub(super) fn run(
     cluster: &str,
     endpoint: SocketAddr,
     change: &Change<'_>,
+    is_trial: bool,
 ) -> Result<(), Failure> {
     let before = state(&admin.view("/healing")?, cluster, endpoint);
-    admin
-        .post(&target(cluster, endpoint, change))?
-        .expect_ok()?;
-    super::super::print(&told(cluster, endpoint, change, before))
+    let target = target(cluster, endpoint, change) + &format!("&dry_run={}", u8::from(is_trial));
+    admin.post(&target)?.expect_ok()?;
+    let told = told(cluster, endpoint, change, before);
+    super::super::print(&match (is_trial, told.split_once('\n')) {
+        (true, Some((changed, _))) => format!("would be: {changed}\n"),
+        _ => told,
+    })
 }
 
 fn target(cluster: &str, endpoint: SocketAddr, change: &Change<'_>) -> String {
