@@ -602,6 +602,8 @@ mod tests {
         assert!(DASHBOARD.len() < 100_000);
         for foreign in ["http://", "https://", "//cdn", "@import", "<link", " src="] {
             let allowed = DASHBOARD.replace("http://www.w3.org/2000/svg", "");
+            // An icon that is in the page itself, so that none is asked for.
+            let allowed = allowed.replace("<link rel=\"icon\" href=\"data:", "");
             assert!(!allowed.contains(foreign), "{foreign}");
         }
     }

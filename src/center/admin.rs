@@ -408,7 +408,11 @@ mod tests {
             " src=",
             "innerHTML",
         ] {
-            assert!(!PAGE.contains(foreign), "{foreign}");
+            // An icon that is in the page itself, so that none is asked for.
+            let icon = "<link rel=\"icon\" href=\"data:";
+            let allowed = PAGE.replace("http://www.w3.org/2000/svg", "");
+            let allowed = allowed.replace(icon, "");
+            assert!(!allowed.contains(foreign), "{foreign}");
         }
     }
 }
