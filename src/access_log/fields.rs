@@ -187,6 +187,11 @@ pub(crate) const FIELDS: &[Field] = &[
         "Epoch of the limits, as in `/limits/decisions`.",
     ),
     field(
+        "tidegate.limit.by_hand",
+        "`limited_by=hand`",
+        "Whether the limit was set by hand (`ctl limit`).",
+    ),
+    field(
         "rpc.grpc.status_code",
         "`grpc_status`",
         "What came of a call of gRPC.",
