@@ -10,13 +10,14 @@ use std::{
 };
 
 use tidegate_core::{
-    config::model::{Config, Xds, XdsProtocol, XdsTls},
+    config::model::{Config, Xds, XdsFiles, XdsProtocol, XdsTls},
     snapshot::Snapshot,
     stats::{EndpointCounters, PerShard},
 };
 use tidegate_xds::{
-    ads::{Client, Link, Local, Node, Published, Settings, Status, Times, Tls},
-    subscription::Variant,
+    ads::{Client, Link, Local, Node, Published, Rest, Settings, Status, Times, Tls},
+    source::{FileSource, OfFile},
+    subscription::{ResourceType, Variant},
 };
 use tokio::sync::watch;
 
@@ -58,8 +59,8 @@ pub(crate) struct Applied {
 pub(crate) struct Shown {
     /// How the client is doing.
     pub(crate) client: watch::Receiver<Arc<Status>>,
-    /// The variant of the protocol.
-    pub(crate) protocol: XdsProtocol,
+    /// The variant of the protocol; none if files are all there is.
+    pub(crate) protocol: Option<XdsProtocol>,
     /// How its parts came into use.
     pub(crate) applied: Applied,
 }
@@ -93,7 +94,7 @@ impl ControlPlane {
             return Ok((ControlPlane::nobody(file), None));
         };
         let settings = settings(&file, xds)?;
-        let protocol = xds.protocol;
+        let protocol = Some(xds.protocol).filter(|_| !xds.addresses.is_empty());
         let tls = xds.tls.clone();
         let (local, told) = watch::channel(Local {
             clusters: cluster_names(&file),
@@ -219,8 +220,13 @@ fn settings(config: &Config, xds: &Xds) -> Result<Settings, Failure> {
         servers: xds.addresses.iter().map(|one| (**one).into()).collect(),
         variant: match xds.protocol {
             XdsProtocol::Delta => Variant::Delta,
-            XdsProtocol::StateOfTheWorld => Variant::StateOfTheWorld,
+            XdsProtocol::StateOfTheWorld | XdsProtocol::Rest => Variant::StateOfTheWorld,
         },
+        rest: (xds.protocol == XdsProtocol::Rest).then_some(Rest {
+            refresh_delay: xds.refresh_delay,
+            request_timeout: xds.request_timeout,
+        }),
+        files: files(&xds.files),
         node: Node {
             id: node.id.clone(),
             cluster: cluster.to_owned(),
@@ -230,6 +236,23 @@ fn settings(config: &Config, xds: &Xds) -> Result<Settings, Failure> {
         cache: xds.cache.as_deref().map(Into::into),
         times: Times::default(),
     })
+}
+
+/// What files bring.
+fn files(files: &XdsFiles) -> Vec<OfFile> {
+    let of = |path: &Option<Arc<str>>, resource_type| {
+        let file = FileSource {
+            path: path.clone()?,
+            watched_directory: files.watched_directory.clone(),
+        };
+        Some(OfFile {
+            resource_type,
+            file,
+        })
+    };
+    let clusters = of(&files.clusters, ResourceType::Cluster);
+    let listeners = of(&files.listeners, ResourceType::Listener);
+    clusters.into_iter().chain(listeners).collect()
 }
 
 /// What changed, by name: `cluster pay changed`. Not more, since a part may bring ten thousand endpoints at a time.

@@ -4,9 +4,10 @@
 use std::fmt::Write;
 
 use serde_json::{Value, json};
+use tidegate_core::config::model::XdsProtocol;
 use tidegate_xds::{
     ads::Status as Client,
-    resources::{ResourceStatus, TypeStatus},
+    resources::{FileStatus, ResourceStatus, TypeStatus},
 };
 
 use crate::{status::Status, xds::Shown};
@@ -19,7 +20,7 @@ pub(crate) fn view(status: &Status) -> Value {
     let client: std::sync::Arc<Client> = shown.client.borrow().clone();
     json!({
         "connected_to": client.server.as_deref(),
-        "protocol": shown.protocol.word(),
+        "protocol": shown.protocol.map(XdsProtocol::word),
         "streams": client.streams,
         "last_error": client.last_error,
         "applied": {
@@ -28,7 +29,18 @@ pub(crate) fn view(status: &Status) -> Value {
             "refused": shown.applied.refused,
         },
         "unknown_clusters": client.unknown_clusters.iter().map(|name| json!(&**name)).collect::<Vec<_>>(),
+        "files": client.files.iter().map(file).collect::<Vec<_>>(),
         "types": client.types.iter().map(of_type).collect::<Vec<_>>(),
+    })
+}
+
+fn file(one: &FileStatus) -> Value {
+    json!({
+        "path": &*one.of.file.path,
+        "watched_directory": one.of.file.watched_directory.as_deref(),
+        "type": one.of.resource_type.word(),
+        "version": one.version,
+        "error": one.error,
     })
 }
 
@@ -79,11 +91,11 @@ pub(crate) fn text(status: &Status) -> String {
 fn write_text(out: &mut String, shown: &Shown) -> std::fmt::Result {
     let client = shown.client.borrow().clone();
     let to = client.server.as_deref().unwrap_or("none");
+    let protocol = shown.protocol.map_or("files alone", XdsProtocol::word);
     let error = client.last_error.as_deref().unwrap_or("no error");
     writeln!(
         out,
-        "control plane {to} ({}): {} streams, {} changes applied, the last after {:.1} ms, {error}",
-        shown.protocol.word(),
+        "control plane {to} ({protocol}): {} streams, {} changes applied, the last after {:.1} ms, {error}",
         client.streams,
         shown.applied.parts,
         shown.applied.last.as_secs_f64() * 1e3,
@@ -95,6 +107,15 @@ fn write_text(out: &mut String, shown: &Shown) -> std::fmt::Result {
         writeln!(
             out,
             "routes lead to cluster {name}, which does not exist: they answer 503"
+        )?;
+    }
+    for one in &client.files {
+        let (path, error) = (&one.of.file.path, one.error.as_deref());
+        let error = error.unwrap_or("no error");
+        writeln!(
+            out,
+            "file {path} ({}): {error}",
+            one.of.resource_type.word()
         )?;
     }
     for one in &client.types {

@@ -37,7 +37,7 @@ pub(super) struct Args {
     skip_secrets: bool,
 
     /// The files hold resources of the Envoy API, in YAML or JSON: a list of them with their `@type`, a response with
-    /// `resources`, or a bootstrap with `static_resources`
+    /// `resources` (or one in protobuf, by the name `.pb`), or a bootstrap with `static_resources`
     #[arg(long, conflicts_with_all = ["diff", "skip_secrets"])]
     xds: bool,
 

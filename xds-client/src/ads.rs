@@ -1,5 +1,6 @@
 //! The stream to a control plane (ADS): keeps one, moves bytes, and decides nothing. What is said on it and what
-//! comes of it is the business of [`Resources`].
+//! comes of it is the business of [`Resources`]. In its place a control plane may be asked by REST (`rest`), and files
+//! may bring a part.
 //!
 //! A server that is lost takes nothing away: what was accepted serves on. It is looked for again with pauses that
 //! grow and differ from proxy to proxy; one that fails [`FAILURES_MAX`] times in a row is followed by the next one,
@@ -11,7 +12,9 @@
 
 mod connection;
 mod pace;
+mod rest;
 mod servers;
+mod session;
 mod settings;
 mod wire;
 
@@ -26,39 +29,32 @@ use std::{
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
 use crate::{
     backoff::backoff,
     cache,
+    files::Files,
     graph::Part,
-    pb::{
-        Status as GrpcStatus, Streaming,
-        discovery::{
-            self as pb,
-            aggregated_discovery_service_client::AggregatedDiscoveryServiceClient as Ads,
-        },
-    },
-    resources::{RawResponse, Resources, TypeStatus, Verdict},
-    subscription::{Claim, Request, Variant},
+    pb::Status as GrpcStatus,
+    resources::{FileStatus, RawResponse, Resources, TypeStatus, Verdict},
+    source::OfFile,
+    subscription::Request,
 };
 
 pub use connection::Tls;
 pub use pace::{PAUSE_MAX, REFUSED_FREE};
+pub use rest::Rest;
 pub use servers::FAILURES_MAX;
 pub use settings::{Link, Local, Node, Settings, Times};
 
-use connection::connect;
 use pace::Pace;
 use servers::Servers;
-use wire::{delta_request, delta_response, node, said, with_token, world_request, world_response};
+use session::{Heard, Session, reach};
 
 /// Bytes of a message. 16,384 endpoints take some 2 MB, the largest route tables that are known ten times that.
 const MESSAGE_MAX: usize = 64 << 20;
-
-/// Requests between the state machine and the socket.
-const IN_FLIGHT: usize = 16;
 
 /// Responses that may wait for their answer before no further one is read: a server that sends and does not read.
 const UNANSWERED_MAX: usize = 64;
@@ -91,6 +87,10 @@ pub struct Status {
     pub types: Vec<TypeStatus>,
     /// Clusters that routes name and that do not exist.
     pub unknown_clusters: Vec<Arc<str>>,
+    /// Files that bring resources.
+    pub files: Vec<FileStatus>,
+    /// Files read so far, and how many of those were refused, wholly or in part.
+    pub file_reads: (u64, u64),
 }
 
 /// What a client makes known.
@@ -114,6 +114,9 @@ pub struct Client {
     /// Zero of the clock that the resources go by.
     started: Instant,
     servers: Servers,
+    files: Files,
+    /// Times that a server said something.
+    heard: u64,
     /// Clusters that were asked for again, and when. No more than there are.
     asked_again: BTreeMap<Arc<str>, Instant>,
     /// A stream ended since its server owed an answer: the next one has to begin with one.
@@ -142,22 +145,17 @@ impl From<GrpcStatus> for Ended {
     }
 }
 
-/// One stream.
-struct Session {
-    outgoing: mpsc::Sender<Request>,
-    incoming: Incoming,
-}
-
-enum Incoming {
-    Delta(Streaming<pb::DeltaDiscoveryResponse>),
-    World(Streaming<pb::DiscoveryResponse>),
-}
-
 impl Client {
     /// A client; to be made on a tokio runtime.
     pub fn new(settings: Settings, mut local: watch::Receiver<Local>) -> (Client, Watched) {
         let clusters = local.borrow_and_update().clusters.clone();
-        let resources = Resources::new(settings.variant, clusters);
+        let mut resources = Resources::new(settings.variant, clusters);
+        for file in &settings.files {
+            resources.take_from(file.clone());
+        }
+        if settings.servers.is_empty() {
+            resources.without_stream();
+        }
         let (parts, watched_parts) = watch::channel(None);
         let status = Status {
             types: resources.status(),
@@ -166,6 +164,8 @@ impl Client {
         let (status, watched_status) = watch::channel(Arc::new(status));
         let mut client = Client {
             servers: Servers::new(settings.servers.len()),
+            files: Files::new(settings.times.look),
+            heard: 0,
             settings,
             resources,
             local,
@@ -180,6 +180,7 @@ impl Client {
             saving: None,
         };
         client.restore();
+        client.follow_files();
         let watched = Watched {
             parts: watched_parts,
             status: watched_status,
@@ -238,12 +239,16 @@ impl Client {
     pub async fn run(mut self) {
         let mut attempt = 0;
         loop {
-            let server = self.server();
-            let responses = self.responses();
+            let Some(server) = self.server() else {
+                // Files are all there is.
+                let _ = self.wait(None).await;
+                return;
+            };
+            let heard = self.heard;
             let ended = self.stream(&server).await;
             self.resources.disconnected();
             // A server that answered was well, whatever became of the stream.
-            let answered = self.responses() > responses;
+            let answered = self.heard > heard;
             match ended {
                 Ended::Closed => return,
                 Ended::Left(next, why) => {
@@ -272,32 +277,28 @@ impl Client {
                 attempt,
                 fastrand::f64(),
             );
-            if self.wait(wait).await.is_none() {
+            if self.wait(Some(wait)).await.is_none() {
                 return;
             }
         }
     }
 
-    /// Responses received so far.
-    fn responses(&self) -> u64 {
-        let status = self.status.borrow();
-        status.types.iter().map(|one| one.responses).sum()
-    }
-
-    fn server(&self) -> Box<str> {
+    fn server(&self) -> Option<Box<str>> {
         let server = self.settings.servers.get(self.servers.current());
-        server.cloned().unwrap_or_default()
+        server.cloned()
     }
 
-    /// Waits before the next attempt. Time goes on for what waits, and the file may change.
-    async fn wait(&mut self, wait: Duration) -> Option<()> {
-        let until = Instant::now() + wait;
+    /// Waits before the next attempt, if there is to be one. Time goes on for what waits, and files may change, as may
+    /// the proxy's own.
+    async fn wait(&mut self, wait: Option<Duration>) -> Option<()> {
+        let until = wait.map(|wait| Instant::now() + wait);
         loop {
             let deadline = self.deadline();
             tokio::select! {
-                () = sleep_until(until) => return Some(()),
+                () = wake(until) => return Some(()),
                 () = self.parts.closed() => return None,
                 () = wake(deadline) => self.elapsed(),
+                (of, read) = self.files.next() => self.read(&of, read),
                 Ok(()) = self.local.changed() => self.local_changed(),
             }
         }
@@ -314,44 +315,6 @@ impl Client {
         }
     }
 
-    /// Makes a connection and a stream. Some servers say nothing before the first request, so that those are on their
-    /// way before anything is waited for.
-    async fn open(&mut self, server: &str) -> Result<Session, Ended> {
-        let times = self.settings.times;
-        let link = self.local.borrow().link.clone();
-        let channel = tokio::select! {
-            channel = connect(server, &link, times) => channel?,
-            () = self.parts.closed() => return Err(Ended::Closed),
-        };
-        let (outgoing, taken) = mpsc::channel(IN_FLIGHT);
-        let claim = match self.is_suspect {
-            true => Claim::Names,
-            false => Claim::Versions,
-        };
-        self.resources.connected(claim);
-        self.send(&outgoing);
-        let mut ads = Ads::new(channel).max_decoding_message_size(MESSAGE_MAX);
-        let node = node(&self.settings.node);
-        let token = self.settings.token.as_deref();
-        let opening = async {
-            Ok::<_, Ended>(match self.settings.variant {
-                Variant::Delta => {
-                    let requests = with_token(said(taken, node, delta_request), token)?;
-                    let answers = ads.delta_aggregated_resources(requests).await?;
-                    Incoming::Delta(answers.into_inner())
-                }
-                Variant::StateOfTheWorld => {
-                    let requests = with_token(said(taken, node, world_request), token)?;
-                    let answers = ads.stream_aggregated_resources(requests).await?;
-                    Incoming::World(answers.into_inner())
-                }
-            })
-        };
-        let opened = timeout(times.answer, opening).await;
-        let incoming = opened.map_err(|_| Ended::Lost("no answer".into()))??;
-        Ok(Session { outgoing, incoming })
-    }
-
     /// Requests out, responses in, until one of them ends.
     async fn serve(&mut self, server: &str, session: &mut Session) -> Result<(), Ended> {
         self.show(|status| {
@@ -362,7 +325,7 @@ impl Client {
         let times = self.settings.times;
         // A server to which everything is held already may well have nothing to say.
         let owes = self.is_suspect || self.resources.lacks();
-        self.answer_by = owes.then(|| Instant::now() + times.answer);
+        self.answer_by = owes.then(|| self.answer_by()).flatten();
         let mut silent = Instant::now() + shortened(times.silence);
         let mut returned = Box::pin(self.preferred());
         let (mut pace, mut paused) = (Pace::default(), None);
@@ -371,11 +334,10 @@ impl Client {
             let deadline = self.deadline();
             let answer_by = self.answer_by;
             tokio::select! {
-                response = session.incoming.message(),
+                heard = session.incoming.next(),
                     if self.resources.unanswered() < UNANSWERED_MAX && paused.is_none() =>
                 {
-                    let ended = || Ended::Lost("it ended the stream".into());
-                    let verdict = self.receive(response?.ok_or_else(ended)?);
+                    let verdict = self.hear(server, heard?);
                     let pause = pace.received(verdict == Verdict::Refused);
                     paused = (!pause.is_zero()).then(|| Instant::now() + pause);
                     self.answer_by = None;
@@ -388,6 +350,7 @@ impl Client {
                 }
                 () = wake(paused), if paused.is_some() => paused = None,
                 () = wake(deadline) => self.elapsed(),
+                (of, read) = self.files.next() => self.read(&of, read),
                 Ok(()) = self.local.changed() => self.local_changed(),
                 () = self.parts.closed() => return Ok(()),
                 () = wake(answer_by) => {
@@ -406,9 +369,15 @@ impl Client {
         }
     }
 
+    /// Until when a server has to answer that owes something. By REST each request has a time of its own.
+    fn answer_by(&self) -> Option<Instant> {
+        let is_stream = self.settings.rest.is_none();
+        is_stream.then(|| Instant::now() + self.settings.times.answer)
+    }
+
     /// Comes back when a server can be reached that goes before the current one.
     fn preferred(&self) -> impl Future<Output = usize> + use<> {
-        let times = self.settings.times;
+        let (times, rest) = (self.settings.times, self.settings.rest);
         let local = self.local.clone();
         let servers = self.servers.preferred().zip(self.settings.servers.clone());
         let servers: Vec<(usize, Box<str>)> = servers.collect();
@@ -420,7 +389,7 @@ impl Client {
                 tokio::time::sleep(shortened(times.return_after)).await;
                 let link = local.borrow().link.clone();
                 for (index, server) in &servers {
-                    if connect(server, &link, times).await.is_ok() {
+                    if reach(server, &link, times, rest).await.is_ok() {
                         return *index;
                     }
                 }
@@ -439,6 +408,19 @@ impl Client {
         }
     }
 
+    fn hear(&mut self, server: &str, heard: Heard) -> Verdict {
+        self.heard += 1;
+        match heard {
+            Heard::Response(response) => return self.receive(response),
+            Heard::Nothing => {}
+            Heard::Absent(why) => {
+                tracing::debug!("xDS: control plane {server}: {why}");
+                self.show(|status| status.last_error = Some(format!("{server}: {why}")));
+            }
+        }
+        Verdict::Taken
+    }
+
     fn receive(&mut self, response: RawResponse) -> Verdict {
         self.received = Instant::now();
         let now = self.now();
@@ -448,8 +430,25 @@ impl Client {
         });
         self.save_at.get_or_insert(Instant::now() + SAVE_PAUSE);
         self.publish();
+        self.follow_files();
         self.show(|_| {});
         verdict
+    }
+
+    /// A file was read.
+    fn read(&mut self, of: &OfFile, read: Result<RawResponse, String>) {
+        self.received = Instant::now();
+        let now = self.now();
+        self.resources.receive_file(of, read, now);
+        self.publish();
+        self.follow_files();
+        self.show(|_| {});
+    }
+
+    /// What is held may name other files now.
+    fn follow_files(&mut self) {
+        let due = self.resources.files_due();
+        self.files.follow(self.resources.files(), due);
     }
 
     fn elapsed(&mut self) {
@@ -457,6 +456,7 @@ impl Client {
         let now = self.now();
         self.resources.elapsed(now);
         self.publish();
+        self.follow_files();
         self.show(|_| {});
     }
 
@@ -478,8 +478,7 @@ impl Client {
                     "xDS: no endpoint of cluster {cluster} answers: they are asked for again"
                 );
                 self.asked_again.insert(Arc::clone(cluster), Instant::now());
-                let by = Instant::now() + self.settings.times.answer;
-                self.answer_by.get_or_insert(by);
+                self.answer_by = self.answer_by.or_else(|| self.answer_by());
             }
         }
     }
@@ -498,9 +497,11 @@ impl Client {
     fn show(&self, change: impl FnOnce(&mut Status)) {
         let types = self.resources.status();
         let unknown_clusters = self.resources.unknown_clusters();
+        let (files, file_reads) = (self.resources.file_status(), self.resources.file_reads());
         self.status.send_modify(|status| {
             let status = Arc::make_mut(status);
             (status.types, status.unknown_clusters) = (types, unknown_clusters);
+            (status.files, status.file_reads) = (files, file_reads);
             change(status);
         });
     }
@@ -527,15 +528,6 @@ async fn wake(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
-    }
-}
-
-impl Incoming {
-    async fn message(&mut self) -> Result<Option<RawResponse>, GrpcStatus> {
-        Ok(match self {
-            Incoming::Delta(answers) => answers.message().await?.map(delta_response),
-            Incoming::World(answers) => answers.message().await?.map(world_response),
-        })
     }
 }
 

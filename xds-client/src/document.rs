@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     graph::{CLUSTER_WAIT, Graph, State},
+    response,
     subscription::{ResourceType, Update},
     translate::{self, Resource, Translated},
 };
@@ -30,6 +31,30 @@ pub fn read(text: &str) -> Result<Vec<Checked>, String> {
     let value: Value = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
     let resources = resources(value)?;
     Ok(resources.into_iter().map(check).collect())
+}
+
+/// Reads all resources of a `DiscoveryResponse` in protobuf.
+///
+/// # Errors
+///
+/// It is none.
+pub fn read_bytes(bytes: &[u8]) -> Result<Vec<Checked>, String> {
+    let resources = response::of_bytes(bytes)?.resources.into_iter();
+    let checked = resources.map(|raw| {
+        let mut all = ResourceType::ALL.into_iter();
+        let found = all.find(|one| one.url() == raw.type_url);
+        let translated = match found {
+            Some(found) => translate::translate(found, &raw.type_url, &raw.bytes),
+            None => {
+                Translated::refused(format!("a `{}` is no resource that is taken", raw.type_url))
+            }
+        };
+        Checked {
+            resource_type: found,
+            translated,
+        }
+    });
+    Ok(checked.collect())
 }
 
 /// A resource of a text, as it is served.
@@ -85,7 +110,7 @@ fn encode_one(json: &Value) -> Result<Encoded, String> {
 }
 
 /// Its name as it stands there, if one does.
-fn name_of(json: &Value) -> &str {
+pub(crate) fn name_of(json: &Value) -> &str {
     let field = |key: &str| json.get(key).and_then(Value::as_str);
     field("cluster_name")
         .or(field("clusterName"))
@@ -157,6 +182,18 @@ fn check(json: Value) -> Checked {
     }
 }
 
+/// What files bring is not looked for.
+fn leave_out_files(graph: &mut Graph) {
+    for resource_type in [ResourceType::Endpoint, ResourceType::Route] {
+        for (file, names) in graph.wanted_of_files(resource_type) {
+            for name in names {
+                let name = (*file.key(&name)).to_owned();
+                graph.apply(resource_type, Update::Missing { name });
+            }
+        }
+    }
+}
+
 /// What the good ones of these refer to and is not among them, one line each.
 pub fn dangling(resources: &[Checked]) -> Vec<String> {
     let mut graph = Graph::default();
@@ -174,6 +211,7 @@ pub fn dangling(resources: &[Checked]) -> Vec<String> {
         let value: Resource = value.clone();
         graph.apply(*resource_type, Update::Set { name, value });
     }
+    leave_out_files(&mut graph);
     graph.poll(Duration::ZERO, &Default::default());
     graph.poll(CLUSTER_WAIT, &Default::default());
     let waiting = names
@@ -201,6 +239,7 @@ pub fn dangling(resources: &[Checked]) -> Vec<String> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
+    use crate::pb::{self, discovery::Any};
 
     const BOOTSTRAP: &str = "
 static_resources:
@@ -235,6 +274,8 @@ static_resources:
                 "cluster `c` is named by a route, and not here",
             ]
         );
+        let of_file = BOOTSTRAP.replace("ads: {}", "path_config_source: { path: /eds.yaml }");
+        assert_eq!(dangling(&read(&of_file).unwrap()).len(), 1, "not `b`");
         let one = "{ '@type': type.googleapis.com/envoy.config.cluster.v3.Cluster, name: a }";
         for text in [
             one.to_owned(),
@@ -297,5 +338,30 @@ static_resources:
         for text in ["1", "{}", "a: [", "resources: 1"] {
             assert!(read(text).is_err(), "{text}");
         }
+        assert!(read_bytes(&[0xff]).is_err());
+    }
+
+    /// Goal: protobuf is read as text is. Method: a good resource, and one of a type that is not taken.
+    #[test]
+    fn protobuf_is_read() {
+        let (_, value) = translate::from_json(&json!({
+            "@type": ResourceType::Cluster.url(), "name": "a" }))
+        .unwrap();
+        let any = |type_url: &str| Any {
+            type_url: type_url.into(),
+            value: value.clone(),
+        };
+        let bytes = pb::encode_response(&pb::discovery::DiscoveryResponse {
+            resources: vec![any(ResourceType::Cluster.url()), any("x")],
+            ..Default::default()
+        });
+        let [good, bad] = &read_bytes(&bytes).unwrap()[..] else {
+            unreachable!()
+        };
+        assert_eq!(good.translated.name, "a");
+        assert!(good.translated.resource.is_ok());
+        assert_eq!(bad.resource_type, None);
+        let fault = &bad.translated.resource.as_ref().unwrap_err()[0];
+        assert_eq!(fault.reason, "a `x` is no resource that is taken");
     }
 }

@@ -22,6 +22,7 @@ use std::{
 use tidegate_core::config::model::{self, Protocol, RouteAction};
 
 use crate::{
+    source::FileSource,
     subscription::{ResourceType, Update},
     translate::{self, Resource},
 };
@@ -142,25 +143,48 @@ impl Graph {
         }
     }
 
-    /// Names of a type that something held refers to. What is held of others is let go of.
+    /// Names of a type that something held refers to and the stream brings. What is held of others is let go of.
     pub fn wanted(&mut self, resource_type: ResourceType) -> BTreeSet<Arc<str>> {
+        let referred = self.referred(resource_type);
+        match resource_type {
+            ResourceType::Endpoint => self
+                .assignments
+                .retain(|name, _| referred.contains_key(name)),
+            ResourceType::Route => self.routes.retain(|name, _| referred.contains_key(name)),
+            ResourceType::Cluster | ResourceType::Listener => {}
+        }
+        let of_stream = referred.into_iter().filter(|(_, file)| file.is_none());
+        of_stream.map(|(name, _)| name).collect()
+    }
+
+    /// Names of a type that something held refers to and files bring, by file.
+    pub fn wanted_of_files(
+        &self,
+        resource_type: ResourceType,
+    ) -> BTreeMap<FileSource, BTreeSet<String>> {
+        let mut wanted: BTreeMap<FileSource, BTreeSet<String>> = BTreeMap::new();
+        for (key, file) in self.referred(resource_type) {
+            let Some(file) = file else { continue };
+            let name = file.name(&key).to_owned();
+            wanted.entry(file).or_default().insert(name);
+        }
+        wanted
+    }
+
+    /// Each that is referred to, with the file that it is in.
+    fn referred(&self, resource_type: ResourceType) -> BTreeMap<Arc<str>, Option<FileSource>> {
         match resource_type {
             ResourceType::Endpoint => {
-                let wanted = self
-                    .clusters
-                    .values()
-                    .filter_map(|one| one.assignment.clone());
-                let wanted: BTreeSet<Arc<str>> = wanted.collect();
-                self.assignments.retain(|name, _| wanted.contains(name));
-                wanted
+                let all = self.clusters.values();
+                all.filter_map(|one| Some((one.assignment.clone()?, one.file.clone())))
+                    .collect()
             }
             ResourceType::Route => {
-                let wanted = self.listeners.values().filter_map(|one| one.routes.clone());
-                let wanted: BTreeSet<Arc<str>> = wanted.collect();
-                self.routes.retain(|name, _| wanted.contains(name));
-                wanted
+                let all = self.listeners.values();
+                all.filter_map(|one| Some((one.routes.clone()?, one.file.clone())))
+                    .collect()
             }
-            ResourceType::Cluster | ResourceType::Listener => BTreeSet::new(),
+            ResourceType::Cluster | ResourceType::Listener => BTreeMap::new(),
         }
     }
 

@@ -27,6 +27,19 @@ pub(crate) fn decode_resource(bytes: &[u8]) -> Result<discovery::Resource, prost
     prost::Message::decode(bytes)
 }
 
+/// A response of the state of the world.
+pub(crate) fn decode_response(
+    bytes: &[u8],
+) -> Result<discovery::DiscoveryResponse, prost::DecodeError> {
+    prost::Message::decode(bytes)
+}
+
+/// The bytes of [`decode_response`].
+#[cfg(test)]
+pub(crate) fn encode_response(response: &discovery::DiscoveryResponse) -> Vec<u8> {
+    prost::Message::encode_to_vec(response)
+}
+
 /// Resources with their names and versions as one message, and back.
 pub(crate) fn encode_kept(resources: Vec<RawResource>) -> Vec<u8> {
     let resources = resources.into_iter().map(|raw| discovery::Resource {

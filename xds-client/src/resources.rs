@@ -1,6 +1,8 @@
 //! All that is known on a stream of a control plane: a subscription for each type, and the graph of what is held.
 //! Responses go in, as bytes with names; requests and parts of a configuration come out. Pure: a transport moves the
-//! bytes, and says what time it is.
+//! bytes, and says what time it is. What files bring goes the same way; see `files`.
+
+mod files;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,11 +12,16 @@ use std::{
 
 use crate::{
     graph::{Graph, Part, State},
+    source::OfFile,
     subscription::{
         Claim, Heartbeat, Request, Resource, ResourceType, Response, Subscription, Update, Variant,
     },
     translate::{self, Fault, Translated},
 };
+
+pub use files::FileStatus;
+
+use files::Files;
 
 /// A response as it came: nothing of it is decoded.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +53,8 @@ pub struct RawResource {
     pub type_url: String,
     /// Its bytes.
     pub bytes: Vec<u8>,
+    /// Why it could not even be put into bytes, if it came as text.
+    pub fault: Option<String>,
 }
 
 /// What became of a response.
@@ -106,11 +115,34 @@ struct Told {
     warnings: BTreeMap<String, Vec<String>>,
 }
 
+impl Told {
+    /// A response was taken, or parts of it.
+    fn count<T>(&mut self, updates: &[Update<T>], refused: usize, error: Option<&str>) {
+        self.responses += 1;
+        self.rejected += refused as u64;
+        let accepted = updates.iter();
+        let accepted = accepted.filter(|one| matches!(one, Update::Set { .. }));
+        self.accepted += accepted.count() as u64;
+        if let Some(error) = error {
+            self.last_error = Some(error.to_owned());
+        }
+    }
+
+    /// Nobody wants to know of a resource any more.
+    fn forget(&mut self, name: &str) {
+        self.errors.remove(name);
+        self.warnings.remove(name);
+    }
+}
+
 /// All that is known.
 #[derive(Debug)]
 pub struct Resources {
-    /// In the order of [`ResourceType::ALL`], which is the order of requests.
+    /// On the stream, in the order of [`ResourceType::ALL`], which is the order of requests.
     subscriptions: Vec<Subscription>,
+    /// Whether there is to be a stream: what could only come by it is missing otherwise.
+    is_streamed: bool,
+    files: Files,
     told: BTreeMap<ResourceType, Told>,
     graph: Graph,
     /// The accepted resources as they came, by type and name; only if they are to be kept.
@@ -132,6 +164,8 @@ impl Resources {
         };
         Resources {
             subscriptions: ResourceType::ALL.map(subscription).into(),
+            is_streamed: true,
+            files: Files::default(),
             told: ResourceType::ALL.map(|one| (one, Told::default())).into(),
             graph: Graph::default(),
             kept: None,
@@ -164,12 +198,10 @@ impl Resources {
                 .filter(|raw| raw.type_url == resource_type.url())
             {
                 let told = self.told.entry(resource_type).or_default();
-                let read = read(resource_type, raw.clone(), told);
+                let read = read(resource_type, raw.clone(), told, None);
                 let Ok(value) = read.value else { continue };
-                if !self
-                    .subscription(resource_type)
-                    .restore(&read.name, &raw.version)
-                {
+                let subscription = self.subscription(resource_type);
+                if !subscription.is_some_and(|one| one.restore(&read.name, &raw.version)) {
                     continue;
                 }
                 if let Some(kept) = &mut self.kept {
@@ -213,7 +245,7 @@ impl Resources {
             return false;
         };
         self.subscription(ResourceType::Endpoint)
-            .ask_again(&assignment)
+            .is_some_and(|one| one.ask_again(&assignment))
     }
 
     /// Whether [`Self::poll_request`] has something to send.
@@ -248,44 +280,14 @@ impl Resources {
         };
         let resource_type = subscription.resource_type();
         let told = self.told.entry(resource_type).or_default();
-        told.responses += 1;
-        let mut raw: BTreeMap<String, RawResource> = BTreeMap::new();
         let is_kept = self.kept.is_some();
-        let (beats, whole): (Vec<_>, Vec<_>) = response
-            .resources
-            .into_iter()
-            .partition(|one| one.is_heartbeat);
-        let resources = whole.into_iter().map(|one| {
-            let copy = is_kept.then(|| one.clone());
-            let read = read(resource_type, one, told);
-            // Of two of one name the first is taken.
-            if let Some(copy) = copy {
-                let name = read.name.clone();
-                raw.entry(read.name.clone())
-                    .or_insert(RawResource { name, ..copy });
-            }
-            read
-        });
-        let mut resources: Vec<_> = resources.collect();
-        let (heartbeats, bad) = heartbeats(beats);
-        resources.extend(bad);
-        let refused = resources.iter().filter(|one| one.value.is_err()).count();
-        let decoded = Response {
-            version: response.version,
-            nonce: response.nonce,
-            resources,
-            heartbeats,
-            removed: response.removed,
-        };
-        let updates = subscription.receive(decoded, now);
-        told.rejected += refused as u64;
-        told.accepted += updates
-            .iter()
-            .filter(|one| matches!(one, Update::Set { .. }))
-            .count() as u64;
-        if let Some(error) = subscription.error() {
-            told.last_error = Some(error.to_owned());
-        }
+        let Decoded {
+            response,
+            raw,
+            refused,
+        } = decode(resource_type, response, told, None, is_kept);
+        let updates = subscription.receive(response, now);
+        told.count(&updates, refused, subscription.error());
         let is_refused_in_part = subscription.error().is_some();
         let verdict = match is_refused_in_part && updates.is_empty() {
             true => Verdict::Refused,
@@ -328,13 +330,18 @@ impl Resources {
     /// When [`Self::elapsed`] wants to be called, if nothing happens before.
     pub fn deadline(&self) -> Option<Duration> {
         let missing = self.subscriptions.iter().filter_map(Subscription::deadline);
+        let missing = missing.chain(self.files.deadline());
         missing.chain(self.graph.deadline()).min()
     }
 
     /// Time passed.
     pub fn elapsed(&mut self, now: Duration) {
-        for resource_type in ResourceType::ALL {
-            let updates = self.subscription(resource_type).elapsed(now);
+        let mut updates: Vec<(ResourceType, Vec<_>)> = Vec::new();
+        for subscription in &mut self.subscriptions {
+            updates.push((subscription.resource_type(), subscription.elapsed(now)));
+        }
+        updates.extend(self.files.elapsed(now));
+        for (resource_type, updates) in updates {
             self.apply(resource_type, updates);
         }
     }
@@ -346,10 +353,7 @@ impl Resources {
 
     /// How each type is doing.
     pub fn status(&self) -> Vec<TypeStatus> {
-        self.subscriptions
-            .iter()
-            .map(|one| self.status_of(one))
-            .collect()
+        ResourceType::ALL.map(|one| self.status_of(one)).into()
     }
 
     /// Clusters that routes name and that do not exist.
@@ -357,31 +361,35 @@ impl Resources {
         self.graph.placeholders().iter().cloned().collect()
     }
 
-    fn status_of(&self, subscription: &Subscription) -> TypeStatus {
-        let resource_type = subscription.resource_type();
+    fn status_of(&self, resource_type: ResourceType) -> TypeStatus {
+        let of_type = |one: &&Subscription| one.resource_type() == resource_type;
+        let subscription = self.subscriptions.iter().find(of_type);
         let nothing = Told::default();
         let told = self.told.get(&resource_type).unwrap_or(&nothing);
-        let held = subscription.held();
-        let names: BTreeSet<&String> = held
-            .keys()
-            .chain(subscription.names())
-            .chain(told.errors.keys())
-            .collect();
-        let resources = names.into_iter().map(|name| {
-            let version = held.get(name);
-            let state = self.graph.state(resource_type, name);
+        // By name: the version that is held, if one is.
+        let mut known: BTreeMap<String, Option<&String>> = self.files.known(resource_type);
+        if let Some(one) = subscription {
+            known.extend(one.names().iter().map(|name| (name.clone(), None)));
+            let held = one.held().iter();
+            known.extend(held.map(|(name, version)| (name.clone(), Some(version))));
+        }
+        for name in told.errors.keys() {
+            known.entry(name.clone()).or_default();
+        }
+        let resources = known.into_iter().map(|(name, version)| {
+            let state = self.graph.state(resource_type, &name);
             ResourceStatus {
-                name: name.clone(),
                 version: version.cloned().unwrap_or_default(),
                 state: (version.is_some() || state == State::Missing).then_some(state),
-                error: told.errors.get(name).cloned(),
-                warnings: told.warnings.get(name).cloned().unwrap_or_default(),
+                error: told.errors.get(&name).cloned(),
+                warnings: told.warnings.get(&name).cloned().unwrap_or_default(),
+                name,
             }
         });
         TypeStatus {
             resource_type,
-            version: subscription.version().to_owned(),
-            nonce: subscription.nonce().to_owned(),
+            version: subscription.map_or(String::new(), |one| one.version().to_owned()),
+            nonce: subscription.map_or(String::new(), |one| one.nonce().to_owned()),
             responses: told.responses,
             accepted: told.accepted,
             rejected: told.rejected,
@@ -398,8 +406,7 @@ impl Resources {
             if let (Update::Removed { name } | Update::Expired { name }, Some(told)) =
                 (&update, self.told.get_mut(&resource_type))
             {
-                told.errors.remove(name);
-                told.warnings.remove(name);
+                told.forget(name);
             }
             self.graph.apply(resource_type, update);
         }
@@ -409,7 +416,9 @@ impl Resources {
             ResourceType::Endpoint | ResourceType::Route => return,
         };
         let wanted = self.graph.wanted(refers_to);
-        let subscription = self.subscription(refers_to);
+        let Some(subscription) = self.subscription(refers_to) else {
+            return;
+        };
         let asked = subscription.names().clone();
         let gone = asked.iter().filter(|name| !wanted.contains(name.as_str()));
         let gone: Vec<&String> = gone.collect();
@@ -417,21 +426,74 @@ impl Resources {
         wanted.iter().for_each(|name| subscription.subscribe(name));
         if let Some(told) = self.told.get_mut(&refers_to) {
             for name in gone {
-                told.errors.remove(name);
-                told.warnings.remove(name);
+                told.forget(name);
                 if let Some(kept) = &mut self.kept {
                     kept.remove(&(refers_to, name.clone()));
                 }
             }
         }
+        if !self.is_streamed {
+            self.nobody_brings(refers_to, &wanted);
+        }
+        self.follow_files(refers_to);
     }
 
-    fn subscription(&mut self, resource_type: ResourceType) -> &mut Subscription {
-        let found = self
-            .subscriptions
+    /// That of a type on the stream, unless the type comes from a file.
+    fn subscription(&mut self, resource_type: ResourceType) -> Option<&mut Subscription> {
+        self.subscriptions
             .iter_mut()
-            .find(|one| one.resource_type() == resource_type);
-        found.unwrap_or_else(|| unreachable!("there is one for each type"))
+            .find(|one| one.resource_type() == resource_type)
+    }
+}
+
+/// A response that was looked into.
+struct Decoded {
+    response: Response<translate::Resource>,
+    /// Its resources as they came, by name, if they are to be kept.
+    raw: BTreeMap<String, RawResource>,
+    /// How many were refused.
+    refused: usize,
+}
+
+/// Looks into a response, of the stream or `of` a file.
+fn decode(
+    resource_type: ResourceType,
+    response: RawResponse,
+    told: &mut Told,
+    of: Option<&OfFile>,
+    is_kept: bool,
+) -> Decoded {
+    let mut raw: BTreeMap<String, RawResource> = BTreeMap::new();
+    let (beats, whole): (Vec<_>, Vec<_>) = response
+        .resources
+        .into_iter()
+        .partition(|one| one.is_heartbeat);
+    let resources = whole.into_iter().map(|one| {
+        let copy = is_kept.then(|| one.clone());
+        let read = read(resource_type, one, told, of);
+        // Of two of one name the first is taken.
+        if let Some(copy) = copy {
+            let name = read.name.clone();
+            raw.entry(read.name.clone())
+                .or_insert(RawResource { name, ..copy });
+        }
+        read
+    });
+    let mut resources: Vec<_> = resources.collect();
+    let (heartbeats, bad) = heartbeats(beats);
+    resources.extend(bad);
+    let refused = resources.iter().filter(|one| one.value.is_err()).count();
+    let response = Response {
+        version: response.version,
+        nonce: response.nonce,
+        resources,
+        heartbeats,
+        removed: response.removed,
+    };
+    Decoded {
+        response,
+        raw,
+        refused,
     }
 }
 
@@ -440,12 +502,16 @@ fn read(
     resource_type: ResourceType,
     raw: RawResource,
     told: &mut Told,
+    of: Option<&OfFile>,
 ) -> Resource<translate::Resource> {
     let Translated {
         name,
         mut resource,
         warnings,
-    } = translate::translate(resource_type, &raw.type_url, &raw.bytes);
+    } = match raw.fault {
+        Some(why) => Translated::refused(why),
+        None => translate::translate(resource_type, &raw.type_url, &raw.bytes),
+    };
     if !raw.name.is_empty() && !name.is_empty() && raw.name != name {
         let reason = format!("calls itself `{name}`");
         resource = Err(vec![Fault {
@@ -456,20 +522,21 @@ fn read(
     let name = if raw.name.is_empty() { name } else { raw.name };
     let lines = |faults: &[Fault]| faults.iter().map(ToString::to_string).collect::<Vec<_>>();
     let value = resource.map_err(|faults| lines(&faults).join("; "));
+    let shown = of.map_or_else(|| name.clone(), |of| of.key(name.clone()));
     match &value {
         Err(error) => {
             let has_room =
-                told.errors.len() < resource_type.held_max() || told.errors.contains_key(&name);
+                told.errors.len() < resource_type.held_max() || told.errors.contains_key(&shown);
             if !name.is_empty() && has_room {
-                told.errors.insert(name.clone(), error.clone());
+                told.errors.insert(shown, error.clone());
             }
         }
         Ok(_) => {
-            told.errors.remove(&name);
+            told.errors.remove(&shown);
             match warnings.is_empty() {
-                true => drop(told.warnings.remove(&name)),
+                true => drop(told.warnings.remove(&shown)),
                 false if told.warnings.len() < resource_type.held_max() => {
-                    drop(told.warnings.insert(name.clone(), lines(&warnings)));
+                    drop(told.warnings.insert(shown, lines(&warnings)));
                 }
                 false => {}
             }

@@ -14,7 +14,7 @@ use super::{
         HostPattern, Http, Http2Limits, Listener, PathPattern, PathRewrite, Probe, Protocol,
         ProxyProtocolIn, ProxyProtocolOut, RateLimit, RateLimitService, Redirect, Route,
         RouteAction, RouteMatch, Scope, StaticEndpoint, Tcp, ValuePattern, WeightedCluster,
-        XForwarded, Xds, XdsTls,
+        XForwarded,
     },
     quantity::{format_duration, format_share, format_size},
 };
@@ -28,6 +28,7 @@ mod limit;
 mod retry;
 mod steering;
 mod tls;
+mod xds;
 
 /// Stands in place of a value that may be a secret.
 pub(super) const REDACTED: &str = "[redacted]";
@@ -106,7 +107,7 @@ pub(super) fn file(config: &Config, secrets: Secrets) -> Value {
     file.put_opt("center", config.center.as_deref().map(center));
     let service = config.rate_limit_service.as_deref();
     file.put_opt("rate_limit_service", service.map(limit::rate_limit_service));
-    file.put_opt("xds", config.xds.as_deref().map(xds));
+    file.put_opt("xds", config.xds.as_deref().map(xds::xds));
     let program = config.steering.as_deref();
     file.put_opt("steering", program.map(steering::steering));
     file.into()
@@ -460,25 +461,6 @@ fn cluster(cluster: &Cluster) -> Value {
     let limit = cluster.adaptive_limit.as_deref().map(limit::adaptive_limit);
     object.put_opt("adaptive_limit", limit);
     object.into()
-}
-
-fn xds(xds: &Xds) -> Object {
-    let mut object = Object::default();
-    object.put("addresses", texts(&xds.addresses));
-    object.put("protocol", xds.protocol.word());
-    object.put_opt("cluster", xds.cluster.as_deref());
-    object.put_opt("token_file", xds.token_file.as_deref());
-    object.put_opt("tls", xds.tls.as_ref().map(xds_tls));
-    object.put_opt("cache", xds.cache.as_deref());
-    object
-}
-
-fn xds_tls(tls: &XdsTls) -> Object {
-    let mut object = Object::default();
-    object.put("trusted_ca", &*tls.trusted_ca);
-    object.put_opt("certificate", tls.certificate.as_deref());
-    object.put_opt("server_name", tls.server_name.as_deref());
-    object
 }
 
 fn texts(texts: &[Arc<str>]) -> Vec<Value> {

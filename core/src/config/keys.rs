@@ -96,6 +96,7 @@ pub(super) static SECTIONS: &[&Section] = &[
     &CENTER,
     &RESTART,
     &XDS,
+    &XDS_FILES,
     &XDS_TLS,
     &STEERING,
     &STEERED_APPLICATION,
@@ -381,6 +382,7 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("ads_config", "xds"),
     ("dynamic_resources", "xds"),
     ("control_plane", "xds"),
+    ("api_type", "protocol"),
 ];
 
 /// The key of `section` that others call `word`.

@@ -1,6 +1,6 @@
 //! `tidegate check --xds`: are these resources of the Envoy API, and what would become of them?
 
-use std::{fs, path::PathBuf};
+use std::{fs, io, path::PathBuf};
 
 use serde_json::{Value, json};
 use tidegate_core::config::FILE_BYTES_MAX;
@@ -56,13 +56,17 @@ fn read(path: &PathBuf) -> Result<File, Failure> {
     if length.is_ok_and(|length| length > FILE_BYTES_MAX as u64) {
         return Err(bad("is too large".into(), "is this the right file?"));
     }
-    let text = fs::read_to_string(path).map_err(|e| {
+    let unreadable = |e: io::Error| {
         bad(
             e.to_string(),
             "name a file that exists and that this user may read",
         )
-    })?;
-    let resources = document::read(&text).map_err(|why| {
+    };
+    let resources = match path.extension() {
+        Some(end) if end == "pb" => document::read_bytes(&fs::read(path).map_err(unreadable)?),
+        _ => document::read(&fs::read_to_string(path).map_err(unreadable)?),
+    };
+    let resources = resources.map_err(|why| {
         bad(
             why,
             "write resources as the protocol's own JSON mapping has them",

@@ -32,16 +32,29 @@ pub struct Tls {
     pub server_name: Option<Box<str>>,
 }
 
-/// Makes a connection to `HOST:PORT`.
+/// Makes the bytes of a connection to `HOST:PORT`, encrypted if they are to be, for this protocol.
+pub(super) async fn dial(
+    server: &str,
+    link: &Link,
+    times: Times,
+    alpn: &[u8],
+) -> Result<Box<dyn Bytes>, Ended> {
+    let connector = Connector::new(server, link, alpn)?;
+    let connected = tokio::time::timeout(times.connect, connector.connect());
+    match connected.await {
+        Ok(bytes) => bytes.map_err(|error| Ended::Lost(innermost(&error))),
+        Err(_) => Err(Ended::Lost("no connection in time".into())),
+    }
+}
+
+/// Makes a connection of gRPC to `HOST:PORT`.
 pub(super) async fn connect(server: &str, link: &Link, times: Times) -> Result<Channel, Ended> {
-    let tls = match link {
-        Link::Plaintext => None,
-        Link::Tls(tls) => Some(&**tls),
-        Link::Unready => return Err(Ended::Lost("a secret of its TLS is missing".into())),
-    };
-    let connector = Connector::new(server, tls).map_err(Ended::Lost)?;
+    let connector = Connector::new(server, link, b"h2")?;
     let lost = |error: &dyn std::error::Error| Ended::Lost(innermost(error));
-    let scheme = if tls.is_some() { "https" } else { "http" };
+    let scheme = match connector.tls {
+        Some(_) => "https",
+        None => "http",
+    };
     // The connector makes TLS: the library is to see bytes alone.
     let endpoint = Endpoint::from_shared(format!("http://{server}"))
         .map_err(|error| lost(&error))?
@@ -69,26 +82,43 @@ struct Connector {
 }
 
 impl Connector {
-    fn new(server: &str, tls: Option<&Tls>) -> Result<Connector, String> {
-        let tls = match tls {
-            None => None,
-            Some(tls) => {
-                let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
-                let host = host.trim_start_matches('[').trim_end_matches(']');
-                let name = tls.server_name.as_deref().unwrap_or(host);
-                let name = ServerName::try_from(name.to_owned()).map_err(|e| e.to_string())?;
-                Some((TlsConnector::from(Arc::new(config(tls)?)), name))
-            }
+    fn new(server: &str, link: &Link, alpn: &[u8]) -> Result<Connector, Ended> {
+        let tls = match link {
+            Link::Plaintext => None,
+            Link::Tls(tls) => Some(encrypted(server, tls, alpn).map_err(Ended::Lost)?),
+            Link::Unready => return Err(Ended::Lost("a secret of its TLS is missing".into())),
         };
         Ok(Connector {
             address: server.into(),
             tls,
         })
     }
+
+    async fn connect(self) -> io::Result<Box<dyn Bytes>> {
+        let stream = TcpStream::connect(&*self.address).await?;
+        stream.set_nodelay(true)?;
+        Ok(match self.tls {
+            None => Box::new(stream),
+            Some((tls, name)) => Box::new(tls.connect(name, stream).await?),
+        })
+    }
+}
+
+/// What encrypts, and whom it expects.
+fn encrypted(
+    server: &str,
+    tls: &Tls,
+    alpn: &[u8],
+) -> Result<(TlsConnector, ServerName<'static>), String> {
+    let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let name = tls.server_name.as_deref().unwrap_or(host);
+    let name = ServerName::try_from(name.to_owned()).map_err(|e| e.to_string())?;
+    Ok((TlsConnector::from(Arc::new(config(tls, alpn)?)), name))
 }
 
 /// What is encrypted with. Made for each connection: they are few, and secrets change.
-fn config(tls: &Tls) -> Result<ClientConfig, String> {
+fn config(tls: &Tls, alpn: &[u8]) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     let Material::TrustedCa { certificates, .. } = &tls.trusted_ca else {
         return Err("what is trusted are no authorities".into());
@@ -108,7 +138,7 @@ fn config(tls: &Tls) -> Result<ClientConfig, String> {
         }
         _ => config.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     Ok(config)
 }
 
@@ -122,20 +152,12 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let Connector { address, tls } = self.clone();
-        Box::pin(async move {
-            let stream = TcpStream::connect(&*address).await?;
-            stream.set_nodelay(true)?;
-            let bytes: Box<dyn Bytes> = match tls {
-                None => Box::new(stream),
-                Some((tls, name)) => Box::new(tls.connect(name, stream).await?),
-            };
-            Ok(TokioIo::new(bytes))
-        })
+        let connector = self.clone();
+        Box::pin(async move { Ok(TokioIo::new(connector.connect().await?)) })
     }
 }
 
 /// A connection, encrypted or not.
-trait Bytes: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+pub(super) trait Bytes: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Bytes for T {}

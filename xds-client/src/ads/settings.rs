@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
-use super::Tls;
-use crate::subscription::Variant;
+use super::{Rest, Tls};
+use crate::{source::OfFile, subscription::Variant};
 
 /// The times of a client.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,8 @@ pub struct Times {
     pub backoff_min: Duration,
     /// The longest, before jitter.
     pub backoff_max: Duration,
+    /// Between two looks at files.
+    pub look: Duration,
 }
 
 impl Default for Times {
@@ -34,6 +36,8 @@ impl Default for Times {
             keep_alive: Duration::from_secs(10),
             backoff_min: Duration::from_millis(500),
             backoff_max: Duration::from_secs(30),
+            // A dozen files cost a microsecond each; nobody waits for a change longer than for a stream's.
+            look: Duration::from_millis(100),
         }
     }
 }
@@ -52,10 +56,14 @@ pub struct Node {
 /// Settings of a client.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The control planes, `HOST:PORT`, the preferred first.
+    /// The control planes, `HOST:PORT`, the preferred first; none if files bring everything.
     pub servers: Vec<Box<str>>,
     /// Which variant of the protocol is spoken.
     pub variant: Variant,
+    /// How control planes are asked by REST, in the state of the world; gRPC otherwise.
+    pub rest: Option<Rest>,
+    /// Types that come from files instead.
+    pub files: Vec<OfFile>,
     /// Who asks.
     pub node: Node,
     /// What a server asks for before it answers, if it does.

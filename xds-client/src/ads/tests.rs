@@ -9,6 +9,7 @@
 mod encrypted;
 mod liveness;
 mod misbehaving;
+mod rest;
 
 use std::{net::SocketAddr, pin::Pin};
 
@@ -19,18 +20,21 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use serde_json::json;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::{
     pb::{
-        Request as GrpcRequest, Response as GrpcResponse, async_trait,
-        discovery::aggregated_discovery_service_server::{
-            AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+        Request as GrpcRequest, Response as GrpcResponse, Streaming, async_trait,
+        discovery::{
+            self as pb,
+            aggregated_discovery_service_server::{
+                AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+            },
         },
     },
-    subscription::ResourceType,
+    subscription::{ResourceType, Variant},
     translate,
 };
 
@@ -156,6 +160,8 @@ fn settings(servers: &[SocketAddr], variant: Variant) -> Settings {
     Settings {
         servers: servers.iter().map(|one| one.to_string().into()).collect(),
         variant,
+        rest: None,
+        files: Vec::new(),
         node: Node {
             id: "gw-1".into(),
             cluster: "edge".into(),

@@ -5,13 +5,14 @@ use tokio::sync::mpsc;
 
 use super::{Ended, Node};
 use crate::{
-    pb::{MetadataValue, Request as GrpcRequest, decode_resource, discovery as pb},
-    resources::{RawResource, RawResponse},
+    pb::{MetadataValue, Request as GrpcRequest, discovery as pb},
+    resources::RawResponse,
+    response::of_wrapper,
     subscription::{Request, Wanted},
 };
 
 /// What servers may count on: resources may have an end, and be wrapped to say so.
-const FEATURES: [&str; 2] = [
+pub(super) const FEATURES: [&str; 2] = [
     "xds.config.supports-resource-ttl",
     "xds.config.supports-resource-in-sotw",
 ];
@@ -102,48 +103,7 @@ pub(super) fn delta_response(response: pb::DeltaDiscoveryResponse) -> RawRespons
         type_url: response.type_url,
         version: String::new(),
         nonce: response.nonce,
-        resources: response.resources.into_iter().map(wrapped).collect(),
+        resources: response.resources.into_iter().map(of_wrapper).collect(),
         removed: response.removed_resources,
-    }
-}
-
-fn wrapped(resource: pb::Resource) -> RawResource {
-    let is_heartbeat = resource.resource.is_none() && resource.ttl.is_some();
-    let held = resource.resource.unwrap_or_default();
-    RawResource {
-        name: resource.name,
-        version: resource.version,
-        ttl: resource.ttl.map(|ttl| (ttl.seconds, ttl.nanos)),
-        is_heartbeat,
-        type_url: held.type_url,
-        bytes: held.value,
-    }
-}
-
-/// In the state of the world a resource may be wrapped, too, or stand for itself.
-pub(super) fn world_response(response: pb::DiscoveryResponse) -> RawResponse {
-    let version = response.version_info.clone();
-    let resources = response.resources.into_iter().map(|held| {
-        if held
-            .type_url
-            .ends_with("/envoy.service.discovery.v3.Resource")
-            && let Ok(resource) = decode_resource(&held.value)
-        {
-            return wrapped(resource);
-        }
-        RawResource {
-            name: String::new(),
-            version: version.clone(),
-            type_url: held.type_url,
-            bytes: held.value,
-            ..RawResource::default()
-        }
-    });
-    RawResponse {
-        resources: resources.collect(),
-        type_url: response.type_url,
-        version: response.version_info,
-        nonce: response.nonce,
-        removed: Vec::new(),
     }
 }

@@ -7,6 +7,8 @@
     clippy::panic
 )]
 
+mod files;
+
 use serde_json::{Value as Json, json};
 
 use super::*;

@@ -8,7 +8,7 @@ use tidegate_core::config::{
 };
 
 use super::{
-    Cluster as Translated, balance, endpoint, is_this_stream,
+    Cluster as Translated, Referred, balance, endpoint,
     node::Node,
     own::Sections,
     reference, template,
@@ -47,41 +47,45 @@ pub(super) fn cluster(node: &Node<'_>) -> Translated {
     {
         config.tls = tls::cluster(&context, config.protocol);
     }
-    let assignment = endpoints(node, &mut config);
-    Translated { config, assignment }
+    let Referred { name, file } = endpoints(node, &mut config);
+    Translated {
+        config,
+        assignment: name,
+        file,
+    }
 }
 
 /// Where endpoints come from: into the model, or the name of their assignment.
-fn endpoints(node: &Node<'_>, config: &mut Cluster) -> Option<Arc<str>> {
+fn endpoints(node: &Node<'_>, config: &mut Cluster) -> Referred {
     let assignment = node.node("load_assignment");
     match node.word("type", "STATIC") {
         "EDS" => {
             let Some(source) = node.node("eds_cluster_config") else {
                 node.refuse("eds_cluster_config", "is missing: the type is EDS");
-                return None;
+                return Referred::default();
             };
-            is_this_stream(&source, "eds_config");
             config.endpoints = Endpoints::Static(Vec::new());
-            match source.has("service_name") {
+            let name = match source.has("service_name") {
                 true => reference(&source, "service_name"),
                 false => Some(node.text("name").into()),
-            }
+            };
+            Referred::new(&source, "eds_config", name)
         }
         "STATIC" => {
             let assignment = assignment.map(|node| endpoint::assignment(&node));
             assignment.unwrap_or_default().fill(config);
-            None
+            Referred::default()
         }
         "STRICT_DNS" | "LOGICAL_DNS" => {
             match assignment {
                 Some(assignment) => looked_up(node, &assignment, config),
                 None => node.refuse("load_assignment", "is missing: the name stands in it"),
             }
-            None
+            Referred::default()
         }
         other => {
             node.refuse("type", format!("{other} is not supported"));
-            None
+            Referred::default()
         }
     }
 }

@@ -1,14 +1,12 @@
 //! Listeners: an address, filter chains that differ by their TLS, and at their end HTTP or a byte relay.
 
-use std::sync::Arc;
-
 use tidegate_core::config::{
     model::{Fault, Forwarded, Http, Listener, Protocol, ProxyProtocolIn, XForwarded},
     value,
 };
 
 use super::{
-    FaultFilter, Listener as Translated, Typed, action, endpoint, fault, is_this_stream,
+    FaultFilter, Listener as Translated, Referred, Typed, action, endpoint, fault,
     node::Node,
     reference, route, template,
     tls::{self, Socket},
@@ -29,8 +27,9 @@ pub(super) fn listener(node: &Node<'_>) -> Translated {
             encrypted = tls::listener(&chains.contexts, word, chains.takes_plaintext);
             (protocol, routes)
         }
-        None => (Protocol::Tcp(template::tcp()), None),
+        None => (Protocol::Tcp(template::tcp()), Referred::default()),
     };
+    let Referred { name, file } = routes;
     Translated {
         config: Listener {
             bind: bind(node),
@@ -38,7 +37,8 @@ pub(super) fn listener(node: &Node<'_>) -> Translated {
             tls: encrypted,
             protocol,
         },
-        routes,
+        routes: name,
+        file,
         faults,
     }
 }
@@ -168,8 +168,8 @@ fn listener_filters(node: &Node<'_>) -> ProxyProtocolIn {
 }
 
 /// What the last filter speaks, and where its routes come from.
-fn protocol(chain: &Node<'_>, faults: &mut FaultFilter) -> (Protocol, Option<Arc<str>>) {
-    let nowhere = || (Protocol::Tcp(template::tcp()), None);
+fn protocol(chain: &Node<'_>, faults: &mut FaultFilter) -> (Protocol, Referred) {
+    let nowhere = || (Protocol::Tcp(template::tcp()), Referred::default());
     let filters = chain.nodes("filters");
     let (Some(filter), 1) = (filters.first(), filters.len()) else {
         chain.refuse("filters", "exactly one is supported");
@@ -195,7 +195,7 @@ fn protocol(chain: &Node<'_>, faults: &mut FaultFilter) -> (Protocol, Option<Arc
     }
 }
 
-fn tcp(node: &Node<'_>) -> (Protocol, Option<Arc<str>>) {
+fn tcp(node: &Node<'_>) -> (Protocol, Referred) {
     let mut tcp = template::tcp();
     tcp.to = match node.which(&["cluster", "weighted_clusters"]) {
         Some("weighted_clusters") => {
@@ -210,10 +210,10 @@ fn tcp(node: &Node<'_>) -> (Protocol, Option<Arc<str>>) {
         tcp.idle_timeout = idle;
     }
     tcp.max_age = node.positive("max_downstream_connection_duration");
-    (Protocol::Tcp(tcp), None)
+    (Protocol::Tcp(tcp), Referred::default())
 }
 
-fn http(node: &Node<'_>, faults: &mut FaultFilter) -> (Protocol, Option<Arc<str>>) {
+fn http(node: &Node<'_>, faults: &mut FaultFilter) -> (Protocol, Referred) {
     if node.word("codec_type", "AUTO") == "HTTP3" {
         node.refuse("codec_type", "HTTP3 is not supported");
     }
@@ -224,18 +224,21 @@ fn http(node: &Node<'_>, faults: &mut FaultFilter) -> (Protocol, Option<Arc<str>
             http.routes = inline
                 .map(|inline| route::configuration(&inline))
                 .unwrap_or_default();
-            None
+            Referred::default()
         }
-        Some(_) => node.node("rds").and_then(|rds| {
-            is_this_stream(&rds, "config_source");
-            reference(&rds, "route_config_name")
-        }),
+        Some(_) => {
+            let referred = node.node("rds").map(|rds| {
+                let name = reference(&rds, "route_config_name");
+                Referred::new(&rds, "config_source", name)
+            });
+            referred.unwrap_or_default()
+        }
         None => {
             node.refuse(
                 "",
                 "has no routes: one of `route_config` and `rds` is needed",
             );
-            None
+            Referred::default()
         }
     };
     *faults = filters(node);

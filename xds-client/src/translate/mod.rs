@@ -31,6 +31,7 @@ use tidegate_core::config::model;
 
 use crate::{
     pb::message::{self, Message, Value},
+    source::FileSource,
     subscription::ResourceType,
 };
 
@@ -40,6 +41,9 @@ use self::node::{Faults, Node};
 
 /// Bytes of a resource's name. Control planes compose long ones; they become labels of metrics.
 pub const NAME_MAX: usize = 256;
+
+/// Bytes of a path: those of the kernel (PATH_MAX).
+pub const PATH_MAX: usize = 4095;
 
 /// Faults and warnings of one resource that are told.
 pub const FAULTS_MAX: usize = 16;
@@ -99,8 +103,10 @@ impl Assignment {
 pub struct Cluster {
     /// With its endpoints, unless they come from elsewhere.
     pub config: model::Cluster,
-    /// The assignment that brings them.
+    /// The assignment that brings them; by its [key](FileSource::key) if a file does.
     pub assignment: Option<Arc<str>>,
+    /// The file that the assignment is in; the stream's if there is none.
+    pub file: Option<FileSource>,
 }
 
 /// A listener, and where its routes come from.
@@ -108,8 +114,10 @@ pub struct Cluster {
 pub struct Listener {
     /// With its routes, unless they come from elsewhere.
     pub config: model::Listener,
-    /// The route configuration that brings them.
+    /// The route configuration that brings them; by its [key](FileSource::key) if a file does.
     pub routes: Option<Arc<str>>,
+    /// The file that the route configuration is in; the stream's if there is none.
+    pub file: Option<FileSource>,
     /// What it does about faults of its routes.
     pub faults: FaultFilter,
 }
@@ -125,18 +133,22 @@ pub struct Translated {
     pub warnings: Vec<Fault>,
 }
 
-/// Reads a resource of a type from its bytes.
-pub fn translate(resource_type: ResourceType, url: &str, bytes: &[u8]) -> Translated {
-    let fault = |reason: String| {
+impl Translated {
+    /// One of which nothing can be said but this.
+    pub(crate) fn refused(reason: String) -> Translated {
         let path = String::new();
         Translated {
             name: String::new(),
             resource: Err(vec![Fault { path, reason }]),
             warnings: Vec::new(),
         }
-    };
+    }
+}
+
+/// Reads a resource of a type from its bytes.
+pub fn translate(resource_type: ResourceType, url: &str, bytes: &[u8]) -> Translated {
     if url != resource_type.url() {
-        return fault(format!(
+        return Translated::refused(format!(
             "is a {}, not a {}",
             message::type_name(url),
             resource_type.word()
@@ -144,7 +156,7 @@ pub fn translate(resource_type: ResourceType, url: &str, bytes: &[u8]) -> Transl
     }
     match message::decode(url, bytes) {
         Ok(message) => read(resource_type, &message),
-        Err(why) => fault(format!("cannot be decoded: {why}")),
+        Err(why) => Translated::refused(format!("cannot be decoded: {why}")),
     }
 }
 
@@ -154,13 +166,18 @@ pub fn translate(resource_type: ResourceType, url: &str, bytes: &[u8]) -> Transl
 ///
 /// It is no resource of a type that is asked for.
 pub fn from_json(json: &serde_json::Value) -> Result<(ResourceType, Vec<u8>), String> {
-    let (url, bytes) = message::from_json(json)?;
+    let (url, bytes) = any_from_json(json)?;
     let known = ResourceType::ALL.into_iter().find(|one| one.url() == url);
     let resource_type = known.ok_or_else(|| {
         let name = message::type_name(&url).to_owned();
         format!("a {name} is no resource that is taken")
     })?;
     Ok((resource_type, bytes))
+}
+
+/// Whatever a response may hold in JSON, with its `@type`: its type's URL and its bytes.
+pub(crate) fn any_from_json(json: &serde_json::Value) -> Result<(String, Vec<u8>), String> {
+    message::from_json(json)
 }
 
 /// A cluster without endpoints.
@@ -231,15 +248,70 @@ fn reference(node: &Node<'_>, field: &str) -> Option<Arc<str>> {
     node.checked(field, check_name(name).map(|()| name.into()))
 }
 
-/// Whether a source of resources is the stream that this one came by.
-fn is_this_stream(node: &Node<'_>, field: &str) {
+/// A resource that another one refers to, and the file that it is in, unless the stream that this one came by brings it.
+#[derive(Debug, Default)]
+struct Referred {
+    name: Option<Arc<str>>,
+    file: Option<FileSource>,
+}
+
+impl Referred {
+    /// The resource of this name, from the source that stands in a field.
+    fn new(node: &Node<'_>, field: &str, name: Option<Arc<str>>) -> Referred {
+        let file = source(node, field);
+        let name = match (&file, name) {
+            (Some(file), Some(name)) => Some(file.key(&name)),
+            (_, name) => name,
+        };
+        Referred { name, file }
+    }
+}
+
+/// The file that a source of resources is, if it is one; nothing for the stream.
+fn source(node: &Node<'_>, field: &str) -> Option<FileSource> {
     let source = node.node(field);
+    if let Some(source) = &source
+        && (source.has("path") || source.has("path_config_source"))
+    {
+        return file(source);
+    }
     if !source.is_some_and(|source| source.has("ads") || source.has("self")) {
         node.refuse(
             field,
-            "is neither `ads` nor `self`: only the stream itself brings resources",
+            "is none of `ads`, `self` and `path_config_source`: resources come by the stream, or from a file",
         );
     }
+    None
+}
+
+fn file(source: &Node<'_>) -> Option<FileSource> {
+    let (node, watched_directory) = match source.node("path_config_source") {
+        Some(file) => {
+            let directory = file.node("watched_directory");
+            let directory = directory.and_then(|one| path(&one, "path"));
+            (file, directory)
+        }
+        None => (source.clone(), None),
+    };
+    Some(FileSource {
+        path: path(&node, "path")?,
+        watched_directory,
+    })
+}
+
+/// A path of the file system.
+fn path(node: &Node<'_>, field: &str) -> Option<Arc<str>> {
+    let text = node.text(field);
+    let why = match text.len() {
+        0 => Some("is empty".to_owned()),
+        1..=PATH_MAX if text.contains(['\0', '\n']) => Some("holds a line break or a zero".into()),
+        1..=PATH_MAX if text.ends_with(".pb_text") => {
+            Some("is protobuf in text, which is not supported: write YAML, JSON or `.pb`".into())
+        }
+        1..=PATH_MAX => None,
+        _ => Some(format!("is longer than {PATH_MAX} bytes")),
+    };
+    node.checked(field, why.map_or(Ok(text.into()), Err))
 }
 
 /// What stands in an `Any`: a message of a known type, or the name of the type.

@@ -170,8 +170,9 @@ pub(in super::super) const XDS_ADDRESS: Kind = Kind::Text("`HOST:PORT`", 261);
 pub(in super::super) static XDS: Section = Section {
     name: "xds",
     place: "xds",
-    doc: "A control plane that speaks xDS v3 (ADS over gRPC): it brings listeners, routes, clusters and endpoints \
-          beside those of the file, which go before others of the same name. `node: { id, app, zone }` say who asks.",
+    doc: "A control plane that speaks xDS v3 (ADS over gRPC, or REST), or files in its place: it brings listeners, routes, \
+          clusters and endpoints beside those of the file, which go before others of the same name. \
+          `node: { id, app, zone }` say who asks.",
     fields: &[
         Field::new(
             "addresses",
@@ -179,7 +180,7 @@ pub(in super::super) static XDS: Section = Section {
             "Where control planes listen, the preferred first. One that fails three times in a row is followed by the \
              next; the ones before it are looked for each minute.",
         )
-        .required(),
+        .absent("`files` bring everything; one of both is needed"),
         Field::new(
             "protocol",
             Kind::Word(&[
@@ -188,10 +189,32 @@ pub(in super::super) static XDS: Section = Section {
                     "state_of_the_world",
                     "a response carries all listeners, or all clusters",
                 ),
+                (
+                    "rest",
+                    "each type is asked for with a POST, again and again",
+                ),
             ]),
             "The variant of the protocol.",
         )
         .default("delta", "one endpoint that changes costs one endpoint"),
+        Field::new(
+            "refresh_delay",
+            Kind::Duration(millis(10), seconds(3600)),
+            "Between two times that a type is asked for by REST; up to a quarter longer, by chance.",
+        )
+        .default("1s", "a fleet of a thousand asks a control plane four thousand times a second"),
+        Field::new(
+            "request_timeout",
+            Kind::Duration(millis(10), seconds(600)),
+            "For an answer by REST to come whole.",
+        )
+        .default("1s", "as Envoy's"),
+        Field::new(
+            "files",
+            Kind::Section(&XDS_FILES),
+            "Files that bring all clusters, or all listeners, instead of a control plane.",
+        )
+        .absent("none do"),
         Field::new(
             "cluster",
             NAME,
@@ -212,11 +235,37 @@ pub(in super::super) static XDS: Section = Section {
         )
         .absent("such a start has the file's part alone"),
     ],
-    planned: &[
-        ("api_type", "REST to the control plane"),
-        ("path", "resources from files"),
-        ("resources", "resources from files"),
+    planned: &[],
+};
+
+pub(in super::super) static XDS_FILES: Section = Section {
+    name: "xds files",
+    place: "xds.files",
+    doc: "Files that bring resources, each a `DiscoveryResponse` in YAML or JSON, or in protobuf if its name ends in \
+          `.pb`. One that is replaced by a rename is read at once; what is wrong with it is told, and the last good \
+          stays.",
+    fields: &[
+        Field::new(
+            "clusters",
+            Kind::Text("a path", TEXT_MAX),
+            "The file that brings all clusters. Endpoints are in it, or come by `eds_config`, which may name a file.",
+        )
+        .absent("a control plane does"),
+        Field::new(
+            "listeners",
+            Kind::Text("a path", TEXT_MAX),
+            "The file that brings all listeners. Routes are in it, or come by `rds`, which may name a file.",
+        )
+        .absent("a control plane does"),
+        Field::new(
+            "watched_directory",
+            Kind::Text("a path", TEXT_MAX),
+            "A directory: the files are read again when something is moved into it, and then alone. For files behind \
+             links that change together, as those of a ConfigMap.",
+        )
+        .absent("each file is looked at"),
     ],
+    planned: &[],
 };
 
 pub(in super::super) static XDS_TLS: Section = Section {

@@ -138,7 +138,7 @@ pub(super) const TABLE: &[Support] = &[
     },
     Support {
         kind: "envoy.config.core.v3.ConfigSource",
-        taken: &["ads", "self"],
+        taken: &["ads", "self", "path", "path_config_source"],
         ignored: &[
             ("resource_api_version", "there is only v3"),
             ("initial_fetch_timeout", "waiting is bounded by 15 s"),
@@ -147,6 +147,16 @@ pub(super) const TABLE: &[Support] = &[
     Support {
         kind: "envoy.config.core.v3.AggregatedConfigSource",
         taken: &[],
+        ignored: &[],
+    },
+    Support {
+        kind: "envoy.config.core.v3.PathConfigSource",
+        taken: &["path", "watched_directory"],
+        ignored: &[],
+    },
+    Support {
+        kind: "envoy.config.core.v3.WatchedDirectory",
+        taken: &["path"],
         ignored: &[],
     },
     Support {
