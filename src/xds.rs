@@ -1,5 +1,6 @@
 //! The control plane's part of the configuration: the client that brings it, and how it stands beside the file.
 
+mod ground;
 mod merge;
 
 use std::{
@@ -15,12 +16,13 @@ use tidegate_core::{
     stats::{EndpointCounters, PerShard},
 };
 use tidegate_xds::{
-    ads::{Client, Link, Local, Node, Published, Rest, Settings, Status, Times, Tls},
+    ads::{Client, Handover, Link, Local, Node, Published, Rest, Settings, Status, Times, Tls},
     source::{FileSource, OfFile},
     subscription::{ResourceType, Variant},
 };
 use tokio::sync::watch;
 
+pub(crate) use ground::Ground;
 pub(crate) use merge::{encrypt_alike, merge, put_back, put_encryption_back};
 
 use crate::{exit::Failure, secrets::Secrets, token};
@@ -37,6 +39,8 @@ pub(crate) struct ControlPlane {
     nobody: Option<watch::Sender<Option<Arc<Published>>>>,
     /// The other end, until it begins.
     client: Option<Client>,
+    /// What it holds, for the process that takes over.
+    handover: Option<Handover>,
     /// A part came and is not in use yet.
     pub(crate) is_pending: bool,
 }
@@ -76,12 +80,13 @@ impl ControlPlane {
             tls: None,
             nobody: Some(nobody),
             client: None,
+            handover: None,
             is_pending: false,
         }
     }
 
-    /// The configured one, if there is one; from [`Self::begin`] on. Also what is to be shown of it. To be made on
-    /// the coordinator's runtime.
+    /// The configured one, if there is one; it is spoken to from [`Self::begin`] on. It begins with what the process
+    /// before `inherited` to it, or with its cache, and with files. Also what is to be shown of it.
     ///
     /// # Errors
     ///
@@ -89,11 +94,13 @@ impl ControlPlane {
     pub(crate) fn prepare(
         file: Arc<Config>,
         secrets: &Secrets,
+        inherited: Option<Vec<u8>>,
     ) -> Result<(ControlPlane, Option<Shown>), Failure> {
         let Some(xds) = file.xds.as_deref() else {
             return Ok((ControlPlane::nobody(file), None));
         };
-        let settings = settings(&file, xds)?;
+        let mut settings = settings(&file, xds)?;
+        settings.inherited = inherited;
         let protocol = Some(xds.protocol).filter(|_| !xds.addresses.is_empty());
         let tls = xds.tls.clone();
         let (local, told) = watch::channel(Local {
@@ -114,6 +121,7 @@ impl ControlPlane {
             tls,
             nobody: None,
             client: Some(client),
+            handover: Some(watched.handover),
             is_pending: false,
         };
         Ok((plane, Some(shown)))
@@ -126,8 +134,13 @@ impl ControlPlane {
         }
     }
 
+    /// What it brought, for the process that takes over; nothing if there is none.
+    pub(crate) fn handover(&self) -> Option<Vec<u8>> {
+        self.handover.as_ref().map(Handover::encode)
+    }
+
     /// Whether there is one.
-    pub(crate) fn is_configured(&self) -> bool {
+    fn is_configured(&self) -> bool {
         self.nobody.is_none()
     }
 
@@ -234,6 +247,7 @@ fn settings(config: &Config, xds: &Xds) -> Result<Settings, Failure> {
         },
         token,
         cache: xds.cache.as_deref().map(Into::into),
+        inherited: None,
         times: Times::default(),
     })
 }

@@ -519,7 +519,4 @@ fn the_file_goes_first() {
         ])
     );
     assert_eq!(proxy.metric("tidegate_xds_unusable"), 2.0);
-    let upgrade = proxy.admin_post("/upgrade");
-    assert_eq!(upgrade.status, 409);
-    assert!(upgrade.text().contains("`xds`"), "{}", upgrade.text());
 }

@@ -9,23 +9,17 @@ use super::{Coordinator, reload::summarize};
 use crate::{
     encryption,
     exit::Failure,
-    secrets::{Prepared, Unfit},
-    service::sockets::{self, Handles, Opened},
-    status::{State, Strict, unix_s},
-    xds::{self, ControlPlane},
+    secrets::Prepared,
+    service::sockets::{Handles, Opened},
+    status::{State, Strict},
+    xds::{self, ControlPlane, Ground, Shown},
 };
 
 impl Coordinator {
-    /// Asks the configured control plane, if there is one, as soon as requests are served.
-    ///
-    /// # Errors
-    ///
-    /// A token that cannot be read.
-    pub(crate) fn ask_control_plane(&mut self) -> Result<(), Failure> {
-        let (plane, shown) = ControlPlane::prepare(self.configured.clone(), &self.secrets)?;
+    /// Asks this control plane as soon as requests are served.
+    pub(crate) fn ask_control_plane(&mut self, plane: ControlPlane, shown: Option<Shown>) {
         self.control_plane = plane;
         self.status.live_mut().xds = shown;
-        Ok(())
     }
 
     /// The file with the control plane's newest part beside it, and what of that is left out.
@@ -64,9 +58,13 @@ impl Coordinator {
             refused.extend(lines);
             xds::put_encryption_back(&file, &mut merged, &self.configured);
         }
-        match self.prepare_part(&file, merged, &mut refused) {
-            Ok((merged, prepared, opened)) => {
-                self.use_part(Arc::new(merged), prepared, opened).await;
+        match self
+            .ground(&file, &Handles::new())
+            .make(merged, &mut refused)
+        {
+            Ok(made) => {
+                self.use_part(Arc::new(made.config), made.prepared, made.opened)
+                    .await;
             }
             // What is in use stays.
             Err(why) => refused.push(why),
@@ -83,42 +81,15 @@ impl Coordinator {
         }
     }
 
-    /// Makes what a configuration encrypts with, if that is something new, and opens its sockets. What of the control plane cannot be encrypted
-    /// goes back to what is in use, or is left out.
-    ///
-    /// # Errors
-    ///
-    /// Why none of it can be used.
-    fn prepare_part(
-        &self,
-        file: &Config,
-        mut merged: Config,
-        refused: &mut Vec<String>,
-    ) -> Result<(Config, Option<Prepared>, Opened), String> {
-        loop {
-            // Again after each that went: no socket stays open for one that is left out.
-            let opened = self.open_beside(file, merged, refused);
-            let opened = opened.map_err(|failure| failure.problem)?;
-            merged = opened.0;
-            let opened = opened.1;
-            if xds::encrypt_alike(&self.configured, &merged) {
-                return Ok((merged, None, opened));
-            }
-            let faults = match self.secrets.prepare(&merged, unix_s()) {
-                Ok(prepared) => return Ok((merged, Some(prepared), opened)),
-                Err(Unfit::Owners(faults)) => faults,
-                Err(unfit @ Unfit::Secrets(_)) => {
-                    return Err(unfit.into_error("xDS", "").lines().join("; "));
-                }
-            };
-            let before = merged.clone();
-            for (owner, why) in faults {
-                xds::put_back(file, &mut merged, &self.configured, &owner);
-                refused.push(format!("`{owner}` cannot encrypt: {why}"));
-            }
-            if merged == before {
-                return Err("what the file encrypts with cannot be made".into());
-            }
+    /// What a part is put into use on.
+    fn ground<'a>(&'a self, file: &'a Config, handed: &'a Handles) -> Ground<'a> {
+        Ground {
+            file,
+            before: &self.configured,
+            secrets: &self.secrets,
+            bound: &self.bound,
+            handed,
+            shards: self.fleet.len(),
         }
     }
 
@@ -141,8 +112,7 @@ impl Coordinator {
         );
     }
 
-    /// Opens the sockets of a configuration beside those that are open. Listeners of the control plane that cannot be
-    /// listened on are left out.
+    /// Opens the sockets of a configuration beside those that are open; see [`Ground::open`].
     ///
     /// # Errors
     ///
@@ -150,27 +120,10 @@ impl Coordinator {
     pub(super) fn open_beside(
         &self,
         file: &Config,
-        mut merged: Config,
+        merged: Config,
         refused: &mut Vec<String>,
     ) -> Result<(Config, Opened), Failure> {
-        let shards = self.fleet.len();
-        let open =
-            |config: &Config| sockets::open(config, &self.bound, &mut Handles::new(), shards);
-        if let Ok(opened) = open(&merged) {
-            return Ok((merged, opened));
-        }
-        let mut alone = file.clone();
-        merged.listeners.retain(|name, listener| {
-            if file.listeners.contains_key(name) {
-                return true;
-            }
-            alone.listeners = [(Arc::clone(name), listener.clone())].into();
-            let opened = open(&alone);
-            opened
-                .map_err(|failure| refused.push(failure.problem))
-                .is_ok()
-        });
-        let opened = open(&merged)?;
-        Ok((merged, opened))
+        let (config, opened, _) = self.ground(file, &Handles::new()).open(merged, refused)?;
+        Ok((config, opened))
     }
 }

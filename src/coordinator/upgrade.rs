@@ -28,7 +28,9 @@ use crate::{
     encryption,
     fleet::POLL,
     status::{State, Strict, count},
-    upgrade::{Ejection, Inheritance, NotReady, Outcome, Program, Successor, Surroundings},
+    upgrade::{
+        Ejection, Inheritance, NotReady, Outcome, Program, Successor, Surroundings, in_memory,
+    },
 };
 
 /// How long shards may take to stop accepting. A turn takes microseconds; the rest is a busy machine.
@@ -103,7 +105,7 @@ impl Coordinator {
     }
 
     /// The program to start and the rollouts that stay, unless there is a reason against it.
-    fn may_upgrade(&self) -> Result<(Program, RolloutChanges), String> {
+    fn may_upgrade(&mut self) -> Result<(Program, RolloutChanges), String> {
         if let Some(under_way) = &self.upgrades.under_way {
             let since = under_way.began.elapsed();
             return Err(format!(
@@ -116,10 +118,6 @@ impl Coordinator {
         }
         if let Some(why) = Surroundings::own().unfit() {
             return Err(why);
-        }
-        if self.control_plane.is_configured() {
-            // The new process would begin without what the control plane brings, and close its listeners.
-            return Err("a proxy with `xds` is not upgraded in place yet: start it again".into());
         }
         if self.is_steered_by_hand() {
             // The new process would begin without them, and send requests elsewhere.
@@ -138,7 +136,7 @@ impl Coordinator {
 
     /// Judges the file as a reload would, since the new process cannot know who speaks plaintext now. Returns the
     /// rollouts set by hand that the file leaves as they are.
-    fn judge(&self) -> Result<RolloutChanges, String> {
+    fn judge(&mut self) -> Result<RolloutChanges, String> {
         let mut rollouts = self.changes.clone();
         let Ok(loaded) = self.source.load() else {
             // It may be written for a newer version. If it is broken, the new process says so.
@@ -147,9 +145,10 @@ impl Coordinator {
             );
             return Ok(rollouts);
         };
-        encryption::review(&self.status, &loaded.config, Strict::Judged)
+        let (config, _) = self.beside_file(&loaded.config);
+        encryption::review(&self.status, &config, Strict::Judged)
             .map_err(|lines| lines.join("\n"))?;
-        for cluster in rollouts.follow(&loaded.config) {
+        for cluster in rollouts.follow(&config) {
             tracing::warn!(
                 "cluster `{cluster}`: the rollout set by hand ends, the file says something else now"
             );
@@ -206,6 +205,7 @@ impl Coordinator {
             None => None,
         };
         let rollouts = rollouts.iter();
+        let resources = self.control_plane.handover();
         Ok(Inheritance {
             generation: self.status.live().ancestry.generation + 1,
             totals: self.status.process.upgrade_totals(),
@@ -216,6 +216,7 @@ impl Coordinator {
                 .map(|(cluster, change)| ((**cluster).into(), change))
                 .collect(),
             ejections: self.ejections(),
+            resources: resources.map(|bytes| in_memory(&bytes)).transpose()?,
         })
     }
 

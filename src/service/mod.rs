@@ -17,7 +17,7 @@ use sd_notify::NotifyState;
 use serde_json::json;
 use tidegate_core::config::model::Config;
 
-use sockets::{Bound, Opened};
+use sockets::{Bound, Handles, Opened};
 
 use crate::{
     access_log::AccessLog,
@@ -32,7 +32,8 @@ use crate::{
     signals::{self, Signals},
     source::{LoadError, Loaded, Source},
     status::{Request, SourceInfo, Status, count, unix_s},
-    upgrade::{Ancestry, Inheritance, Outcome, Program, Takeover},
+    upgrade::{Ancestry, Inheritance, Outcome, Program, Takeover, from_memory},
+    xds::{ControlPlane, Ground, Shown},
 };
 
 /// How long the start waits for DNS. What is not known then comes later.
@@ -95,7 +96,7 @@ impl Service {
         let key_log = key_log.map(KeyLogFile::open).transpose()?;
         let log = key_log.as_ref().map(|file| file.log().clone());
         let tickets = inherited.tickets.take();
-        let secrets = Secrets::load(&self.source.name(), &loaded, log, tickets, unix_s())
+        let mut secrets = Secrets::load(&self.source.name(), &loaded, log, tickets, unix_s())
             .map_err(unusable)?;
         let cpus = fit(&config)?;
         log_config(&self.source, &loaded);
@@ -103,8 +104,15 @@ impl Service {
         let status = Arc::new(Status::new(cpus.clone()));
         status.live_mut().key_log = key_log;
         show_ancestry(&status, takeover.as_ref(), &inherited);
-        let handed = &mut inherited.sockets;
-        let opened = sockets::open(&config, &Bound::new(), handed, cpus.len())?;
+        let resources = inherited.resources.take().map(from_memory).transpose()?;
+        let (mut plane, mut shown) = ControlPlane::prepare(config.clone(), &secrets, resources)?;
+        let (config, opened) = first(
+            &mut plane,
+            shown.as_mut(),
+            &mut secrets,
+            &mut inherited.sockets,
+            cpus.len(),
+        )?;
         let (request_tx, request_rx) = flume::bounded(REQUESTS);
         let handle = Handle {
             status: status.clone(),
@@ -149,7 +157,7 @@ impl Service {
             coordinator.upgrades.program = self.program;
             coordinator.admin = admin;
             coordinator.report_to_center()?;
-            coordinator.ask_control_plane()?;
+            coordinator.ask_control_plane(plane, shown);
             coordinator.seed_resolution(resolved);
             let upgraded = match takeover.take() {
                 None => {
@@ -168,6 +176,49 @@ impl Service {
             coordinator.run(signals).await
         })
     }
+}
+
+/// The first configuration and its sockets: the file, and beside it what is known of the control plane's part before
+/// that was asked for anything.
+fn first(
+    plane: &mut ControlPlane,
+    shown: Option<&mut Shown>,
+    secrets: &mut Secrets,
+    handed: &mut Handles,
+    shards: usize,
+) -> Result<(Arc<Config>, Opened), Failure> {
+    let file = plane.file.clone();
+    if let (Some(published), Some(shown)) = (plane.newest(), shown) {
+        let ground = Ground {
+            file: &file,
+            before: &file,
+            secrets,
+            bound: &Bound::new(),
+            handed,
+            shards,
+        };
+        let refused = &mut shown.applied.refused;
+        match ground.beside_file(&published.part, refused) {
+            Ok(made) => {
+                if let Some(prepared) = made.prepared {
+                    secrets.take(prepared, &made.config);
+                }
+                *handed = made.left;
+                shown.applied.parts = 1;
+                refused
+                    .iter()
+                    .for_each(|line| tracing::error!("xDS: {line}"));
+                return Ok((Arc::new(made.config), made.opened));
+            }
+            // The file serves at least, or says what is wrong with it.
+            Err(why) => {
+                tracing::error!("xDS: {why}");
+                refused.push(why);
+            }
+        }
+    }
+    let opened = sockets::open(&file, &Bound::new(), handed, shards)?;
+    Ok((file, opened))
 }
 
 /// Tells who waits for it that requests are served.

@@ -35,6 +35,8 @@ pub(crate) struct Inheritance<D = OwnedFd> {
     pub(crate) rollouts: Vec<(Box<str>, RolloutChange)>,
     /// Endpoints that are out.
     pub(crate) ejections: Vec<Ejection>,
+    /// A file in memory with what the control plane brought.
+    pub(crate) resources: Option<D>,
 }
 
 /// Of a process that takes over from nobody.
@@ -48,6 +50,7 @@ impl<D> Default for Inheritance<D> {
             tickets: None,
             rollouts: Vec::new(),
             ejections: Vec::new(),
+            resources: None,
         }
     }
 }
@@ -86,6 +89,8 @@ impl<D> Inheritance<D> {
         }));
         let ejections = self.ejections.iter().take(EJECTIONS_MAX);
         messages.extend(ejections.map(|ejection| alone(Message::Ejection(ejection.clone()))));
+        let resources = self.resources.iter();
+        messages.extend(resources.map(|file| (Message::Resources, vec![file])));
         messages.push(alone(Message::End {
             sockets: self.count() as u32,
         }));
@@ -133,7 +138,7 @@ impl<D> Intake<D> {
     pub(super) fn take(
         &mut self,
         message: Message,
-        descriptors: Vec<D>,
+        mut descriptors: Vec<D>,
     ) -> Result<Option<Inheritance<D>>, Malformed> {
         if let Message::Begin {
             version,
@@ -175,6 +180,7 @@ impl<D> Intake<D> {
                     return Err(Malformed("too many ejections"));
                 }
             }
+            Message::Resources if descriptors.len() == 1 => arrived.resources = descriptors.pop(),
             Message::End { sockets } if sockets as usize == arrived.count() => {
                 return Ok(self.arrived.take());
             }
@@ -241,6 +247,7 @@ mod tests {
                 endpoint: "10.0.0.7:80".parse().unwrap(),
                 remaining: Duration::from_secs(9),
             }],
+            resources: Some(77),
         }
     }
 
@@ -270,6 +277,7 @@ mod tests {
         assert_eq!((got.generation, got.totals), (3, [2, 1, 0, 7]));
         assert_eq!(got.rollouts, left.rollouts);
         assert_eq!(got.ejections, left.ejections);
+        assert_eq!(got.resources, Some(77));
         let (got, left) = (got.tickets.unwrap(), left.tickets.unwrap());
         assert_eq!(got.age, left.age);
         assert_eq!(*got.keys.to_bytes(), *left.keys.to_bytes());

@@ -54,6 +54,8 @@ pub(super) enum Message {
     Rollout { cluster: Box<str>, change: Box<str> },
     /// Old → new: an endpoint that is out.
     Ejection(Ejection),
+    /// Old → new: a file in memory with what the control plane brought.
+    Resources,
     /// Old → new: that was all, and so many sockets.
     End { sockets: u32 },
     /// New → old: I can serve. What waits at these addresses is yours: I do not listen there.
@@ -103,6 +105,7 @@ impl Message {
     pub(super) fn descriptors(&self) -> usize {
         match self {
             Message::Sockets(places) => places.len(),
+            Message::Resources => 1,
             _ => 0,
         }
     }
@@ -158,6 +161,7 @@ impl Message {
                 left.iter().for_each(|address| out.address(*address));
             }
             Message::Serve => out.u8(9),
+            Message::Resources => out.u8(11),
             Message::Refused { why } => {
                 out.u8(10);
                 let end = why.floor_char_boundary(WHY_BYTES_MAX);
@@ -216,6 +220,7 @@ impl Message {
             10 => Message::Refused {
                 why: from.name(WHY_BYTES_MAX)?,
             },
+            11 => Message::Resources,
             _ => return Err(Malformed("a message of an unknown kind")),
         };
         match from.0 {
@@ -409,6 +414,7 @@ mod tests {
                 endpoint: address("10.0.0.7:8080"),
                 remaining: Duration::from_millis(1500),
             }),
+            Message::Resources,
             Message::End { sockets: 3 },
             Message::Ready {
                 left: vec![address("127.0.0.1:80")],

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! new → old   hello: the versions I speak
-//! old → new   begin · every listening socket · admin · ticket keys · what was set by hand · ejections · end
+//! old → new   begin · every listening socket · admin · ticket keys · what was set by hand · ejections ·
+//!             what the control plane brought · end
 //!             the new process reads its configuration, binds what is missing, starts its shards
 //! new → old   ready                                      or: refused, and why; or it ends; or it is too late
 //!             the old process stops accepting; what waits in the kernel waits
@@ -17,12 +18,13 @@
 //! never accept side by side: the kernel wakes one of those that wait at a socket for a connection, and if that one
 //! has stopped at that very moment, nobody is woken.
 //!
-//! In reading order: `message`, `inheritance` (what is handed over), `channel` (the socket), `successor` (the old
+//! In reading order: `message`, `inheritance` (what is handed over), `resources` (the part that is too large for a message), `channel` (the socket), `successor` (the old
 //! process's side), `takeover` (the new one's). What the coordinator does is in `coordinator/upgrade.rs`.
 
 mod channel;
 mod inheritance;
 mod message;
+mod resources;
 mod successor;
 mod takeover;
 
@@ -36,6 +38,7 @@ use std::{
 
 pub(crate) use inheritance::Inheritance;
 pub(crate) use message::Ejection;
+pub(crate) use resources::{from_memory, in_memory};
 pub(crate) use successor::{NotReady, Successor};
 pub(crate) use takeover::Takeover;
 

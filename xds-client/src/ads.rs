@@ -35,9 +35,10 @@ use tokio::{
 use crate::{
     backoff::backoff,
     cache,
-    files::Files,
+    files::{self, Files},
     graph::Part,
-    pb::Status as GrpcStatus,
+    kept::Kept,
+    pb::{self, Status as GrpcStatus},
     resources::{FileStatus, RawResponse, Resources, TypeStatus, Verdict},
     source::OfFile,
     subscription::Request,
@@ -100,6 +101,22 @@ pub struct Watched {
     pub parts: watch::Receiver<Option<Arc<Published>>>,
     /// How it is doing.
     pub status: watch::Receiver<Arc<Status>>,
+    /// For the process that takes over.
+    pub handover: Handover,
+}
+
+/// What a client holds, at any moment, for another one that goes on in its place.
+#[derive(Clone, Debug)]
+pub struct Handover {
+    kept: Kept,
+    started: Instant,
+}
+
+impl Handover {
+    /// The resources with their names and versions, as bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        pb::encode_kept(self.kept.left(self.started.elapsed()))
+    }
 }
 
 /// A client that is to be run.
@@ -180,33 +197,53 @@ impl Client {
             saving: None,
         };
         client.restore();
-        client.follow_files();
+        client.read_files();
         let watched = Watched {
             parts: watched_parts,
             status: watched_status,
+            handover: Handover {
+                kept: client.resources.kept().clone(),
+                started: client.started,
+            },
         };
         (client, watched)
     }
 
-    /// Begins with what was kept, until a control plane says otherwise.
+    /// Begins with what the process before held, or with what was kept, until a control plane says otherwise.
     fn restore(&mut self) {
-        let Some(path) = &self.settings.cache else {
-            return;
+        let (from, kept) = match (self.settings.inherited.take(), &self.settings.cache) {
+            (Some(bytes), _) => ("the process before".to_owned(), cache::decode(&bytes)),
+            (None, Some(path)) => (path.display().to_string(), cache::read(path)),
+            (None, None) => return,
         };
-        self.resources.keep();
-        match cache::read(path) {
+        match kept {
             Ok(kept) => {
-                let (all, path) = (kept.len(), path.display());
-                let restored = self.resources.restore(kept);
+                let (all, now) = (kept.len(), self.now());
+                let restored = self.resources.restore(kept, now);
                 tracing::info!(
-                    "xDS: {restored} of {all} resources from {path}, until a control plane answers"
+                    "xDS: {restored} of {all} resources from {from}, until a control plane answers"
                 );
-                self.publish();
-                self.show(|_| {});
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!("xDS: cannot read {}: {error}", path.display()),
+            Err(error) => tracing::warn!("xDS: cannot read what is kept by {from}: {error}"),
         }
+    }
+
+    /// Reads all files that are named, at once: a start has everything that is on this machine.
+    fn read_files(&mut self) {
+        loop {
+            let due = self.resources.files_due();
+            if due.is_empty() {
+                break;
+            }
+            for of in due {
+                let (read, now) = (files::read(&of.file), self.now());
+                self.resources.receive_file(&of, read, now);
+            }
+        }
+        self.publish();
+        self.follow_files();
+        self.show(|_| {});
     }
 
     /// Writes what changed, if it is time, on a thread for such things.
@@ -227,7 +264,7 @@ impl Client {
             return;
         }
         self.save_at = None;
-        let kept = self.resources.kept().cloned().collect();
+        let kept = self.resources.kept().endless();
         self.saving = Some(tokio::task::spawn_blocking(move || {
             if let Err(error) = cache::write(&path, kept) {
                 tracing::warn!("xDS: cannot write {}: {error}", path.display());

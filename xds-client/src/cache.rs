@@ -22,7 +22,16 @@ const BYTES_MAX: u64 = 1 << 30;
 pub(crate) fn read(path: &Path) -> io::Result<Vec<RawResource>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(BYTES_MAX).read_to_end(&mut bytes)?;
-    pb::decode_kept(&bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    decode(&bytes)
+}
+
+/// The same from bytes.
+///
+/// # Errors
+///
+/// They are something else.
+pub(crate) fn decode(bytes: &[u8]) -> io::Result<Vec<RawResource>> {
+    pb::decode_kept(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
 /// Writes all or nothing: whoever reads sees one state or the next. Not synced: a machine that loses its power has

@@ -74,7 +74,11 @@ impl Files {
         due: Vec<OfFile>,
     ) {
         let mut before = std::mem::take(&mut self.watched);
-        let wanted = wanted.map(|of| (of.clone(), before.remove(of).unwrap_or_default()));
+        let wanted = wanted.map(|of| {
+            // What is not due was read a moment ago.
+            let watch = before.remove(of).unwrap_or_else(|| Watch::of(&of.file));
+            (of.clone(), watch)
+        });
         self.watched = wanted.collect();
         for of in due {
             let now = stamp(of.file.watched());
@@ -118,6 +122,15 @@ impl Files {
 }
 
 impl Watch {
+    /// Of a file that was just read.
+    fn of(file: &FileSource) -> Watch {
+        let now = stamp(file.watched());
+        Watch {
+            read: now,
+            seen: now,
+        }
+    }
+
     /// Whether there is a finished change to read. Each is told once.
     fn changed(&mut self, now: Option<Stamp>) -> bool {
         let is_settled = now == self.seen;
@@ -145,7 +158,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
 }
 
 /// Reads a whole file, but never more than a response may have and a byte: `/dev/zero` must not fill the memory.
-fn read(file: &FileSource) -> Result<RawResponse, String> {
+pub(crate) fn read(file: &FileSource) -> Result<RawResponse, String> {
     let mut bytes = Vec::new();
     File::open(&*file.path)
         .and_then(|file| file.take(BYTES_MAX as u64 + 1).read_to_end(&mut bytes))

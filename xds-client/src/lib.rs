@@ -23,6 +23,7 @@ pub mod etcd;
 mod files;
 pub mod graph;
 pub mod healing;
+mod kept;
 pub mod listen;
 mod pb;
 pub mod resources;

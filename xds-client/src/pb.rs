@@ -49,7 +49,9 @@ pub(crate) fn encode_kept(resources: Vec<RawResource>) -> Vec<u8> {
             value: raw.bytes,
         }),
         name: raw.name,
-        ttl: None,
+        ttl: raw
+            .ttl
+            .map(|(seconds, nanos)| discovery::Duration { seconds, nanos }),
     });
     let message = discovery::DeltaDiscoveryResponse {
         resources: resources.collect(),
@@ -66,6 +68,7 @@ pub(crate) fn decode_kept(bytes: &[u8]) -> Result<Vec<RawResource>, prost::Decod
         RawResource {
             name: one.name,
             version: one.version,
+            ttl: one.ttl.map(|ttl| (ttl.seconds, ttl.nanos)),
             type_url: held.type_url,
             bytes: held.value,
             ..RawResource::default()

@@ -12,6 +12,7 @@ use std::{
 
 use crate::{
     graph::{Graph, Part, State},
+    kept::Kept,
     source::OfFile,
     subscription::{
         Claim, Heartbeat, Request, Resource, ResourceType, Response, Subscription, Update, Variant,
@@ -145,8 +146,8 @@ pub struct Resources {
     files: Files,
     told: BTreeMap<ResourceType, Told>,
     graph: Graph,
-    /// The accepted resources as they came, by type and name; only if they are to be kept.
-    kept: Option<BTreeMap<(ResourceType, String), RawResource>>,
+    /// What the stream brought and was accepted.
+    kept: Kept,
     /// Clusters that the file brings.
     of_file: Arc<BTreeSet<Arc<str>>>,
 }
@@ -168,23 +169,18 @@ impl Resources {
             files: Files::default(),
             told: ResourceType::ALL.map(|one| (one, Told::default())).into(),
             graph: Graph::default(),
-            kept: None,
+            kept: Kept::default(),
             of_file,
         }
     }
 
-    /// Keeps what is accepted as it came, for [`Self::kept`].
-    pub fn keep(&mut self) {
-        self.kept.get_or_insert_default();
-    }
-
-    /// What was accepted and is held, as it came.
-    pub fn kept(&self) -> impl Iterator<Item = &RawResource> {
-        self.kept.iter().flat_map(BTreeMap::values)
+    /// What the stream brought, was accepted and is held, as it came.
+    pub(crate) fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     /// Holds what was [kept](Self::kept) in an earlier life, as far as it is taken today. How much that was.
-    pub fn restore(&mut self, kept: Vec<RawResource>) -> usize {
+    pub fn restore(&mut self, kept: Vec<RawResource>, now: Duration) -> usize {
         let mut restored = 0;
         // What others refer to is asked for by them, so that they come first.
         for resource_type in [
@@ -204,11 +200,15 @@ impl Resources {
                 if !subscription.is_some_and(|one| one.restore(&read.name, &raw.version)) {
                     continue;
                 }
-                if let Some(kept) = &mut self.kept {
-                    kept.insert((resource_type, read.name.clone()), raw.clone());
-                }
                 restored += 1;
                 let name = read.name;
+                let until = read.ttl.map(|ttl| now.saturating_add(ttl));
+                if let (Some(ttl), Some(subscription)) =
+                    (read.ttl, self.subscription(resource_type))
+                {
+                    subscription.good_for(&name, ttl, now);
+                }
+                self.kept.put(resource_type, &name, raw.clone(), until);
                 self.apply(resource_type, vec![Update::Set { name, value }]);
             }
         }
@@ -280,12 +280,11 @@ impl Resources {
         };
         let resource_type = subscription.resource_type();
         let told = self.told.entry(resource_type).or_default();
-        let is_kept = self.kept.is_some();
         let Decoded {
             response,
             raw,
             refused,
-        } = decode(resource_type, response, told, None, is_kept);
+        } = decode(resource_type, response, told, None);
         let updates = subscription.receive(response, now);
         told.count(&updates, refused, subscription.error());
         let is_refused_in_part = subscription.error().is_some();
@@ -293,32 +292,36 @@ impl Resources {
             true => Verdict::Refused,
             false => Verdict::Taken,
         };
-        self.keep_accepted(resource_type, &updates, raw);
+        let expiries = subscription.expiries().clone();
+        self.keep_accepted(resource_type, &updates, raw, &expiries);
         self.apply(resource_type, updates);
         Ok(verdict)
     }
 
-    /// Takes into [`Self::kept`] what was accepted. What has an end is not kept: whoever begins with it could not know
-    /// when that was.
+    /// Takes into [`Self::kept`] what was accepted.
     fn keep_accepted(
         &mut self,
         resource_type: ResourceType,
         updates: &[Update<translate::Resource>],
         mut raw: BTreeMap<String, RawResource>,
+        expiries: &BTreeMap<String, Duration>,
     ) {
-        let Some(kept) = &mut self.kept else { return };
         for update in updates {
-            let key = |name: &String| (resource_type, name.clone());
             match update {
                 Update::Set { name, .. } => {
-                    match raw.remove(name).filter(|raw| raw.ttl.is_none()) {
-                        Some(raw) => drop(kept.insert(key(name), raw)),
-                        None => drop(kept.remove(&key(name))),
+                    let until = expiries.get(name).copied();
+                    match raw.remove(name) {
+                        Some(raw) => self.kept.put(resource_type, name, raw, until),
+                        None => self.kept.remove(resource_type, name),
                     }
                 }
-                Update::Removed { name } => drop(kept.remove(&key(name))),
+                Update::Removed { name } => self.kept.remove(resource_type, name),
                 Update::Missing { .. } | Update::Expired { .. } => {}
             }
+        }
+        // Heartbeats are no updates.
+        for (name, until) in expiries {
+            self.kept.good_until(resource_type, name, *until);
         }
     }
 
@@ -407,6 +410,7 @@ impl Resources {
                 (&update, self.told.get_mut(&resource_type))
             {
                 told.forget(name);
+                self.kept.remove(resource_type, name);
             }
             self.graph.apply(resource_type, update);
         }
@@ -427,9 +431,7 @@ impl Resources {
         if let Some(told) = self.told.get_mut(&refers_to) {
             for name in gone {
                 told.forget(name);
-                if let Some(kept) = &mut self.kept {
-                    kept.remove(&(refers_to, name.clone()));
-                }
+                self.kept.remove(refers_to, name);
             }
         }
         if !self.is_streamed {
@@ -449,7 +451,7 @@ impl Resources {
 /// A response that was looked into.
 struct Decoded {
     response: Response<translate::Resource>,
-    /// Its resources as they came, by name, if they are to be kept.
+    /// Its resources as they came, by name.
     raw: BTreeMap<String, RawResource>,
     /// How many were refused.
     refused: usize,
@@ -461,7 +463,6 @@ fn decode(
     response: RawResponse,
     told: &mut Told,
     of: Option<&OfFile>,
-    is_kept: bool,
 ) -> Decoded {
     let mut raw: BTreeMap<String, RawResource> = BTreeMap::new();
     let (beats, whole): (Vec<_>, Vec<_>) = response
@@ -469,7 +470,8 @@ fn decode(
         .into_iter()
         .partition(|one| one.is_heartbeat);
     let resources = whole.into_iter().map(|one| {
-        let copy = is_kept.then(|| one.clone());
+        // Those of files are there when they are wanted.
+        let copy = of.is_none().then(|| one.clone());
         let read = read(resource_type, one, told, of);
         // Of two of one name the first is taken.
         if let Some(copy) = copy {

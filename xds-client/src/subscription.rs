@@ -174,6 +174,18 @@ impl Subscription {
         takes
     }
 
+    /// What was restored is good for so long.
+    pub fn good_for(&mut self, name: &str, ttl: Duration, now: Duration) {
+        if self.holds(name) {
+            self.set_expiry(name, Some(ttl), now);
+        }
+    }
+
+    /// Until when those that have an end are good.
+    pub fn expiries(&self) -> &BTreeMap<String, Duration> {
+        &self.expiries
+    }
+
     /// No longer asks for a resource; what was held under the name is forgotten without an update,
     /// since the caller has just let go of it.
     pub fn unsubscribe(&mut self, name: &str) {

@@ -70,6 +70,8 @@ pub struct Settings {
     pub token: Option<Box<str>>,
     /// Where the last good resources are kept for the next start, if they are.
     pub cache: Option<PathBuf>,
+    /// What the process before handed over ([`Handover`](super::Handover)), if there was one: it goes before the cache.
+    pub inherited: Option<Vec<u8>>,
     /// The times.
     pub times: Times,
 }

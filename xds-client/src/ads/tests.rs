@@ -169,6 +169,7 @@ fn settings(servers: &[SocketAddr], variant: Variant) -> Settings {
         },
         token: Some("secret".into()),
         cache: None,
+        inherited: None,
         times: Times {
             answer: Duration::from_millis(300),
             backoff_min: Duration::from_millis(10),

@@ -312,7 +312,6 @@ fn contradictions_are_refused() {
 #[test]
 fn what_has_an_end_goes_and_is_not_kept() {
     let mut resources = new(Variant::Delta);
-    resources.keep();
     let clusters = response(ResourceType::Cluster, "c", vec![cluster("a")]);
     resources.hear(clusters).unwrap();
     let end = Some((5, 0));
@@ -324,7 +323,7 @@ fn what_has_an_end_goes_and_is_not_kept() {
         .hear(response(ResourceType::Endpoint, "e1", vec![brief]))
         .unwrap();
     assert!(resources.poll(NOW).is_some());
-    assert_eq!(resources.kept().count(), 1, "the cluster alone");
+    assert_eq!(resources.kept().endless().len(), 1, "the cluster alone");
     let beat = RawResource {
         name: "a".into(),
         version: "1".into(),
@@ -336,10 +335,20 @@ fn what_has_an_end_goes_and_is_not_kept() {
     let prolonged = response(ResourceType::Endpoint, "e2", vec![beat.clone()]);
     resources.receive(prolonged, later).unwrap();
     resources.elapsed(NOW + Duration::from_secs(8));
+    let left = resources.kept().left(NOW + Duration::from_secs(8));
+    let ends: Vec<_> = left.iter().map(|one| one.ttl).collect();
+    assert_eq!(ends, [None, Some((1, 0))], "for who takes over");
     let state = |resources: &Resources| resources.graph.state(ResourceType::Endpoint, "a");
     assert_eq!(state(&resources), State::Active);
     resources.elapsed(NOW + Duration::from_secs(9));
     assert_eq!(state(&resources), State::Missing);
+    assert_eq!(resources.kept().left(NOW).len(), 1);
+
+    let mut heir = new(Variant::Delta);
+    assert_eq!(heir.restore(left, NOW), 2);
+    assert_eq!(heir.deadline(), Some(NOW + Duration::from_secs(1)));
+    heir.elapsed(NOW + Duration::from_secs(1));
+    assert_eq!(state(&heir), State::Missing);
 
     said(&mut resources);
     let negative = Some((-1, 0));
