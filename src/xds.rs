@@ -17,6 +17,7 @@ use tidegate_core::{
 };
 use tidegate_xds::{
     ads::{Client, Handover, Link, Local, Node, Published, Rest, Settings, Status, Times, Tls},
+    client_status::Source,
     source::{FileSource, OfFile},
     subscription::{ResourceType, Variant},
 };
@@ -63,6 +64,8 @@ pub(crate) struct Applied {
 pub(crate) struct Shown {
     /// How the client is doing.
     pub(crate) client: watch::Receiver<Arc<Status>>,
+    /// The same for whoever asks by the protocol.
+    pub(crate) source: Source,
     /// The variant of the protocol; none if files are all there is.
     pub(crate) protocol: Option<XdsProtocol>,
     /// How its parts came into use.
@@ -111,6 +114,7 @@ impl ControlPlane {
         let (client, watched) = Client::new(settings, told);
         let shown = Shown {
             client: watched.status,
+            source: watched.source,
             protocol,
             applied: Applied::default(),
         };

@@ -16,19 +16,26 @@ use axum::{
 
 /// The check before every handler.
 pub(crate) async fn guard(request: Request, next: Next) -> Response {
-    match judge(request.method(), request.headers()) {
+    let authority = request.uri().authority().map(|one| one.as_str());
+    match judge(request.method(), request.headers(), authority) {
         Ok(()) => next.run(request).await,
         Err(why) => (StatusCode::FORBIDDEN, format!("{why}\n")).into_response(),
     }
 }
 
-fn judge(method: &Method, headers: &HeaderMap) -> Result<(), &'static str> {
+/// HTTP/2 says in `:authority` what HTTP/1.1 says in `Host`.
+fn judge(
+    method: &Method,
+    headers: &HeaderMap,
+    authority: Option<&str>,
+) -> Result<(), &'static str> {
     let text = |name| {
         headers
             .get(name)
             .and_then(|value: &axum::http::HeaderValue| value.to_str().ok())
     };
-    let host = text(header::HOST).ok_or("a Host field is needed")?;
+    let host = text(header::HOST).or(authority);
+    let host = host.ok_or("a Host field is needed")?;
     if !is_local(host) {
         return Err(
             "ask by address or as localhost: other names are refused against DNS rebinding",
@@ -71,7 +78,7 @@ mod tests {
         for (name, value) in fields {
             headers.insert(*name, value.parse().unwrap());
         }
-        judge(&method, &headers).is_ok()
+        judge(&method, &headers, None).is_ok()
     }
 
     /// Goal: names that can be rebound are refused on every method. Method: table of hosts.
@@ -92,6 +99,9 @@ mod tests {
             assert_eq!(judged(Method::GET, &[("host", host)]), allowed, "{host}");
         }
         assert!(!judged(Method::GET, &[]), "no host at all");
+        let by_authority = |name| judge(&Method::POST, &HeaderMap::new(), Some(name)).is_ok();
+        assert!(by_authority("127.0.0.1:9901"));
+        assert!(!by_authority("evil.example:9901"));
     }
 
     /// Goal: another site cannot make a browser drain us; curl and our own page can. Method: table of

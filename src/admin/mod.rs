@@ -7,6 +7,7 @@
 mod balance;
 mod calls;
 mod certs;
+mod connection;
 pub(crate) mod encryption;
 pub(crate) mod guard;
 pub(crate) mod healing;
@@ -36,32 +37,21 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::{get, post},
 };
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tidegate_core::{config::parse_duration, encryption::change::RolloutChange};
-use tokio::{
-    net::TcpStream,
-    sync::{Semaphore, watch},
-};
+use tidegate_xds::client_status::{self, ClientStatus};
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     coordinator::steering::LASTS_MAX,
     logging::LogLevel,
     service::Handle,
-    status::{Command, Request, RuleCommand, State, Strict},
+    status::{Command, Request, RuleCommand, State, Strict, unix_s},
 };
 
 /// Connections at a time; one more waits. A scraper, a few dashboards and people need a handful.
 const CONNECTIONS_MAX: usize = 64;
-
-/// For the head of a request, and for the next one on a kept connection: an idle peer cannot hold one of
-/// the [`CONNECTIONS_MAX`] for ever.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The pause after a failed accept (EMFILE and the like): no spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -239,7 +229,7 @@ pub(crate) async fn accept(listener: &tokio::net::TcpListener, router: Router, p
             Ok((stream, _)) => {
                 let router = router.clone();
                 tokio::spawn(async move {
-                    serve_connection(stream, router).await;
+                    connection::serve_connection(stream, router).await;
                     drop(permit);
                 });
             }
@@ -248,17 +238,6 @@ pub(crate) async fn accept(listener: &tokio::net::TcpListener, router: Router, p
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
-    }
-}
-
-async fn serve_connection(stream: TcpStream, router: Router) {
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-        .await;
-    if let Err(e) = served {
-        tracing::debug!("admin: {e}");
     }
 }
 
@@ -278,7 +257,14 @@ async fn end_unless_open(
 }
 
 fn router(admin: Admin) -> Router {
+    let status = admin.service.status.clone();
+    let asked = ClientStatus::new(move || {
+        let live = status.live();
+        let source = live.xds.as_ref().map(|shown| shown.source.clone());
+        (source, unix_s())
+    });
     Router::new()
+        .route_service(&format!("{}/{{method}}", client_status::PATH), asked)
         .route("/", get(|| async { Html(DASHBOARD) }))
         .route("/ready", get(ready))
         .route("/live", get(|| async { "live\n" }))

@@ -34,7 +34,7 @@ use tokio::{
 
 use crate::{
     backoff::backoff,
-    cache,
+    cache, client_status,
     files::{self, Files},
     graph::Part,
     kept::Kept,
@@ -103,6 +103,8 @@ pub struct Watched {
     pub status: watch::Receiver<Arc<Status>>,
     /// For the process that takes over.
     pub handover: Handover,
+    /// For whoever asks by the protocol.
+    pub source: client_status::Source,
 }
 
 /// What a client holds, at any moment, for another one that goes on in its place.
@@ -202,6 +204,12 @@ impl Client {
             parts: watched_parts,
             status: watched_status,
             handover: Handover {
+                kept: client.resources.kept().clone(),
+                started: client.started,
+            },
+            source: client_status::Source {
+                node: client.settings.node.clone(),
+                status: client.status.subscribe(),
                 kept: client.resources.kept().clone(),
                 started: client.started,
             },

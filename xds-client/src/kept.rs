@@ -44,6 +44,18 @@ impl Kept {
         });
     }
 
+    /// The type and the bytes of one.
+    pub(crate) fn content(
+        &self,
+        resource_type: ResourceType,
+        name: &str,
+    ) -> Option<(String, Vec<u8>)> {
+        self.with(|all| {
+            let raw = &all.get(&(resource_type, name.to_owned()))?.raw;
+            Some((raw.type_url.clone(), raw.bytes.clone()))
+        })
+    }
+
     /// Those without an end: whoever begins with them some day could not know when that was.
     pub(crate) fn endless(&self) -> Vec<RawResource> {
         self.with(|all| {

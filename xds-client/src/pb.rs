@@ -11,6 +11,9 @@ pub(crate) mod etcd;
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic)]
 pub(crate) mod healing;
 pub(crate) mod message;
+#[rustfmt::skip]
+#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic)]
+pub(crate) mod status;
 
 use crate::resources::RawResource;
 

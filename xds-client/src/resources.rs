@@ -2,6 +2,7 @@
 //! Responses go in, as bytes with names; requests and parts of a configuration come out. Pure: a transport moves the
 //! bytes, and says what time it is. What files bring goes the same way; see `files`.
 
+mod decode;
 mod files;
 
 use std::{
@@ -13,15 +14,13 @@ use std::{
 use crate::{
     graph::{Graph, Part, State},
     kept::Kept,
-    source::OfFile,
-    subscription::{
-        Claim, Heartbeat, Request, Resource, ResourceType, Response, Subscription, Update, Variant,
-    },
-    translate::{self, Fault, Translated},
+    subscription::{Claim, Request, ResourceType, Subscription, Update, Variant},
+    translate,
 };
 
 pub use files::FileStatus;
 
+use decode::{Decoded, decode, read};
 use files::Files;
 
 /// A response as it came: nothing of it is decoded.
@@ -101,6 +100,10 @@ pub struct ResourceStatus {
     pub error: Option<String>,
     /// What is ignored in the one in use.
     pub warnings: Vec<String>,
+    /// When the accepted one came.
+    pub taken: Option<Duration>,
+    /// The version of the one that was refused, and when it came.
+    pub refused: Option<(String, Duration)>,
 }
 
 /// What is counted, and told of single resources.
@@ -111,9 +114,19 @@ struct Told {
     rejected: u64,
     last_error: Option<String>,
     /// By name: why the newest was refused. No more of them than resources may be held.
-    errors: BTreeMap<String, String>,
+    errors: BTreeMap<String, Refusal>,
     /// By name.
     warnings: BTreeMap<String, Vec<String>>,
+    /// By name: when the one that is held came.
+    taken: BTreeMap<String, Duration>,
+}
+
+/// A resource that was refused.
+#[derive(Debug)]
+struct Refusal {
+    why: String,
+    version: String,
+    at: Duration,
 }
 
 impl Told {
@@ -133,6 +146,7 @@ impl Told {
     fn forget(&mut self, name: &str) {
         self.errors.remove(name);
         self.warnings.remove(name);
+        self.taken.remove(name);
     }
 }
 
@@ -194,7 +208,7 @@ impl Resources {
                 .filter(|raw| raw.type_url == resource_type.url())
             {
                 let told = self.told.entry(resource_type).or_default();
-                let read = read(resource_type, raw.clone(), told, None);
+                let read = read(resource_type, raw.clone(), told, None, now);
                 let Ok(value) = read.value else { continue };
                 let subscription = self.subscription(resource_type);
                 if !subscription.is_some_and(|one| one.restore(&read.name, &raw.version)) {
@@ -284,7 +298,7 @@ impl Resources {
             response,
             raw,
             refused,
-        } = decode(resource_type, response, told, None);
+        } = decode(resource_type, response, told, None, now);
         let updates = subscription.receive(response, now);
         told.count(&updates, refused, subscription.error());
         let is_refused_in_part = subscription.error().is_some();
@@ -384,8 +398,13 @@ impl Resources {
             ResourceStatus {
                 version: version.cloned().unwrap_or_default(),
                 state: (version.is_some() || state == State::Missing).then_some(state),
-                error: told.errors.get(&name).cloned(),
+                error: told.errors.get(&name).map(|one| one.why.clone()),
                 warnings: told.warnings.get(&name).cloned().unwrap_or_default(),
+                taken: told.taken.get(&name).copied(),
+                refused: told
+                    .errors
+                    .get(&name)
+                    .map(|one| (one.version.clone(), one.at)),
                 name,
             }
         });
@@ -445,150 +464,6 @@ impl Resources {
         self.subscriptions
             .iter_mut()
             .find(|one| one.resource_type() == resource_type)
-    }
-}
-
-/// A response that was looked into.
-struct Decoded {
-    response: Response<translate::Resource>,
-    /// Its resources as they came, by name.
-    raw: BTreeMap<String, RawResource>,
-    /// How many were refused.
-    refused: usize,
-}
-
-/// Looks into a response, of the stream or `of` a file.
-fn decode(
-    resource_type: ResourceType,
-    response: RawResponse,
-    told: &mut Told,
-    of: Option<&OfFile>,
-) -> Decoded {
-    let mut raw: BTreeMap<String, RawResource> = BTreeMap::new();
-    let (beats, whole): (Vec<_>, Vec<_>) = response
-        .resources
-        .into_iter()
-        .partition(|one| one.is_heartbeat);
-    let resources = whole.into_iter().map(|one| {
-        // Those of files are there when they are wanted.
-        let copy = of.is_none().then(|| one.clone());
-        let read = read(resource_type, one, told, of);
-        // Of two of one name the first is taken.
-        if let Some(copy) = copy {
-            let name = read.name.clone();
-            raw.entry(read.name.clone())
-                .or_insert(RawResource { name, ..copy });
-        }
-        read
-    });
-    let mut resources: Vec<_> = resources.collect();
-    let (heartbeats, bad) = heartbeats(beats);
-    resources.extend(bad);
-    let refused = resources.iter().filter(|one| one.value.is_err()).count();
-    let response = Response {
-        version: response.version,
-        nonce: response.nonce,
-        resources,
-        heartbeats,
-        removed: response.removed,
-    };
-    Decoded {
-        response,
-        raw,
-        refused,
-    }
-}
-
-/// Translates a resource, and notes what is said of it.
-fn read(
-    resource_type: ResourceType,
-    raw: RawResource,
-    told: &mut Told,
-    of: Option<&OfFile>,
-) -> Resource<translate::Resource> {
-    let Translated {
-        name,
-        mut resource,
-        warnings,
-    } = match raw.fault {
-        Some(why) => Translated::refused(why),
-        None => translate::translate(resource_type, &raw.type_url, &raw.bytes),
-    };
-    if !raw.name.is_empty() && !name.is_empty() && raw.name != name {
-        let reason = format!("calls itself `{name}`");
-        resource = Err(vec![Fault {
-            path: String::new(),
-            reason,
-        }]);
-    }
-    let name = if raw.name.is_empty() { name } else { raw.name };
-    let lines = |faults: &[Fault]| faults.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let value = resource.map_err(|faults| lines(&faults).join("; "));
-    let shown = of.map_or_else(|| name.clone(), |of| of.key(name.clone()));
-    match &value {
-        Err(error) => {
-            let has_room =
-                told.errors.len() < resource_type.held_max() || told.errors.contains_key(&shown);
-            if !name.is_empty() && has_room {
-                told.errors.insert(shown, error.clone());
-            }
-        }
-        Ok(_) => {
-            told.errors.remove(&shown);
-            match warnings.is_empty() {
-                true => drop(told.warnings.remove(&shown)),
-                false if told.warnings.len() < resource_type.held_max() => {
-                    drop(told.warnings.insert(shown, lines(&warnings)));
-                }
-                false => {}
-            }
-        }
-    }
-    let (ttl, value) = match (ttl(raw.ttl), value) {
-        (Ok(ttl), value) => (ttl, value),
-        (Err(why), Ok(_)) => (None, Err(why)),
-        (Err(_), Err(error)) => (None, Err(error)),
-    };
-    Resource {
-        name,
-        version: raw.version,
-        ttl,
-        value,
-    }
-}
-
-/// Those that are well formed, and what is wrong with the others.
-fn heartbeats<T>(beats: Vec<RawResource>) -> (Vec<Heartbeat>, Vec<Resource<T>>) {
-    let (mut good, mut bad) = (Vec::new(), Vec::new());
-    for RawResource {
-        name,
-        version,
-        ttl: given,
-        ..
-    } in beats
-    {
-        match ttl(given) {
-            Ok(ttl) => good.push(Heartbeat { name, version, ttl }),
-            Err(why) => bad.push(Resource {
-                name,
-                version,
-                ttl: None,
-                value: Err(why),
-            }),
-        }
-    }
-    (good, bad)
-}
-
-fn ttl(given: Option<(i64, i32)>) -> Result<Option<Duration>, String> {
-    let Some((seconds, nanos)) = given else {
-        return Ok(None);
-    };
-    match (u64::try_from(seconds), u32::try_from(nanos)) {
-        (Ok(seconds), Ok(nanos @ ..1_000_000_000)) => Ok(Some(Duration::new(seconds, nanos))),
-        _ => Err(format!(
-            "ttl: {seconds}.{nanos:09}s is negative or malformed"
-        )),
     }
 }
 

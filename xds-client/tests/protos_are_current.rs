@@ -47,6 +47,7 @@ fn generated_code_is_current() {
             "envoy.service.discovery.v3",
             "discovery",
         ),
+        ("envoy/status.proto", "envoy.service.status.v3", "status"),
     ] {
         let code = generate(proto, package);
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/pb/{name}.rs"));

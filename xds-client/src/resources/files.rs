@@ -161,7 +161,7 @@ impl Resources {
         };
         let Decoded {
             response, refused, ..
-        } = decode(resource_type, response, told, Some(of));
+        } = decode(resource_type, response, told, Some(of), now);
         let updates = held.subscription.receive(response, now);
         held.error = held.subscription.error().map(str::to_owned);
         if let Some(error) = &held.error {

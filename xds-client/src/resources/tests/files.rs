@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    source::{FILES_MAX, FileSource},
+    source::{FILES_MAX, FileSource, OfFile},
     subscription::MISSING_AFTER,
 };
 
