@@ -3,6 +3,7 @@
 
 mod center;
 mod check;
+mod convert;
 mod ctl;
 mod demo;
 mod explain;
@@ -65,6 +66,8 @@ enum Verb {
     Proxy(proxy::Args),
     /// Check configuration files; say what would change
     Check(check::Args),
+    /// Make a configuration of an Envoy's bootstrap
+    Convert(convert::Args),
     /// Say why a request goes where it goes
     Explain(explain::Args),
     /// Serve as healing center: judge what many proxies report, and act on it
@@ -97,6 +100,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(args),
         Verb::Proxy(args) => proxy::run(args),
         Verb::Check(args) => check::run(&args),
+        Verb::Convert(args) => convert::run(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::Center(args) => center::run(args),
         Verb::Ctl(args) => ctl::run(&args),

@@ -4,7 +4,8 @@
 //! 1. xDS, from the wire to a part of a configuration. [`ads`] keeps a stream to a control plane, or asks it by REST, and
 //!    `files` watches those that bring resources ([`source`]); [`resources`] is all that is known, pure: a
 //!    [`subscription`] for each type (what is asked for and answered), [`translate`] (what a resource means, or why it
-//!    is refused), and the [`graph`] (what may be used yet). [`document`] reads the same resources from a text.
+//!    is refused), and the [`graph`] (what may be used yet). [`document`] reads the same resources from a text,
+//!    and [`bootstrap`] makes a file of our own of an Envoy's.
 //!    [`client_status`] says all of that to whoever asks by the protocol (CSDS).
 //! 2. [`server`], the other end of xDS: what a control plane serves, and the streams on which it does.
 //! 3. [`healing`]: the protocol `tidegate.healing.v1`, both ends: the client of a proxy, with the hooks that
@@ -18,6 +19,7 @@
 
 pub mod ads;
 mod backoff;
+pub mod bootstrap;
 mod cache;
 pub mod client_status;
 pub mod document;

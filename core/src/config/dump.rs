@@ -39,6 +39,11 @@ pub fn to_json(config: &Config) -> Value {
     file(config, Secrets::Redact)
 }
 
+/// The same with everything that it says: the text of a file, not to be shown.
+pub fn to_document(config: &Config) -> Value {
+    file(config, Secrets::Reveal)
+}
+
 /// A steering rule, in words of the file.
 pub fn rule_to_json(rule: &super::model::steering::Rule) -> Value {
     steering::rule(rule)

@@ -40,7 +40,7 @@ pub use decode::steering::parse_rule as parse_steering_rule;
 pub use demo::{demo_config, embedded_default};
 pub use diagnostic::{DIAGNOSTICS_MAX, Diagnostic, Related, Severity};
 pub use diff::diff;
-pub use dump::{origins, rule_to_json, to_json};
+pub use dump::{origins, rule_to_json, to_document, to_json};
 pub use keys::{
     ALPN_NAME_MAX, BODY_MAX, CERTIFICATES_MAX, CLUSTERS_MAX, ENDPOINTS_MAX, LABEL_MAX, LABELS_MAX,
     LISTENERS_MAX, MIRRORS_MAX, NAME_MAX, RATE_LIMITS_MAX, ROUTE_LIST_MAX, ROUTES_MAX, SECRETS_MAX,
