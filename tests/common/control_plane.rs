@@ -8,6 +8,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Map, Value, json};
 
 use super::{Proxy, eventually, peer};
@@ -115,6 +119,11 @@ impl ControlPlane {
                 )
             })
             .collect()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 
     /// Ends it without a word to anybody.
