@@ -308,10 +308,9 @@ fn divided(total: u32, shares: &[u32], usage: &[Usage]) -> Result<(), String> {
         false => base + rest / shares.len() as f64,
     };
     let parts: Vec<f64> = demands.iter().map(part).collect();
-    let is_over = held
-        .iter()
-        .zip(&parts)
-        .any(|(held, part)| f64::from(*held) > part - 1.0);
+    let mut above = held.iter().zip(&parts);
+    let lent: u32 = usage.iter().map(|u| u.borrowed).sum();
+    let is_over = lent > spare(total) || above.any(|(held, part)| f64::from(*held) > part - 1.0);
     let most: u32 = shares
         .iter()
         .zip(&held)

@@ -175,16 +175,23 @@ impl Machine {
             .units
             .iter()
             .zip(&mut self.usage)
-            .zip(&self.in_flight)
-            .map(|((unit, usage), in_flight)| {
+            .zip(self.in_flight.iter().zip(&self.limits))
+            .map(|((unit, usage), (in_flight, limit))| {
+                let slots = |shard: usize| {
+                    let (_, shares) = limit.as_ref()?;
+                    Some(f64::from(shares[shard].slots))
+                };
                 let seen = usage
                     .iter()
                     .zip(in_flight)
-                    .map(|(u, n)| Usage {
+                    .enumerate()
+                    .map(|(s, (u, n))| Usage {
                         // Kept in millionths, so that fractions of a fluid are not lost.
                         admitted: u.admitted / 1_000_000,
                         refused: u.refused / 1_000_000,
                         in_flight: n.round() as u32,
+                        // As shards tell it: what is above a shard's own slots is on spare ones.
+                        borrowed: slots(s).map_or(0, |own| (n - own).max(0.0).round() as u32),
                         ..*u
                     })
                     .collect();
