@@ -40,8 +40,8 @@ use serde_json::{Value, json};
 
 const ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// Changes of each kind that are timed.
-const CHANGES: u32 = 50;
+/// Changes of each kind that are timed: the control plane takes seconds for one of the largest.
+const CHANGES: u32 = 20;
 
 /// Clients at a time, and what they ask for together.
 const CLIENTS: u32 = 4;
