@@ -168,12 +168,12 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "tidegate.limit.value",
         "`limit`",
-        "The limit on this shard.",
+        "Requests that the interface may have in flight, over all shards.",
     ),
     field(
         "tidegate.limit.in_flight",
         "`in_flight`",
-        "Requests that this shard had in flight.",
+        "Requests of it that this shard had in flight.",
     ),
     field(
         "tidegate.limit.watermark",
