@@ -12,6 +12,7 @@ use std::{
     cell::{Cell, OnceCell},
     net::SocketAddr,
     os::fd::OwnedFd,
+    pin::pin,
     rc::Rc,
     task::Poll,
     time::Duration,
@@ -279,7 +280,7 @@ fn begins_alike(bytes: &[u8], known: &[u8]) -> bool {
 async fn gather_preface(client: &Client, mut first: Chunk) -> Chunk {
     client.deadline.set_after(timeouts(client).header);
     while first.len() < PREFACE.len() && begins_alike(&first, PREFACE) {
-        let Ok(Ok(Some(more))) = client.deadline.bound(client.socket.receive()).await else {
+        let Ok(Ok(Some(more))) = client.deadline.bound(pin!(client.socket.receive())).await else {
             break;
         };
         first = Chunk::from_vec(&client.local.driver, [&first[..], &more[..]].concat());
@@ -305,7 +306,7 @@ async fn wait_for_request(client: &Client, wait: Duration) -> Option<Chunk> {
         client.deadline.set(idle_until_ns(client, usual_ns));
         Poll::Pending
     });
-    client.deadline.bound(waiting).await.ok().flatten()
+    client.deadline.bound(pin!(waiting)).await.ok().flatten()
 }
 
 /// Until when an idle connection is kept.
@@ -386,7 +387,7 @@ async fn refuse(client: &Client, listener: &Listener, reason: Reason, detail: &'
         Protocol::Http(_) if reason == Reason::PlaintextOnTls => {
             // Somebody who forgot the `s` is told so, in the clear.
             let answering = request::refuse_unread(client, reason);
-            if client.deadline.bound(answering).await.is_err() {
+            if client.deadline.bound(pin!(answering)).await.is_err() {
                 return;
             }
         }
@@ -398,7 +399,7 @@ async fn refuse(client: &Client, listener: &Listener, reason: Reason, detail: &'
 async fn take_proxy_header(client: &Client) -> bool {
     client.deadline.set_after(PROXY_HEADER_TIMEOUT);
     let header = transport::read_proxy_header(&client.local.driver, &client.socket);
-    let Ok(Some(proxied)) = client.deadline.bound(header).await else {
+    let Ok(Some(proxied)) = client.deadline.bound(pin!(header)).await else {
         return false;
     };
     if let Some(source) = proxied.source {
@@ -412,14 +413,14 @@ async fn take_proxy_header(client: &Client) -> bool {
 /// A slow reader has the listener's idle time-out for the last piece, as for those before it.
 async fn close(client: &Client) {
     client.deadline.set_after(timeouts(client).idle);
-    let _ = client.deadline.bound(client.socket.flush()).await;
+    let _ = client.deadline.bound(pin!(client.socket.flush())).await;
 }
 
 /// Closes after everything was sent and the peer has stopped sending, or has had its time for it.
 async fn linger(client: &Client) {
     client.deadline.set_after(timeouts(client).idle);
     if !matches!(
-        client.deadline.bound(client.socket.finish()).await,
+        client.deadline.bound(pin!(client.socket.finish())).await,
         Ok(Ok(()))
     ) {
         return;
@@ -433,7 +434,7 @@ async fn linger(client: &Client) {
             left = left.saturating_sub(chunk.len());
         }
     };
-    let _ = client.deadline.bound(reading).await;
+    let _ = client.deadline.bound(pin!(reading)).await;
 }
 
 #[cfg(test)]

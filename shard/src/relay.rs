@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -211,7 +212,7 @@ pub(crate) async fn run(
             _ => Poll::Pending,
         }
     });
-    let reason = match deadline.bound(moving).await {
+    let reason = match deadline.bound(pin!(moving)).await {
         Ok(reason) => reason,
         Err(_) if local.driver.now_ns() >= limits.until_ns => Some(Reason::MaxAge),
         Err(_) => Some(Reason::IdleTimeout),

@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    pin::pin,
     rc::Rc,
     task::{Context, Poll},
 };
@@ -116,7 +117,7 @@ impl Connection {
         loop {
             let running = std::future::poll_fn(|cx| self.poll(cx));
             // When the deadline has passed, the next look finds what is due.
-            if let Ok(end) = self.client.deadline.bound(running).await {
+            if let Ok(end) = self.client.deadline.bound(pin!(running)).await {
                 return end;
             }
         }
@@ -257,7 +258,7 @@ impl Connection {
         self.log(reason, error.detail());
         client.deadline.set_after(LINGER);
         let telling = std::future::poll_fn(|cx| self.session.poll_write(cx, &client.socket));
-        if matches!(client.deadline.bound(telling).await, Ok(Ok(()))) {
+        if matches!(client.deadline.bound(pin!(telling)).await, Ok(Ok(()))) {
             linger(client).await;
         }
     }

@@ -101,7 +101,8 @@ impl Exchange<'_> {
             answer_bytes_max: rate_limit_service::ANSWER_BYTES_MAX,
         };
         counters.asked.add(1);
-        let answer = upstream::ask(to, question).await;
+        // Boxed, since it is larger than all that a request without such a service needs.
+        let answer = Box::pin(upstream::ask(to, question)).await;
         match answer.and_then(|bytes| Answer::decode(&bytes).ok()) {
             Some(Answer::Admit) => Ok(()),
             Some(Answer::Limited { .. }) if service.rule.mode == PolicyMode::Shadow => {

@@ -1,6 +1,9 @@
 //! The answer on its way to the client.
 
-use std::task::{Poll, ready};
+use std::{
+    pin::pin,
+    task::{Poll, ready},
+};
 
 use tidegate_codecs::{
     grpc,
@@ -118,11 +121,12 @@ impl<'a> Exchange<'a> {
                 download.close_behind();
             }
             let sending = download.send(client, pace);
-            client.deadline.bound(sending).await
+            client.deadline.bound(pin!(sending)).await
         } else {
-            let streaming = download.run(client, upstream, pace);
+            let streaming = pin!(download.run(client, upstream, pace));
             let both = (self.upload).alongside(self.caller, upstream, pace, streaming);
-            client.deadline.bound(both).await.map(|r| r.and_then(|r| r))
+            let moved = client.deadline.bound(pin!(both)).await;
+            moved.map(|r| r.and_then(|r| r))
         };
         Ok((moved, download.done))
     }
@@ -138,9 +142,12 @@ impl<'a> Exchange<'a> {
     ) -> Result<(Moved, Downloaded), Refusal> {
         upstream.put_back(chunk);
         let pace = self.pace();
-        let streaming = download.run(self.caller, on, upstream, pace);
-        let both = (self.upload).alongside(self.caller, upstream, pace, streaming);
-        let moved = on.deadline.bound(both).await.map(|r| r.and_then(|r| r));
+        let moved = {
+            let streaming = pin!(download.run(self.caller, on, upstream, pace));
+            let both = (self.upload).alongside(self.caller, upstream, pace, streaming);
+            let moved = on.deadline.bound(pin!(both)).await;
+            moved.map(|r| r.and_then(|r| r))
+        };
         let mut done = download.done;
         done.sent_bytes = on.stream.sent_bytes();
         self.response_messages = download.messages();
@@ -167,7 +174,7 @@ impl<'a> Exchange<'a> {
             let error = ready!(upstream.poll_cut_short(cx));
             Poll::Ready(Err(Refusal::of_upstream(&error)))
         });
-        let waited = on.deadline.bound(waiting).await;
+        let waited = on.deadline.bound(pin!(waiting)).await;
         waited.map_err(|_| Reason::IdleTimeout)??;
         let received = std::future::poll_fn(|cx| upstream.poll_receive(cx)).await;
         let received = received.map_err(|e| Refusal::of_upstream(&e))?;
@@ -204,7 +211,7 @@ impl<'a> Exchange<'a> {
         self.sent_bytes += head.len() as u64;
         let sent = client
             .deadline
-            .bound(client.socket.send(Payload::head(head)))
+            .bound(pin!(client.socket.send(Payload::head(head))))
             .await;
         match sent {
             Ok(Ok(())) => Ok(()),
@@ -233,7 +240,7 @@ impl<'a> Exchange<'a> {
         };
         let fields = response_fields(chunk, response, &edits);
         let sending = on.stream.send_head(response.status, fields, end_stream);
-        match on.deadline.bound(sending).await {
+        match on.deadline.bound(pin!(sending)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Refusal::of_client(&error)),
             Err(_) => Err(Reason::IdleTimeout.into()),

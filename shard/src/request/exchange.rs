@@ -1,6 +1,6 @@
 //! What is known of a request so far, and the steps that only compute.
 
-use std::{io, net::SocketAddr, rc::Rc, task::Poll, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, rc::Rc, task::Poll, time::Duration};
 
 use tidegate_codecs::{
     grpc,
@@ -325,7 +325,8 @@ impl<'a> Exchange<'a> {
         let deadline = self.caller.deadline();
         deadline.set(self.until_ns);
         let caller = self.caller;
-        let mut connecting = std::pin::pin!(Leg::connect(to, endpoint));
+        // Boxed, since it is rare and would double what every task has room for.
+        let mut connecting = Box::pin(Leg::connect(to, endpoint));
         let connecting = std::future::poll_fn(|cx| {
             // In HTTP/1 it cannot be told from a client that sends no more.
             if caller.is_http2() && caller.poll_failed(cx).is_ready() {
@@ -334,7 +335,7 @@ impl<'a> Exchange<'a> {
             }
             connecting.as_mut().poll(cx).map_err(Failure::Connect)
         });
-        let made = deadline.bound(connecting).await;
+        let made = deadline.bound(pin!(connecting)).await;
         let took_ns = driver.clock_ns().saturating_sub(began_ns);
         self.times.connect_ns += took_ns;
         self.times.ready_ns += took_ns;

@@ -1,6 +1,6 @@
 //! Faults that a route injects on purpose: a delay, a refusal, or both.
 
-use std::{task::Poll, time::Duration};
+use std::{pin::pin, task::Poll, time::Duration};
 
 use tidegate_core::{
     reason::Reason,
@@ -88,7 +88,7 @@ impl<'a> Exchange<'a> {
             // In HTTP/1 it cannot be told from a client that sends no more.
             false => Poll::Pending,
         });
-        let gone = deadline.bound(gone).await;
+        let gone = deadline.bound(pin!(gone)).await;
         self.times.ready_ns = driver.clock_ns();
         self.fault_delay_ns = self.times.ready_ns.saturating_sub(began_ns);
         match gone {

@@ -1,6 +1,6 @@
 //! Heads: the request's from the client and for the endpoint, the answer's from the endpoint.
 
-use std::{io, rc::Rc, sync::Arc};
+use std::{io, pin::pin, rc::Rc, sync::Arc};
 
 use tidegate_codecs::{
     http1::{
@@ -99,7 +99,7 @@ impl<'a> Exchange<'a> {
                 chunk,
                 limits.head_bytes_max,
             );
-            chunk = match client.deadline.bound(more).await {
+            chunk = match client.deadline.bound(pin!(more)).await {
                 Ok(Ok(Some(more))) => more,
                 Ok(Ok(None)) => return Err(Reason::ClientGone.into()),
                 Ok(Err(error)) => return Err(Refusal::of_client(&error)),
@@ -191,10 +191,10 @@ impl<'a> Exchange<'a> {
         let callee = leg.callee().ok_or(Failure::Reset)?;
         let kind = scratch.request.kind();
         let response = &mut scratch.response;
-        let reading = read_head(&client.local.driver, callee, response, kind);
+        let reading = pin!(read_head(&client.local.driver, callee, response, kind));
         pace.moved(*caller);
         let both = upload.alongside(*caller, callee, pace, reading);
-        match caller.deadline().bound(both).await {
+        match caller.deadline().bound(pin!(both)).await {
             Ok(read) => read?,
             Err(_) => {
                 let now_ns = client.local.driver.now_ns();

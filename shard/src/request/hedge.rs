@@ -5,7 +5,7 @@
 //! of it, and passes nothing on. What came of it is taken over if it is the best there is.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
     time::Duration,
@@ -162,7 +162,7 @@ impl<'a> Hedges<'a> {
         let left = self.left;
         let (route, forward, to) = (self.route, self.forward, self.to);
         let over = {
-            let mut first = std::pin::pin!(ask(exchange, route, forward, to, ticket, fresh));
+            let mut first = pin!(ask(exchange, route, forward, to, ticket, fresh));
             std::future::poll_fn(|cx| {
                 if let Poll::Ready(asked) = first.as_mut().poll(cx) {
                     return Poll::Ready(Over::First(asked));
@@ -201,7 +201,7 @@ impl<'a> Hedges<'a> {
 
     /// Begins the next, if it is time for it.
     fn begin_due(&mut self, cx: &mut Context<'_>, admission: &mut Admission) {
-        while self.left > 0 && std::pin::pin!(self.due.reached()).poll(cx).is_ready() {
+        while self.left > 0 && pin!(self.due.reached()).poll(cx).is_ready() {
             let Some(upload) = self.upload() else {
                 // What the rest of it comes with looks here again.
                 return;
@@ -269,7 +269,8 @@ impl<'a> Hedges<'a> {
         self.running.push(Box::pin(async move {
             let mut beside = beside;
             let asking = beside.ask(to, caller, kind, head, pace);
-            if let Ok(asked) = deadline.bound(asking).await {
+            let asked = deadline.bound(pin!(asking)).await;
+            if let Ok(asked) = asked {
                 beside.asked = asked;
             }
             beside.judge(wanted, to);
@@ -340,7 +341,7 @@ impl Beside {
             let callee = leg.callee().ok_or(Failure::Reset)?;
             let reading = read_head(driver, callee, &mut self.response, kind);
             let mut chunk = (self.upload)
-                .alongside(caller, callee, pace, reading)
+                .alongside(caller, callee, pace, pin!(reading))
                 .await??;
             self.first_byte_ns = leg.received_at_ns().saturating_sub(self.sent_ns);
             match self.response.status {

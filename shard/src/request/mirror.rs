@@ -5,7 +5,7 @@
 //! A copy of a request with a body is sent once all of the body has come. What is too large, or too much at once, is not
 //! copied, and counted.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use tidegate_codecs::{
     http1::{BodyTracker, RequestKind, ResponseHead},
@@ -210,7 +210,9 @@ impl Shadow {
         let deadline = local.driver.deadline();
         deadline.set_after(self.timeout);
         let mut ticket = cluster.pick(to.subset, None, local.random(), &[], began)?;
-        let sent = deadline.bound(self.exchange(to, &ticket.endpoint)).await;
+        let sent = deadline
+            .bound(pin!(self.exchange(to, &ticket.endpoint)))
+            .await;
         let sent = sent.unwrap_or(Err(Fate::Failed(Fault::Deadline)));
         let fate = match &sent {
             Ok(500..) => Fate::Failed(Fault::Status),

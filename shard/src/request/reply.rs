@@ -1,6 +1,6 @@
 //! Answers of our own.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use tidegate_codecs::{
     grpc,
@@ -176,7 +176,7 @@ impl<'a> Exchange<'a> {
         self.sent_bytes += out.len() as u64;
         self.times.ended_ns = client.local.driver.clock_ns();
         let sending = client.socket.send(Payload::head(out));
-        if !matches!(client.deadline.bound(sending).await, Ok(Ok(()))) {
+        if !matches!(client.deadline.bound(pin!(sending)).await, Ok(Ok(()))) {
             return Next::Abort;
         }
         if !keep {
@@ -216,7 +216,7 @@ impl<'a> Exchange<'a> {
                 false => on.stream.send_all(body).await,
             }
         };
-        let sent = on.deadline.bound(sending).await;
+        let sent = on.deadline.bound(pin!(sending)).await;
         self.end_reply(on, matches!(sent, Ok(Ok(())))).await
     }
 
@@ -243,7 +243,7 @@ impl<'a> Exchange<'a> {
         on.deadline.set_after(self.http.timeouts.idle);
         let sent = on
             .deadline
-            .bound(on.stream.send_head(self.status, fields, true))
+            .bound(pin!(on.stream.send_head(self.status, fields, true)))
             .await;
         self.end_reply(on, matches!(sent, Ok(Ok(())))).await
     }
@@ -267,7 +267,7 @@ impl<'a> Exchange<'a> {
         let deadline = self.caller.deadline();
         deadline.set_after(DISCARD_TIMEOUT);
         let discarding = self.upload.discard(self.caller, DISCARD_BYTES_MAX);
-        matches!(deadline.bound(discarding).await, Ok(Ok(()))) && self.upload.is_read()
+        matches!(deadline.bound(pin!(discarding)).await, Ok(Ok(()))) && self.upload.is_read()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
 };
@@ -241,15 +242,14 @@ impl Upload {
             .is_some_and(|b| b.expects_continue && b.taken == 0)
     }
 
-    /// Runs `future` while the upload goes on. A client that breaks off ends both.
+    /// Runs `future`, which the caller pins, while the upload goes on. A client that breaks off ends both.
     pub(super) async fn alongside<T>(
         &mut self,
         caller: Caller<'_>,
         upstream: Callee<'_>,
         pace: Pace,
-        future: impl Future<Output = T>,
+        mut future: Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, Refusal> {
-        let mut future = std::pin::pin!(future);
         std::future::poll_fn(|cx| {
             let was_finished = self.finished;
             if !was_finished {

@@ -1,6 +1,11 @@
 //! Deadlines on the driver's wheel.
 
-use std::{rc::Rc, task::Poll, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
 
 use super::Driver;
 use crate::timer::TimerId;
@@ -30,9 +35,12 @@ impl Deadline {
         self.set(self.driver.now_ns().saturating_add(after.as_nanos() as u64));
     }
 
-    /// Runs `future` until the deadline, which `future` itself may move.
-    pub(crate) async fn bound<F: Future>(&self, future: F) -> Result<F::Output, Elapsed> {
-        let mut future = std::pin::pin!(future);
+    /// Runs `future` until the deadline, which `future` itself may move. The caller pins it: one that is passed by value
+    /// has room twice in the caller's own, as what is passed and as what is polled.
+    pub(crate) async fn bound<F: Future>(
+        &self,
+        mut future: Pin<&mut F>,
+    ) -> Result<F::Output, Elapsed> {
         std::future::poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(Ok(output));
@@ -49,7 +57,7 @@ impl Deadline {
 
     /// Waits for the deadline.
     pub(crate) async fn reached(&self) {
-        let _ = self.bound(std::future::pending::<()>()).await;
+        let _ = self.bound(pin!(std::future::pending::<()>())).await;
     }
 }
 

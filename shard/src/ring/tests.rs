@@ -11,6 +11,7 @@ use std::{
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
+    pin::pin,
     rc::Rc,
     sync::Arc,
     thread,
@@ -295,7 +296,7 @@ fn deadlines_end_waits() {
         let deadline = driver.deadline();
         let before_ns = driver.clock_ns();
         deadline.set_after(Duration::from_millis(30));
-        assert!(deadline.bound(socket.receive()).await.is_err());
+        assert!(deadline.bound(pin!(socket.receive())).await.is_err());
         driver.clock_ns() - before_ns
     });
     assert!(waited >= 29_000_000, "{waited}");

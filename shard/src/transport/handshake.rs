@@ -1,7 +1,7 @@
 //! From an accepted or connected socket to a [`Stream`]: telling TLS from plaintext, shaking hands, and
 //! what is left to check.
 
-use std::{io, net::SocketAddr, rc::Rc, task::Poll, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, rc::Rc, task::Poll, time::Duration};
 
 use rustls::{
     ProtocolVersion, client::UnbufferedClientConnection, pki_types::UnixTime,
@@ -125,7 +125,7 @@ async fn look(
 ) -> Result<Opening, Refused> {
     let mut seen: Option<Chunk> = None;
     loop {
-        let received = match deadline.bound(stream.receive()).await {
+        let received = match deadline.bound(pin!(stream.receive())).await {
             Ok(Ok(Some(chunk))) => chunk,
             Ok(_) => {
                 return Err(Refused::UNSAID);
@@ -169,7 +169,7 @@ async fn shake(
             Poll::Ready(()) => Poll::Ready(Err(Broken::Evicted)),
             Poll::Pending => driving.as_mut().poll(cx),
         });
-        let result = deadline.bound(racing).await;
+        let result = deadline.bound(pin!(racing)).await;
         result.unwrap_or(Err(Broken::TooLate))
     };
     drop(counted);
@@ -208,7 +208,7 @@ pub(crate) async fn secure(
     deadline.set_after(tls.map_or(HANDSHAKE_TIMEOUT, |tls| tls.handshake_timeout));
     let mut unasked = None;
     let driving = Box::pin(drive(&mut session, &socket, None, &mut unasked));
-    let driven = deadline.bound(driving).await;
+    let driven = deadline.bound(pin!(driving)).await;
     let rest = driven
         .unwrap_or(Err(Broken::TooLate))
         .map_err(|broken| failed(broken.detail()))?;

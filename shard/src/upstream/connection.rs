@@ -1,6 +1,6 @@
 //! Connections to endpoints: checked out for one exchange, checked in if they are as good as new.
 
-use std::{io, rc::Rc, time::Duration};
+use std::{io, pin::pin, rc::Rc, time::Duration};
 
 use tidegate_core::{
     config::model::UpstreamProtocol,
@@ -207,7 +207,7 @@ async fn dial(to: Destination<'_>, endpoint: &Endpoint, kind: LinkKind) -> Resul
     let deadline = to.local.driver.deadline();
     deadline.set_after(to.settings.config.connect_timeout);
     let socket = deadline
-        .bound(Socket::connect(&to.local.driver, endpoint.address))
+        .bound(pin!(Socket::connect(&to.local.driver, endpoint.address)))
         .await
         .map_err(|_| Reason::ConnectTimeout)
         .and_then(|connected| connected.map_err(|error| connect_reason(&error)))?;

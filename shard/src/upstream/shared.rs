@@ -7,6 +7,7 @@
 use std::{
     cell::{Cell, OnceCell, RefCell},
     io,
+    pin::pin,
     rc::Rc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -102,7 +103,7 @@ impl Call {
         // A guess at how many streams it allows would have those above refused.
         let deadline = to.local.driver.deadline();
         deadline.set_after(to.settings.config.connect_timeout);
-        let settled = deadline.bound(call.shared.session.settled()).await;
+        let settled = deadline.bound(pin!(call.shared.session.settled())).await;
         if settled.is_err() {
             dialler.end(Err(Reason::ConnectTimeout));
             call.shared.link.retire(to.local.now());
@@ -213,7 +214,7 @@ impl Shared {
         let end = loop {
             let running = std::future::poll_fn(|cx| self.poll(cx, &deadline));
             // When the deadline has passed, the next look finds what is due.
-            if let Ok(end) = deadline.bound(running).await {
+            if let Ok(end) = deadline.bound(pin!(running)).await {
                 break end;
             }
         };
@@ -224,7 +225,7 @@ impl Shared {
         if matches!(end, End::Broken(_)) {
             deadline.set_after(LAST_WORDS);
             let telling = std::future::poll_fn(|cx| self.session.poll_write(cx, &self.link));
-            let _ = deadline.bound(telling).await;
+            let _ = deadline.bound(pin!(telling)).await;
         }
     }
 

@@ -1,6 +1,6 @@
 //! A question of our own, by gRPC: one message to an endpoint of a cluster, and one back.
 
-use std::{io, rc::Rc, time::Duration};
+use std::{io, pin::pin, rc::Rc, time::Duration};
 
 use tidegate_codecs::{
     grpc,
@@ -43,7 +43,7 @@ pub(crate) async fn ask(to: Destination<'_>, question: Question<'_>) -> Option<V
             .cluster
             .pick(to.subset, None, local.random(), &tried, began)?;
         let asked = deadline
-            .bound(ask_endpoint(to, &ticket.endpoint, question))
+            .bound(pin!(ask_endpoint(to, &ticket.endpoint, question)))
             .await;
         let asked = asked.unwrap_or(Err(Fate::Failed(Fault::Deadline)));
         let fate = asked.as_ref().map_or_else(|fate| *fate, |_| Fate::Answered);
