@@ -4,9 +4,10 @@
 //! a request is boxed, and lives as long as the request.
 //!
 //! * `downstream.rs`: every connection until it is known what is spoken, and those in HTTP/1.
-//! * `downstream/http2.rs`: those in HTTP/2.
+//! * `downstream/http2.rs`: those in HTTP/2; `downstream/workers.rs`: the tasks that serve their streams.
 
 mod http2;
+mod workers;
 
 use std::{
     cell::{Cell, OnceCell},
@@ -37,6 +38,7 @@ use crate::{
     transport::{self, Stream},
 };
 pub(crate) use http2::ClientStream;
+pub(crate) use workers::Workers;
 
 /// For a PROXY header, on listeners that have no time-out of their own for heads.
 const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -19,6 +19,7 @@ use tidegate_core::{
 
 use crate::{
     ShardSettings,
+    downstream::Workers,
     drain::Drain,
     request::Scratch,
     ring::Driver,
@@ -50,6 +51,8 @@ pub(crate) struct Local {
     pub(crate) hash_key: u64,
     /// Copies of requests that are being made or sent.
     pub(crate) mirrors_active: Cell<u32>,
+    /// Tasks that wait for a stream.
+    pub(crate) workers: Workers,
     /// Client connections open.
     connections: Cell<u32>,
     /// Boxed, since a scratch moves in and out with every request.
@@ -84,6 +87,7 @@ impl Local {
             random: Cell::new(settings.seed | 1),
             hash_key: settings.hash_key,
             mirrors_active: Cell::new(0),
+            workers: Workers::default(),
             connections: Cell::new(0),
             scratches: RefCell::new(Vec::new()),
             route_scratch: RefCell::new(RouteScratch::default()),

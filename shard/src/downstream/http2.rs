@@ -18,9 +18,8 @@ use tidegate_core::{
     snapshot::{Http, Protocol},
 };
 
-use super::{Client, LINGER, close, linger, timeouts};
+use super::{Client, LINGER, close, linger, timeouts, workers};
 use crate::{
-    executor,
     http2::{self, End, Notice, Session, Stream},
     request::{self, Caller, Start},
     ring::Deadline,
@@ -226,7 +225,7 @@ impl Connection {
             deadline: deadline.unwrap_or_else(|| local.driver.deadline()),
             arrived_ns: socket.received_at_ns(),
         };
-        executor::spawn(&local.driver, serve_stream(on, start));
+        workers::start(on, start);
         if !self.is_welcome() {
             self.session.drain();
         }
@@ -281,7 +280,8 @@ impl Drop for Connection {
     }
 }
 
-async fn serve_stream(on: ClientStream, start: Start) {
+/// Serves a request to the end of its stream.
+pub(super) async fn serve_stream(on: ClientStream, start: Start) {
     request::serve_request(Caller::Http2(&on), start).await;
     let ClientStream {
         connection,

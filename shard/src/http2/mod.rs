@@ -31,6 +31,7 @@ mod waiter;
 pub(crate) use inbox::Framing;
 pub(crate) use session::{End, Notice, Session};
 pub(crate) use stream::Stream;
+pub(crate) use waiter::Waiter;
 
 /// Output beyond which no stream adds to it: a large buffer's worth, as bodies come from endpoints.
 const OUTPUT_BYTES_MAX: usize = 64 << 10;
