@@ -193,7 +193,7 @@ impl Resources {
         &self.kept
     }
 
-    /// Holds what was [kept](Self::kept) in an earlier life, as far as it is taken today. How much that was.
+    /// Holds what was kept in an earlier life, as far as it is taken today. How much that was.
     pub fn restore(&mut self, kept: Vec<RawResource>, now: Duration) -> usize {
         let mut restored = 0;
         // What others refer to is asked for by them, so that they come first.
