@@ -5,7 +5,12 @@
 //! ours, apart from the kernel. No case reads a clock, a file or the environment, so that the same
 //! build counts the same.
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    missing_docs
+)]
 
 use std::{fmt::Write, hint::black_box, process::ExitCode, sync::Arc, time::Duration};
 
@@ -13,6 +18,10 @@ use tidegate_codecs::{
     http1::{
         BodyTracker, ForwardedFor, Framing, RequestEdits, RequestHead, RequestKind, ResponseEdits,
         ResponseHead, forward_request, forward_response,
+    },
+    http2::{
+        Connection, Event, FieldLine, Options, RequestLine,
+        hpack::{Decoder, Encoder},
     },
     limits::Http1Limits,
 };
@@ -29,11 +38,14 @@ type Work = Box<dyn FnMut()>;
 type Prepare = fn() -> Work;
 
 /// The cases by name; a name stands in the baselines.
-const CASES: [(&str, Prepare); 7] = [
+const CASES: [(&str, Prepare); 10] = [
     ("request-short", || request(SHORT)),
     ("request-browser", || request(BROWSER)),
     ("answer", answer),
     ("chunked-64k", chunked),
+    ("hpack-encode", hpack_encode),
+    ("hpack-decode", hpack_decode),
+    ("http2-exchange", http2_exchange),
     ("route-last-of-1000", route),
     ("balancer-pick", balancer),
     ("config-100-routes", configuration),
@@ -140,6 +152,120 @@ fn chunked() -> Work {
         let mut tracker = BodyTracker::new(Framing::Chunked, &limits);
         black_box(tracker.advance(black_box(&body)).unwrap());
     })
+}
+
+/// The fields of `BROWSER` as they are in HTTP/2, but for the pseudo-fields.
+const FIELDS: [(&str, &str); 7] = [
+    (
+        "user-agent",
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36",
+    ),
+    (
+        "accept",
+        "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
+    ),
+    ("accept-encoding", "gzip, deflate, br, zstd"),
+    ("accept-language", "en-GB,en;q=0.9,de;q=0.8"),
+    ("referer", "https://shop.example/basket"),
+    (
+        "cookie",
+        "session=0123456789abcdef0123456789abcdef; theme=dark; consent=1; basket=42",
+    ),
+    ("x-request-id", "6f9619ff-8b86-d011-b42d-00c04fc964ff"),
+];
+
+const LINE: RequestLine<'static> = RequestLine {
+    method: b"GET",
+    scheme: b"https",
+    authority: b"shop.example",
+    path: b"/static/app/main.js?v=20260101",
+    protocol: None,
+};
+
+/// Bytes of the tables of HPACK (RFC 9113, 6.5.2).
+const TABLE_BYTES: usize = 4096;
+
+fn field_lines() -> Vec<FieldLine<'static>> {
+    let pseudo = [
+        FieldLine::new(b":method", LINE.method),
+        FieldLine::new(b":scheme", LINE.scheme),
+        FieldLine::new(b":authority", LINE.authority),
+        FieldLine::new(b":path", LINE.path),
+    ];
+    let rest = FIELDS.iter();
+    let rest = rest.map(|(name, value)| FieldLine::new(name.as_bytes(), value.as_bytes()));
+    pseudo.into_iter().chain(rest).collect()
+}
+
+fn encode(lines: &[FieldLine<'_>], out: &mut Vec<u8>) {
+    let mut encoder = Encoder::new(TABLE_BYTES);
+    out.clear();
+    encoder.begin(out);
+    lines.iter().for_each(|line| encoder.encode(*line, out));
+}
+
+/// Encode the fields of a request for a new connection: text, most of it.
+fn hpack_encode() -> Work {
+    let lines = field_lines();
+    let mut out = Vec::with_capacity(4096);
+    Box::new(move || {
+        encode(black_box(&lines), &mut out);
+        black_box(&out);
+    })
+}
+
+/// Decode them.
+fn hpack_decode() -> Work {
+    let mut block = Vec::new();
+    encode(&field_lines(), &mut block);
+    Box::new(move || {
+        let mut decoder = Decoder::default();
+        let decoded = decoder.decode(black_box(&block), |line| _ = black_box(line));
+        decoded.unwrap();
+    })
+}
+
+/// A request and its answer, between a client's and a server's end of a kept connection.
+fn http2_exchange() -> Work {
+    let options = Options::default();
+    let mut client = Connection::client(&options, 0);
+    let mut server = Connection::server(&options, 0);
+    let (mut there, mut back) = (Vec::new(), Vec::new());
+    let fields = field_lines().split_off(4);
+    let answer = [
+        FieldLine::new(b"content-type", b"application/json"),
+        FieldLine::new(b"content-length", b"128"),
+        FieldLine::new(b"cache-control", b"no-store"),
+    ];
+    Box::new(move || {
+        let asked = client.send_request(LINE, fields.iter().copied(), true);
+        let id = asked.unwrap();
+        client.take_output(&mut there);
+        black_box(receive(&mut server, &mut there));
+        server
+            .send_response(id, 200, answer.iter().copied(), false)
+            .unwrap();
+        let granted = server.send_data(id, 128, true, 0);
+        assert_eq!(granted, Ok(128));
+        server.take_output(&mut back);
+        back.extend_from_slice(&[b'x'; 128]);
+        let received = receive(&mut client, &mut back);
+        client.consume(id, received);
+    })
+}
+
+/// Reads all of `wire`; how much of it were bodies.
+fn receive(side: &mut Connection, wire: &mut Vec<u8>) -> usize {
+    let (mut rest, mut bodies) = (wire.as_slice(), 0);
+    while !rest.is_empty() {
+        let received = side.receive(rest, 0).unwrap();
+        if let Some(Event::Data { payload, .. }) = received.event {
+            bodies += payload.len();
+        }
+        rest = &rest[received.consumed..];
+    }
+    wire.clear();
+    bodies
 }
 
 struct Get(&'static str);
