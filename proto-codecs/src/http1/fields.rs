@@ -258,7 +258,7 @@ pub(crate) fn is_token(bytes: &[u8]) -> bool {
 
 /// Whether a byte may stand in a token (RFC 9110, 5.6.2).
 #[inline]
-pub(crate) fn is_token_byte(byte: u8) -> bool {
+pub(crate) const fn is_token_byte(byte: u8) -> bool {
     matches!(byte,
         b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`'
         | b'|' | b'~' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z')
