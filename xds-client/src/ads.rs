@@ -55,7 +55,7 @@ use servers::Servers;
 use session::{Heard, Session, reach};
 
 /// Bytes of a message. 16,384 endpoints take some 2 MB, the largest route tables that are known ten times that.
-const MESSAGE_MAX: usize = 64 << 20;
+pub(crate) const MESSAGE_MAX: usize = 64 << 20;
 
 /// Responses that may wait for their answer before no further one is read: a server that sends and does not read.
 const UNANSWERED_MAX: usize = 64;

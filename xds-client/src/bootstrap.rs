@@ -277,13 +277,10 @@ impl Conversion {
             let why = "only REST is supported beside the aggregated stream (`ads`)";
             return self.refuse(&format!("{path}.api_type"), why);
         }
-        for (theirs, ours) in [
-            ("refresh_delay", "refresh_delay"),
-            ("request_timeout", "request_timeout"),
-        ] {
-            match text(api, &[theirs]).map(duration) {
-                Some(Some(given)) => drop(self.xds.insert(ours.into(), json!(given))),
-                Some(None) => self.refuse(&format!("{path}.{theirs}"), "is no duration"),
+        for key in ["refresh_delay", "request_timeout"] {
+            match text(api, &[key]).map(duration) {
+                Some(Some(given)) => drop(self.xds.insert(key.into(), json!(given))),
+                Some(None) => self.refuse(&format!("{path}.{key}"), "is no duration"),
                 None => {}
             }
         }

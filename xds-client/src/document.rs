@@ -41,8 +41,7 @@ pub fn read(text: &str) -> Result<Vec<Checked>, String> {
 pub fn read_bytes(bytes: &[u8]) -> Result<Vec<Checked>, String> {
     let resources = response::of_bytes(bytes)?.resources.into_iter();
     let checked = resources.map(|raw| {
-        let mut all = ResourceType::ALL.into_iter();
-        let found = all.find(|one| one.url() == raw.type_url);
+        let found = ResourceType::of_url(&raw.type_url);
         let translated = match found {
             Some(found) => translate::translate(found, &raw.type_url, &raw.bytes),
             None => {

@@ -20,13 +20,14 @@ use tokio::{
 };
 
 use crate::{
+    ads,
     resources::RawResponse,
     response,
     source::{FileSource, OfFile},
 };
 
 /// Bytes of a file: those of a message of a stream.
-const BYTES_MAX: usize = 64 << 20;
+const BYTES_MAX: usize = ads::MESSAGE_MAX;
 
 /// All files of a client.
 pub(crate) struct Files {

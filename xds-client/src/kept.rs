@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{resources::RawResource, subscription::ResourceType};
+use crate::{
+    resources::RawResource,
+    subscription::{ResourceType, Update},
+};
 
 /// All of them, by type and name. The client writes; a lock, since it may wait for its server while somebody reads.
 #[derive(Clone, Debug, Default)]
@@ -31,12 +34,34 @@ impl Kept {
         self.with(|all| all.insert((resource_type, name.to_owned()), One { raw, until }));
     }
 
+    /// Takes what was accepted of a response: `raw` by name, good until `expiries` say, which heartbeats move as well.
+    pub(crate) fn accept<T>(
+        &self,
+        resource_type: ResourceType,
+        updates: &[Update<T>],
+        mut raw: BTreeMap<String, RawResource>,
+        expiries: &BTreeMap<String, Duration>,
+    ) {
+        for update in updates {
+            let Update::Set { name, .. } = update else {
+                continue;
+            };
+            match raw.remove(name) {
+                Some(raw) => self.put(resource_type, name, raw, expiries.get(name).copied()),
+                None => self.remove(resource_type, name),
+            }
+        }
+        for (name, until) in expiries {
+            self.good_until(resource_type, name, *until);
+        }
+    }
+
     pub(crate) fn remove(&self, resource_type: ResourceType, name: &str) {
         self.with(|all| all.remove(&(resource_type, name.to_owned())));
     }
 
     /// Moves the end of one that has one.
-    pub(crate) fn good_until(&self, resource_type: ResourceType, name: &str, until: Duration) {
+    fn good_until(&self, resource_type: ResourceType, name: &str, until: Duration) {
         self.with(|all| {
             if let Some(one) = all.get_mut(&(resource_type, name.to_owned())) {
                 one.until = Some(until);

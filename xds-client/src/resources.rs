@@ -169,14 +169,7 @@ pub struct Resources {
 impl Resources {
     /// Nothing yet; everything of listeners and clusters is wanted, and what they refer to.
     pub fn new(variant: Variant, of_file: Arc<BTreeSet<Arc<str>>>) -> Resources {
-        let subscription = |resource_type| match resource_type {
-            ResourceType::Cluster | ResourceType::Listener => {
-                Subscription::wildcard(resource_type, variant)
-            }
-            ResourceType::Endpoint | ResourceType::Route => {
-                Subscription::named(resource_type, variant)
-            }
-        };
+        let subscription = |resource_type| Subscription::usual(resource_type, variant);
         Resources {
             subscriptions: ResourceType::ALL.map(subscription).into(),
             is_streamed: true,
@@ -203,12 +196,10 @@ impl Resources {
             ResourceType::Endpoint,
             ResourceType::Route,
         ] {
-            for raw in kept
-                .iter()
-                .filter(|raw| raw.type_url == resource_type.url())
-            {
+            let of_type = kept.iter();
+            for raw in of_type.filter(|raw| raw.type_url == resource_type.url()) {
                 let told = self.told.entry(resource_type).or_default();
-                let read = read(resource_type, raw.clone(), told, None, now);
+                let read = read(resource_type, raw, told, None, now);
                 let Ok(value) = read.value else { continue };
                 let subscription = self.subscription(resource_type);
                 if !subscription.is_some_and(|one| one.restore(&read.name, &raw.version)) {
@@ -306,37 +297,9 @@ impl Resources {
             true => Verdict::Refused,
             false => Verdict::Taken,
         };
-        let expiries = subscription.expiries().clone();
-        self.keep_accepted(resource_type, &updates, raw, &expiries);
+        (self.kept).accept(resource_type, &updates, raw, subscription.expiries());
         self.apply(resource_type, updates);
         Ok(verdict)
-    }
-
-    /// Takes into [`Self::kept`] what was accepted.
-    fn keep_accepted(
-        &mut self,
-        resource_type: ResourceType,
-        updates: &[Update<translate::Resource>],
-        mut raw: BTreeMap<String, RawResource>,
-        expiries: &BTreeMap<String, Duration>,
-    ) {
-        for update in updates {
-            match update {
-                Update::Set { name, .. } => {
-                    let until = expiries.get(name).copied();
-                    match raw.remove(name) {
-                        Some(raw) => self.kept.put(resource_type, name, raw, until),
-                        None => self.kept.remove(resource_type, name),
-                    }
-                }
-                Update::Removed { name } => self.kept.remove(resource_type, name),
-                Update::Missing { .. } | Update::Expired { .. } => {}
-            }
-        }
-        // Heartbeats are no updates.
-        for (name, until) in expiries {
-            self.kept.good_until(resource_type, name, *until);
-        }
     }
 
     /// Whether anything that is asked for is not held, so that a server has something to say.
@@ -442,15 +405,11 @@ impl Resources {
         let Some(subscription) = self.subscription(refers_to) else {
             return;
         };
-        let asked = subscription.names().clone();
-        let gone = asked.iter().filter(|name| !wanted.contains(name.as_str()));
-        let gone: Vec<&String> = gone.collect();
-        gone.iter().for_each(|name| subscription.unsubscribe(name));
-        wanted.iter().for_each(|name| subscription.subscribe(name));
+        let gone = subscription.want(&wanted);
         if let Some(told) = self.told.get_mut(&refers_to) {
             for name in gone {
-                told.forget(name);
-                self.kept.remove(refers_to, name);
+                told.forget(&name);
+                self.kept.remove(refers_to, &name);
             }
         }
         if !self.is_streamed {

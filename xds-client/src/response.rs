@@ -5,9 +5,8 @@ use serde_json::Value;
 
 use crate::{
     document::name_of,
-    pb::{self, decode_resource, discovery::Any},
+    pb::{self, decode_resource, discovery::Any, message},
     resources::{RawResource, RawResponse},
-    translate,
 };
 
 /// What wraps a resource that has a version or an end of its own.
@@ -72,7 +71,7 @@ pub(crate) fn of_text(text: &str) -> Result<RawResponse, String> {
 }
 
 fn of_json(json: &Value, version: &str) -> RawResource {
-    match translate::any_from_json(json) {
+    match message::from_json(json) {
         Ok((type_url, value)) => unwrapped(Any { type_url, value }, version),
         Err(why) => RawResource {
             name: name_of(json).to_owned(),

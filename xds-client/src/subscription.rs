@@ -15,6 +15,7 @@ mod nack;
 mod resource_type;
 
 use std::{
+    borrow::Borrow,
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
@@ -94,6 +95,14 @@ struct Up {
 }
 
 impl Subscription {
+    /// A subscription to what is asked for of a type: everything where absence removes, names of others.
+    pub fn usual(resource_type: ResourceType, variant: Variant) -> Self {
+        match resource_type.absence() {
+            Absence::Removes => Self::wildcard(resource_type, variant),
+            Absence::Keeps => Self::named(resource_type, variant),
+        }
+    }
+
     /// A subscription to single resources by name.
     pub fn named(resource_type: ResourceType, variant: Variant) -> Self {
         Self::new(resource_type, variant, false)
@@ -184,6 +193,16 @@ impl Subscription {
     /// Until when those that have an end are good.
     pub fn expiries(&self) -> &BTreeMap<String, Duration> {
         &self.expiries
+    }
+
+    /// Asks for these names, and for no others. Those that are no longer asked for.
+    pub fn want<N: Borrow<str> + Ord>(&mut self, wanted: &BTreeSet<N>) -> Vec<String> {
+        let gone = self.names.iter();
+        let gone = gone.filter(|name| !wanted.contains(name.as_str()));
+        let gone: Vec<String> = gone.cloned().collect();
+        gone.iter().for_each(|name| self.unsubscribe(name));
+        wanted.iter().for_each(|name| self.subscribe(name.borrow()));
+        gone
     }
 
     /// No longer asks for a resource; what was held under the name is forgotten without an update,

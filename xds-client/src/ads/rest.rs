@@ -34,7 +34,7 @@ use super::{
 use crate::{
     resources::RawResponse,
     response,
-    subscription::{Request, ResourceType, Wanted},
+    subscription::{Absence, Request, ResourceType, Wanted},
 };
 
 /// How a server is asked.
@@ -184,6 +184,7 @@ impl Poller {
             status if status.is_success() => {}
             status => return Err(Ended::Lost(format!("{path}: {status}"))),
         }
+        let etag = answer.etag.clone();
         let response = answer.read(resource_type).await?;
         if let Some(asked) = self.asked.get_mut(&resource_type) {
             let version = Some(response.version.clone()).filter(|version| !version.is_empty());
@@ -192,7 +193,7 @@ impl Poller {
             }
             asked.answered = version;
             asked.is_unanswered = true;
-            asked.etag = answer.etag;
+            asked.etag = etag;
         }
         Ok(Heard::Response(response))
     }
@@ -252,9 +253,9 @@ struct Answer {
 
 impl Answer {
     /// The response that it is. What is none is as good as no answer: the last good stays.
-    async fn read(&self, resource_type: ResourceType) -> Result<RawResponse, Ended> {
+    async fn read(self, resource_type: ResourceType) -> Result<RawResponse, Ended> {
         let path = path(resource_type);
-        let text = String::from_utf8(self.body.clone());
+        let text = String::from_utf8(self.body);
         let text = text.map_err(|e| Ended::Lost(format!("{path}: is no text: {e}")))?;
         // Tens of thousands of resources take a while.
         let read = tokio::task::spawn_blocking(move || response::of_text(&text)).await;
@@ -332,7 +333,7 @@ async fn whole(response: HttpResponse<Incoming>) -> Result<Answer, Ended> {
 
 /// Whether resources of a type are asked for by name.
 fn is_named(resource_type: ResourceType) -> bool {
-    matches!(resource_type, ResourceType::Endpoint | ResourceType::Route)
+    resource_type.absence() == Absence::Keeps
 }
 
 /// Where a type is asked for.

@@ -33,14 +33,12 @@ pub(super) fn decode(
         .into_iter()
         .partition(|one| one.is_heartbeat);
     let resources = whole.into_iter().map(|one| {
-        // Those of files are there when they are wanted.
-        let copy = of.is_none().then(|| one.clone());
-        let read = read(resource_type, one, told, of, now);
-        // Of two of one name the first is taken.
-        if let Some(copy) = copy {
+        let read = read(resource_type, &one, told, of, now);
+        // Those of files are there when they are wanted. Of two of one name the first is taken.
+        if of.is_none() {
             let name = read.name.clone();
-            raw.entry(read.name.clone())
-                .or_insert(RawResource { name, ..copy });
+            raw.entry(name.clone())
+                .or_insert(RawResource { name, ..one });
         }
         read
     });
@@ -65,7 +63,7 @@ pub(super) fn decode(
 /// Translates a resource, and notes what is said of it.
 pub(super) fn read(
     resource_type: ResourceType,
-    raw: RawResource,
+    raw: &RawResource,
     told: &mut Told,
     of: Option<&OfFile>,
     now: Duration,
@@ -74,8 +72,8 @@ pub(super) fn read(
         name,
         mut resource,
         warnings,
-    } = match raw.fault {
-        Some(why) => Translated::refused(why),
+    } = match &raw.fault {
+        Some(why) => Translated::refused(why.clone()),
         None => translate::translate(resource_type, &raw.type_url, &raw.bytes),
     };
     if !raw.name.is_empty() && !name.is_empty() && raw.name != name {
@@ -85,7 +83,10 @@ pub(super) fn read(
             reason,
         }]);
     }
-    let name = if raw.name.is_empty() { name } else { raw.name };
+    let name = match raw.name.is_empty() {
+        true => name,
+        false => raw.name.clone(),
+    };
     let lines = |faults: &[Fault]| faults.iter().map(ToString::to_string).collect::<Vec<_>>();
     let value = resource.map_err(|faults| lines(&faults).join("; "));
     let shown = of.map_or_else(|| name.clone(), |of| of.key(name.clone()));
@@ -123,7 +124,7 @@ pub(super) fn read(
     };
     Resource {
         name,
-        version: raw.version,
+        version: raw.version.clone(),
         ttl,
         value,
     }

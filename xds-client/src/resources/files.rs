@@ -10,7 +10,7 @@ use std::{
 use super::{Decoded, RawResponse, Resources, decode};
 use crate::{
     source::{FILES_MAX, OfFile},
-    subscription::{Absence, Claim, ResourceType, Subscription, Update, Variant},
+    subscription::{Claim, ResourceType, Subscription, Update, Variant},
     translate,
 };
 
@@ -46,11 +46,7 @@ type Updates = Vec<Update<translate::Resource>>;
 
 impl Held {
     fn new(resource_type: ResourceType) -> Held {
-        let variant = Variant::StateOfTheWorld;
-        let mut subscription = match resource_type.absence() {
-            Absence::Removes => Subscription::wildcard(resource_type, variant),
-            Absence::Keeps => Subscription::named(resource_type, variant),
-        };
+        let mut subscription = Subscription::usual(resource_type, Variant::StateOfTheWorld);
         // A file is there as long as it is wanted.
         subscription.connected(Claim::Versions);
         Held {
@@ -62,18 +58,8 @@ impl Held {
 
     /// Asks for these names, and for no others.
     fn want(&mut self, names: &BTreeSet<String>) {
-        let gone: Vec<String> = self
-            .subscription
-            .names()
-            .difference(names)
-            .cloned()
-            .collect();
-        gone.iter()
-            .for_each(|name| self.subscription.unsubscribe(name));
-        for name in names {
-            self.is_due |= !self.subscription.names().contains(name);
-            self.subscription.subscribe(name);
-        }
+        self.is_due |= !names.is_subset(self.subscription.names());
+        self.subscription.want(names);
     }
 
     /// A file hears no requests; from when something is waited for is noted with them.

@@ -280,8 +280,7 @@ impl<I> Running<I> {
     }
 
     fn take(&self, session: &mut Session, said: Said) -> Result<(), Status> {
-        let mut known = ResourceType::ALL.into_iter();
-        let Some(kind) = known.find(|kind| kind.url() == said.url) else {
+        let Some(kind) = ResourceType::of_url(&said.url) else {
             tracing::debug!("control plane: `{}` is asked for, and not served", said.url);
             return Ok(());
         };

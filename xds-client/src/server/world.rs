@@ -71,8 +71,7 @@ impl World {
     pub fn decode(bytes: &[u8], digest: impl Fn(&str) -> Arc<str>) -> Option<World> {
         let raw = pb::decode_kept(bytes).ok()?;
         let resources = raw.into_iter().map(|one| {
-            let mut known = ResourceType::ALL.into_iter();
-            let kind = known.find(|kind| kind.url() == one.type_url)?;
+            let kind = ResourceType::of_url(&one.type_url)?;
             let resource = Resource {
                 name: one.name.into(),
                 version: one.version.into(),

@@ -36,6 +36,11 @@ impl ResourceType {
         }
     }
 
+    /// The type of this URL, if it is one of them.
+    pub fn of_url(url: &str) -> Option<ResourceType> {
+        Self::ALL.into_iter().find(|one| one.url() == url)
+    }
+
     /// A word for it, in messages and metrics.
     pub const fn word(self) -> &'static str {
         match self {

@@ -166,18 +166,12 @@ pub fn translate(resource_type: ResourceType, url: &str, bytes: &[u8]) -> Transl
 ///
 /// It is no resource of a type that is asked for.
 pub fn from_json(json: &serde_json::Value) -> Result<(ResourceType, Vec<u8>), String> {
-    let (url, bytes) = any_from_json(json)?;
-    let known = ResourceType::ALL.into_iter().find(|one| one.url() == url);
-    let resource_type = known.ok_or_else(|| {
+    let (url, bytes) = message::from_json(json)?;
+    let resource_type = ResourceType::of_url(&url).ok_or_else(|| {
         let name = message::type_name(&url).to_owned();
         format!("a {name} is no resource that is taken")
     })?;
     Ok((resource_type, bytes))
-}
-
-/// Whatever a response may hold in JSON, with its `@type`: its type's URL and its bytes.
-pub(crate) fn any_from_json(json: &serde_json::Value) -> Result<(String, Vec<u8>), String> {
-    message::from_json(json)
 }
 
 /// A cluster without endpoints.
